@@ -1,0 +1,14 @@
+"""ComfyUI-StylerDALLE: language-guided style transfer. ComfyUI starts here; nodes/ has the nodes, stylerdalle/ the library."""
+
+WEB_DIRECTORY = "./web"
+
+
+async def comfy_entrypoint():
+    try:
+        from .nodes import StylerDALLE
+    except Exception:
+        import logging
+
+        logging.getLogger(__name__).exception("StylerDALLE's nodes could not be loaded")  # ComfyUI logs one line of it
+        raise
+    return StylerDALLE()

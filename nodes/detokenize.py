@@ -1,0 +1,32 @@
+"""Detokenize: tokens to pictures, in the size of the pictures they came from."""
+
+from comfy_api.latest import io
+
+from ..stylerdalle import Bundle
+from ..stylerdalle.pipeline import decode
+from ..stylerdalle.tokenizers import Tokens
+from . import host
+from .types import CATEGORY, TOKENIZER, TOKENS, expect
+
+
+class Detokenize(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="StylerDALLE_Detokenize",
+            display_name="Detokenize (StylerDALLE)",
+            category=CATEGORY,
+            description="Turns tokens back into pictures of the size they were tokenized at, with their alpha channel.",
+            inputs=[
+                TOKENIZER.Input("tokenizer", tooltip="The TOKENIZER that made the tokens."),
+                TOKENS.Input("tokens", tooltip="From Translate, or straight from Tokenize to see what the tokenizer keeps."),
+            ],
+            outputs=[io.Image.Output(display_name="IMAGE", tooltip="The pictures, in their own size.")],
+        )
+
+    @classmethod
+    def execute(cls, tokenizer: Bundle, tokens: Tokens) -> io.NodeOutput:
+        bundle, tokens = expect(tokenizer, Bundle, "TOKENIZER"), expect(tokens, Tokens, "TOKENS")
+        host.use(bundle, bundle.tokenizer)
+        pictures = decode(bundle.tokenizer, tokens, host.image_device(), host.progress())  # (B, C, H, W)
+        return io.NodeOutput(pictures.movedim(1, -1).contiguous())

@@ -1,0 +1,34 @@
+"""Load Style: a style file, tuned here or brought from elsewhere."""
+
+from comfy_api.latest import io
+
+from ..stylerdalle import checkpoint
+from . import host
+from .types import CATEGORY, STYLE
+
+
+class LoadStyle(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="StylerDALLE_LoadStyle",
+            display_name="Load Style (StylerDALLE)",
+            category=CATEGORY,
+            description="Reads a style file. It works with the translator it was tuned on.",
+            inputs=[
+                io.Combo.Input(
+                    "style",
+                    options=host.styles(),
+                    tooltip="A file of models/stylerdalle/styles, or one that came with a bundle.",
+                ),
+            ],
+            outputs=[STYLE.Output(display_name="STYLE", tooltip="For Translate.")],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, style: str) -> str:
+        return host.stamp([host.style_file(style)])
+
+    @classmethod
+    def execute(cls, style: str) -> io.NodeOutput:
+        return io.NodeOutput(checkpoint.load_style(host.style_file(style)))

@@ -1,0 +1,12 @@
+"""StylerDALLE: language-guided style transfer by translating the discrete tokens of a picture.
+
+    import stylerdalle
+    bundle = stylerdalle.load_bundle("mini")
+    out = stylerdalle.stylize(images, "a ukiyo-e print", bundle=bundle)
+"""
+
+from .pipeline import Bundle, list_styles, load_bundle, stylize
+from .style import Style
+
+__all__ = ["Bundle", "Style", "list_styles", "load_bundle", "stylize"]
+__version__ = "0.1.0"

@@ -1,0 +1,92 @@
+"""The command line: `stylerdalle COMMAND --help`.
+
+Exit codes: 0 everything asked for was done; 2 bad input, said in one sentence on stderr; 1 anything else that failed;
+130 interrupted. `--debug` shows tracebacks and the log.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import logging
+import os
+import sys
+from collections.abc import Sequence
+
+from .options import Parser
+
+# command: (what it does, where its options are set up); a command's module is imported when the command is used
+COMMANDS = {
+    "stylize": ("photos to pictures in a style", "commands:stylize"),
+    "styles": ("list the styles of a bundle", "commands:styles"),
+    "info": ("what a model file holds", "commands:info"),
+    "score": ("how well pictures match a text, by CLIP", "commands:score"),
+    "reconstruct": ("a photo through the tokenizer and back", "commands:reconstruct"),
+    "tune": ("learn a new style from photos and a prompt", "training.commands:tune"),
+    "pretrain": ("train a translator from pictures alone", "training.commands:pretrain"),
+    "train-tokenizer": ("train a small image tokenizer", "training.commands:train_tokenizer"),
+    "train-clip": ("train a small CLIP on captioned pictures", "training.commands:train_clip"),
+}
+log = logging.getLogger(__name__)
+
+
+def build_parser(command: str | None = None) -> argparse.ArgumentParser:
+    """The parser; only `command` gets its options, so that nothing else is imported."""
+    from . import __version__
+
+    parser = Parser(prog="stylerdalle", description="Language-guided style transfer by translating the tokens of a picture.")
+    parser.add_argument("--version", action="version", version=f"stylerdalle {__version__}")
+    parser.add_argument("--debug", action="store_true", help="show tracebacks and the log")
+    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for name, (text, place) in COMMANDS.items():
+        sub = subparsers.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        if name == command:
+            module, function = place.split(":")
+            getattr(importlib.import_module(f".{module}", __package__), function)(sub)
+            sub.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show tracebacks and the log")
+            sub.set_defaults(command=name)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command -> the exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    command = next((word for word in words if not word.startswith("-")), None)
+    try:
+        args = build_parser(command).parse_args(words)
+    except SystemExit as stop:  # --help, --version and errors of the options
+        return int(stop.code or 0)
+    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.INFO if args.debug else logging.WARNING, force=True)
+    try:
+        code = int(args.run(args))
+        sys.stdout.flush()
+        return code
+    except KeyboardInterrupt:
+        print(f"\nstylerdalle {args.command}: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output has gone, as in `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing more to say at exit
+        return 1
+    except Exception as error:  # the last place that can turn an error into a sentence
+        if args.debug:
+            raise
+        bad_input = isinstance(error, (ValueError, OSError))
+        report(args.command, error if bad_input else unexpected(error))
+        return 2 if bad_input else 1
+
+
+def unexpected(error: Exception) -> str:
+    """A sentence for an error that is not about the input."""
+    text = str(error)
+    if "out of memory" in text.lower() or "can't allocate memory" in text or isinstance(error, MemoryError):
+        return "there is not enough memory: use a smaller --size, or --device cpu"
+    return f"{type(error).__name__}: {text or 'no more is known'} (add --debug for where it happened)"
+
+
+def report(command: str, problem: Exception | str) -> None:
+    """One line on stderr."""
+    print(f"stylerdalle {command}: {' '.join(str(problem).split())}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

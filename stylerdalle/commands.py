@@ -1,0 +1,240 @@
+"""Commands that use models: stylize, styles, info, score, reconstruct. Each function sets up its command's options."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from . import checkpoint, reward
+from .cli import report
+from .options import add_model_options, number
+from .pictures import SUFFIXES, check_output, over_white, read_picture, resized, write_picture
+from .pipeline import Progress, check_prompt, decode, encode, find_style, list_styles, load_bundle
+from .pipeline import stylize as stylize_images
+from .style import Style
+
+
+def stylize(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("photos", nargs="+", type=Path, metavar="PHOTO")
+    parser.add_argument("--style", required=True, metavar="TEXT", help="a style's name, a prompt, or a style file")
+    parser.add_argument(
+        "--output", required=True, metavar="PATH", help=f"a file ({', '.join(SUFFIXES)}), or a folder (needed for several photos)"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace existing outputs")
+    parser.add_argument("--size", type=number(int, 16, 8192), metavar="N", help="px of the shortest side (default: as it is)")
+    parser.add_argument("--strength", type=number(float, 0, 2), default=1.0, help="0 no style, 1 the style, up to 2 (default: 1)")
+    parser.add_argument(
+        "--temperature", type=number(float, 0, 100), default=0.0, help="0 the likeliest tokens, higher is freer (default: 0)"
+    )
+    parser.add_argument("--top-k", type=number(int, 0), default=0, help="sample among the k likeliest tokens (default: 0, all)")
+    parser.add_argument(
+        "--top-p", type=number(float, 1e-6, 1), default=1.0, help="sample among the likeliest of this probability (default: 1)"
+    )
+    parser.add_argument("--seed", type=number(int, 0, 2**63 - 1), default=0, help="of the sampling (default: 0)")
+    add_model_options(parser)
+    parser.set_defaults(run=run_stylize)
+
+
+def run_stylize(args: argparse.Namespace) -> int:
+    jobs, failed = plan(args.photos, args.output, args.overwrite)
+    for problem in failed:
+        report("stylize", problem)
+    if not jobs:
+        return 2
+    bundle = load_bundle(args.bundle, args.device, args.dtype)
+    style = find_style(bundle, args.style)
+    for photo, output in jobs:
+        started = time.monotonic()
+        try:
+            images = read(photo, args.size)
+            with bar(photo.name) as progress:
+                out = stylize_images(
+                    images,
+                    style,
+                    bundle,
+                    strength=args.strength,
+                    temperature=args.temperature,
+                    top_k=args.top_k,
+                    top_p=args.top_p,
+                    seed=args.seed,
+                    progress=progress,
+                )
+            write_picture(output, out, args.overwrite)
+        except ValueError as problem:  # one bad photo does not stop the others
+            report("stylize", problem)
+            failed.append(str(problem))
+            continue
+        height, width = out.shape[-2:]
+        print(f"{output}: {width} x {height} px, style {style.name}, {time.monotonic() - started:.1f} s", flush=True)
+    return 2 if failed else 0
+
+
+def plan(photos: list[Path], output: str, overwrite: bool) -> tuple[list[tuple[Path, Path]], list[str]]:
+    """Where each photo goes, ((photo, output) pairs, problems), checked before any work is done."""
+    place = Path(output)
+    into_folder = place.is_dir() or output.endswith(("/", os.sep))
+    if len(photos) > 1 and not into_folder:
+        if place.suffix.lower() in SUFFIXES or place.exists():
+            raise ValueError(f"{len(photos)} photos cannot be written to the one file {place}: give a folder as --output")
+        into_folder = True
+    jobs: list[tuple[Path, Path]] = []
+    problems: list[str] = []
+    for photo in photos:
+        target = place / f"{photo.stem}.png" if into_folder else place
+        try:
+            check_output(target, overwrite)
+            if target.exists() and photo.exists() and target.samefile(photo):
+                raise ValueError(f"{target} is the photo itself: choose another output")
+            if other := next((p for p, t in jobs if t == target), None):
+                raise ValueError(f"{photo} would be written to {target} as {other} is: stylize them into different folders")
+        except ValueError as problem:
+            problems.append(str(problem))
+        else:
+            jobs.append((photo, target))
+    return jobs, problems
+
+
+def read(photo: Path, size: int | None = None) -> Tensor:
+    """A photo as (1, 3 or 4, H, W), its shortest side `size` px."""
+    images, alpha = read_picture(photo)
+    if alpha is not None:
+        images = torch.cat([images, alpha], 1)
+    return images if size is None else resized(images, size)
+
+
+@contextmanager
+def bar(title: str) -> Iterator[Progress]:
+    """A progress bar on stderr where that is a terminal; calls of its value are (done, total)."""
+    with tqdm(desc=title, disable=None, leave=False, bar_format="{desc}: {percentage:3.0f}% |{bar}| {remaining}") as line:
+
+        def progress(done: int, total: int) -> None:
+            line.total, line.n = total, done
+            line.refresh()
+
+        yield progress
+
+
+def styles(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="one JSON object a line and style")
+    add_model_options(parser)
+    parser.set_defaults(run=run_styles)
+
+
+def run_styles(args: argparse.Namespace) -> int:
+    found = list_styles(load_bundle(args.bundle, args.device, args.dtype))
+    rows = [{"name": style.name, "prompt": style.prompt, "method": method(style)} for style in found]
+    if args.json:
+        for row in rows:
+            print(json.dumps(row))
+    elif rows:
+        wide = {key: max(len(key), *(len(row[key]) for row in rows)) for key in rows[0]}
+        for row in [{key: key for key in wide}, *rows]:
+            print("  ".join(row[key].ljust(wide[key]) for key in wide).rstrip())
+    else:
+        print(f"the bundle {args.bundle} has no styles yet: learn one with stylerdalle tune")
+    return 0
+
+
+def method(style: Style) -> str:
+    """How a style was learnt, from its metadata: `method`, or `method` in `recipe`."""
+    try:
+        recipe = json.loads(style.metadata.get("recipe", "{}"))
+    except json.JSONDecodeError:
+        recipe = {}
+    return style.metadata.get("method") or str(recipe.get("method", "") if isinstance(recipe, dict) else "") or "unknown"
+
+
+def info(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", type=Path, metavar="FILE")
+    parser.add_argument("--json", action="store_true", help="as one JSON object")
+    parser.set_defaults(run=run_info)
+
+
+def run_info(args: argparse.Namespace) -> int:
+    metadata = {key: _decoded(value) for key, value in checkpoint.read_metadata(args.file).items()}
+    sizes = [math.prod(shape) for shape in checkpoint.shapes(args.file).values()]
+    facts: dict[str, Any] = {
+        "file": str(args.file),
+        "tensors": len(sizes),
+        "parameters": sum(sizes),
+        "megabytes": round(args.file.stat().st_size / 1e6, 2),
+        "sha256": checkpoint.sha256(args.file),
+        "metadata": metadata,
+    }
+    if args.json:
+        print(json.dumps(facts))
+        return 0
+    for key, value in {**facts, **metadata}.items():
+        if key != "metadata":
+            print(f"{key + ':':<14}{f'{value:,}' if isinstance(value, int) else value}")
+    return 0
+
+
+def _decoded(text: str) -> Any:
+    """Metadata values that are JSON objects or lists as such, others as they are."""
+    try:
+        return json.loads(text) if text[:1] in ("{", "[") else text
+    except json.JSONDecodeError:
+        return text
+
+
+def score(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
+    parser.add_argument("--text", required=True, help="what the pictures should show, such as a style prompt")
+    parser.add_argument("--json", action="store_true", help='one JSON object a line and picture: {"image", "text", "score"}')
+    add_model_options(parser)
+    parser.set_defaults(run=run_score)
+
+
+def run_score(args: argparse.Namespace) -> int:
+    text = check_prompt(args.text)
+    clip = load_bundle(args.bundle, args.device, args.dtype).clip
+    failed = False
+    with torch.inference_mode():
+        said = reward.embed_texts(clip, [text])  # type: ignore[arg-type]
+        for path in args.images:
+            try:
+                picture = over_white(*read_picture(path)).to(said.device)
+            except ValueError as problem:
+                report("score", problem)
+                failed = True
+                continue
+            value = float(reward.cosine(reward.embed_images(clip, picture), said))  # type: ignore[arg-type]
+            if args.json:
+                print(json.dumps({"image": str(path), "text": text, "score": round(value, 6)}), flush=True)
+            else:
+                print(f"{value:+.4f}  {path}", flush=True)
+    return 2 if failed else 0
+
+
+def reconstruct(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("photo", type=Path, metavar="PHOTO")
+    parser.add_argument("--output", required=True, metavar="PATH", help=f"a file ({', '.join(SUFFIXES)}) or a folder")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing output")
+    add_model_options(parser)
+    parser.set_defaults(run=run_reconstruct)
+
+
+def run_reconstruct(args: argparse.Namespace) -> int:
+    jobs, problems = plan([args.photo], args.output, args.overwrite)
+    if problems:
+        raise ValueError(problems[0])
+    images = read(args.photo)
+    bundle = load_bundle(args.bundle, args.device, args.dtype)
+    source = images.to(bundle.device)
+    out = decode(bundle.tokenizer, encode(bundle.tokenizer, source[:, :3], source[:, 3:] if source.shape[1] == 4 else None)).cpu()
+    write_picture(jobs[0][1], out, args.overwrite)
+    error = torch.nn.functional.mse_loss(out[:, :3], images[:, :3]).item()
+    print(f"{jobs[0][1]}: {out.shape[-1]} x {out.shape[-2]} px, PSNR {-10 * math.log10(max(error, 1e-10)):.2f} dB")
+    return 0

@@ -1,0 +1,84 @@
+"""Options that several commands share, and options made from a config dataclass."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import inspect
+import math
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+C = TypeVar("C")
+KINDS: dict[str, type] = {"int": int, "float": float, "str": str, "bool": bool}
+RUNS = Path("~/.cache/stylerdalle/runs")
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser whose errors are one sentence and whose options cannot be abbreviated (scripts would break later)."""
+
+    def __init__(self, prog: str | None = None, description: str | None = None) -> None:
+        super().__init__(prog, description=description, allow_abbrev=False)
+
+    def error(self, message: str) -> Any:
+        self.exit(2, f"{self.prog}: {message} (try {self.prog} --help)\n")
+
+
+def number(kind: type, low: float, high: float = math.inf) -> Callable[[str], Any]:
+    """A type for add_argument: an int or float between `low` and `high`."""
+
+    def read(text: str) -> Any:
+        try:
+            value = kind(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a {'whole ' if kind is int else ''}number") from error
+        if not low <= value <= high:
+            limits = f"{low:g} or more" if high == math.inf else f"{low:g} to {high:g}"
+            raise argparse.ArgumentTypeError(f"{text} is out of range: {limits}")
+        return value
+
+    return read
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--bundle", default="mini", metavar="NAME", help="a bundle's name or its folder (default: mini)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
+    parser.add_argument("--dtype", default="auto", choices=("auto", "fp32", "bf16", "fp16"), help="of the models (default: auto)")
+
+
+def add_run_options(parser: argparse.ArgumentParser, name: str, resume: bool = True) -> None:
+    """Options of every command that trains: pictures in, one file out, a run folder that can be resumed."""
+    parser.add_argument("--images", nargs="+", required=True, metavar="PATH", help="folders of pictures or .tar shards")
+    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="the .safetensors file to write")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing output")
+    parser.add_argument("--run-dir", type=Path, metavar="DIR", help=f"state and curve of the run (default: {RUNS / name})")
+    default = "yes" if resume else "no"
+    parser.add_argument(
+        "--resume", action=argparse.BooleanOptionalAction, default=resume, help=f"go on from the run's state (default: {default})"
+    )
+    parser.add_argument("--threads", type=number(int, 1, 1024), help="CPU threads (default: torch's)")
+
+
+def add_config_options(parser: argparse.ArgumentParser, config: type, skip: Sequence[str] = ()) -> None:
+    """One option for every int, float, str and bool field of a config dataclass; its help is the field's comment."""
+    comments = dict(re.findall(r"^    (\w+): [^#\n]+#\s*(.+)$", inspect.getsource(config), re.MULTILINE))
+    for field in _fields(config, skip):
+        kind = KINDS[str(field.type)]
+        note = comments.get(field.name, "").replace("%", "%%")
+        text = f"{note} (default: {field.default})" if note else f"(default: {field.default})"
+        option = "--" + field.name.replace("_", "-")
+        if kind is bool:
+            parser.add_argument(option, action=argparse.BooleanOptionalAction, default=field.default, help=text)
+        else:
+            parser.add_argument(option, type=kind, default=field.default, help=text, metavar=kind.__name__.upper())
+
+
+def config_from(args: argparse.Namespace, config: type[C], skip: Sequence[str] = ()) -> C:
+    """The config dataclass with the values of the options that add_config_options made."""
+    return config(**{field.name: getattr(args, field.name) for field in _fields(config, skip)})
+
+
+def _fields(config: type, skip: Sequence[str]) -> list[dataclasses.Field[Any]]:
+    return [field for field in dataclasses.fields(config) if str(field.type) in KINDS and field.name not in skip]

@@ -1,0 +1,184 @@
+"""How a translator is learnt from pictures alone (StylerDALLE, arXiv 2303.09268, section 3.2; and masked-token modelling).
+
+- upscale 2, the paper's: predict the full-resolution tokens of a picture from its half-resolution tokens.
+- upscale 1: start as the identity over the codebook, then predict a hidden share of the picture's own tokens from the rest
+  (masked-token modelling, MaskGIT, arXiv 2202.04200); a hidden token's embedding is zero. Places that are not hidden keep
+  a small weight, so that the translator stays the identity where it sees everything.
+
+Targets are softened over a token's nearest codes: a neighbour looks nearly the same, and an error there is a small one.
+
+    stylerdalle pretrain --images SHARDS --output translator.safetensors
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .tokenizers import ImageTokenizer
+from .training.data import Picture, batches, centre_crop, random_crop, to_tensor
+from .training.run import Run
+from .training.tokenizer import schedule
+from .translator import Translator, TranslatorConfig, start_as_identity
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """Defaults are the recipe of the shipped same-grid translator."""
+
+    upscale: int = 1  # 1: masked-token modelling in place; 2: the paper's half-resolution task
+    width: int = 256
+    heads: int = 8
+    encoder_layers: int = 2
+    decoder_blocks: int = 2
+    grid: int = 16  # source tokens a side; a training crop has 8 * grid * upscale px
+    dropout: float = 0.1
+    steps: int = 700
+    batch: int = 24
+    lr: float = 5e-4  # AdamW, cosine to 2 %
+    kept_weight: float = 0.2  # weight of places that are not hidden
+    neighbours: int = 16  # codes that share a soft target
+    softness: float = 0.5  # their spread, in mean squared distances to the nearest code; 0 is hard targets
+    seed: int = 0
+
+
+def all_embeddings(tokenizer: ImageTokenizer) -> Tensor:
+    """(V, D_tok): the embedding of every token."""
+    device = next(tokenizer.parameters()).device  # type: ignore[attr-defined]
+    return tokenizer.embed(torch.arange(tokenizer.vocab_size, device=device)[None, None])[0, 0].float()
+
+
+@torch.no_grad()
+def soft_targets(embeddings: Tensor, neighbours: int, softness: float) -> tuple[Tensor, Tensor]:
+    """For every token its nearest codes (V, m), itself first, and their shares (V, m), each row summing to 1.
+
+    Share of code j for token i: exp(-|e_i - e_j|^2 / (softness * s)), s the mean squared distance to the nearest other code.
+    """
+    square = torch.cdist(embeddings, embeddings).square()
+    distance, index = square.topk(neighbours, largest=False)  # (V, m)
+    if softness == 0 or neighbours == 1:
+        shares = torch.zeros_like(distance)
+        shares[:, 0] = 1
+    else:
+        shares = (-distance / (softness * distance[:, 1].mean())).softmax(-1)
+    return index, shares
+
+
+def soft_cross_entropy(logits: Tensor, target: Tensor, index: Tensor, shares: Tensor) -> Tensor:
+    """-sum_j share_j log p_j at every place: logits (B, N, V), target (B, N) -> (B, N)."""
+    picked = logits.float().gather(-1, index[target])  # (B, N, m)
+    return logits.float().logsumexp(-1) - (picked * shares[target]).sum(-1)
+
+
+def train(
+    tokenizer: ImageTokenizer,
+    pictures: Sequence[Picture],
+    config: PretrainConfig,
+    run: Run,
+    valid: Sequence[Picture] = (),
+    minutes_between_saves: float = 4,
+) -> Translator:
+    """Train from `run`'s state (or anew) to config.steps -> the translator.
+
+    Args:
+        tokenizer: frozen; sources and targets are its tokens.
+    """
+    embeddings = all_embeddings(tokenizer)
+    torch.manual_seed(config.seed)  # nn.Linear draws its initial weights from the global generator
+    translator = Translator(
+        TranslatorConfig(
+            embed_dim=tokenizer.embed_dim,
+            vocab_size=tokenizer.vocab_size,
+            width=config.width,
+            heads=config.heads,
+            encoder_layers=config.encoder_layers,
+            decoder_blocks=config.decoder_blocks,
+            grid=config.grid,
+            upscale=config.upscale,
+            dropout=config.dropout,
+        )
+    )
+    start_as_identity(translator, embeddings)
+    optimizer = torch.optim.AdamW(translator.parameters(), lr=config.lr, betas=(0.9, 0.98), weight_decay=0.01)
+    first = 0
+    if state := run.load():
+        translator.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        first = state["step"]
+        log.info("resumed at step %d", first)
+    index, shares = soft_targets(embeddings, config.neighbours, config.softness)
+    side = 8 * config.grid * config.upscale
+
+    def make(step: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        crops = []
+        for picture in (pictures[i] for i in rng.integers(len(pictures), size=config.batch)):
+            crops.append(random_crop(picture.open(), side, rng, (1.0, 1.0) if picture.kind == "made" else (0.8, 1.6)))
+        share = np.cos(rng.uniform(0, np.pi / 2, (config.batch, 1)))  # of hidden tokens, MaskGIT's cosine schedule
+        hidden = rng.random((config.batch, config.grid**2)) < share
+        return to_tensor(crops), torch.from_numpy(hidden)
+
+    mean = {"loss": 0.0, "kept": 0.0}
+    started = saved = time.monotonic()
+    for step, (images, hidden) in enumerate(batches(make, config.seed, first, config.steps), first):
+        for group in optimizer.param_groups:
+            group["lr"] = config.lr * schedule(step, config.steps, warm=50)
+        with torch.no_grad():
+            target = tokenizer.encode(images).flatten(1)  # (B, (u*n)^2)
+            source = tokenizer.encode(half_size(images)).flatten(1) if config.upscale == 2 else target
+            read = tokenizer.embed(source)
+            if config.upscale == 1:
+                read = read * ~hidden[..., None]
+        with torch.autocast(images.device.type, torch.bfloat16):
+            logits = translator.train()(read)
+        loss = soft_cross_entropy(logits, target, index, shares)
+        kept = loss.new_zeros(()) if config.upscale == 2 else loss[~hidden].mean() if (~hidden).any() else loss.new_zeros(())
+        main = loss.mean() if config.upscale == 2 else loss[hidden].mean() if hidden.any() else loss.new_zeros(())
+        (main + config.kept_weight * kept).backward()
+        nn.utils.clip_grad_norm_(translator.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        for key, value in (("loss", main), ("kept", kept)):
+            mean[key] += 0.05 * (value.item() - mean[key])
+        if (step + 1) % 50 == 0:
+            gap = math.nan if not valid else translation_gap(tokenizer, translator.eval(), valid[:8])[0]
+            log.info("step %d %s gap %.2f dB, %.2f s/step", step + 1, mean, gap, (time.monotonic() - started) / (step + 1 - first))
+            run.log(step=step + 1, gap=gap, **mean)
+        if time.monotonic() - saved > 60 * minutes_between_saves:
+            run.save({"model": translator.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1})
+            saved = time.monotonic()
+    run.save({"model": translator.state_dict(), "optimizer": optimizer.state_dict(), "step": config.steps})
+    return translator.eval()
+
+
+def half_size(images: Tensor) -> Tensor:
+    """(B, 3, H, W) -> (B, 3, H/2, W/2), the paper's half-resolution source."""
+    return F.interpolate(images, scale_factor=0.5, mode="bicubic", antialias=True).clamp(0, 1)
+
+
+@torch.inference_mode()
+def translation_gap(
+    tokenizer: ImageTokenizer, translator: Translator, pictures: Sequence[Picture], size: int = 256
+) -> tuple[float, float, float]:
+    """(gap, round trip, translated) in dB: mean PSNR lost by unmasked greedy translation against encode + decode alone."""
+    from .pipeline import decode, encode, translate
+
+    trips, outs = [], []
+    for picture in pictures:
+        image = to_tensor([np.asarray(centre_crop(picture.open(), size))])
+        plain = encode(tokenizer, image)
+        content = encode(tokenizer, image, upscale=translator.config.upscale)
+        translated = translate(translator, tokenizer, content, [])
+        for values, tokens in ((trips, plain), (outs, translated)):
+            values.append(-10 * math.log10(F.mse_loss(decode(tokenizer, tokens), image).item()))
+    trip, out = sum(trips) / len(trips), sum(outs) / len(outs)
+    return trip - out, trip, out

@@ -1,0 +1,67 @@
+"""CLIP rewards as pure functions: tensors in, tensor out.
+
+Pixels are resized (bicubic, antialiased) and normalised with CLIP's mean and standard deviation; the authors fed CLIP
+pixels as they were (`normalise=False` for exact reproduction).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch.nn.functional as F
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from clip.model import CLIP
+
+MEAN = (0.48145466, 0.4578275, 0.40821073)
+STD = (0.26862954, 0.26130258, 0.27577711)
+CONTEXT = 77  # CLIP's tokens a text, its begin and end marks included
+log = logging.getLogger(__name__)
+
+
+def prepare(images: Tensor, side: int, normalise: bool = True) -> Tensor:
+    """(B, 3, H, W) in [0, 1] -> (B, 3, side, side): the shortest side resized, the centre kept, then normalised."""
+    h, w = images.shape[-2:]
+    scale = side / min(h, w)
+    if scale != 1:
+        size = (max(side, round(h * scale)), max(side, round(w * scale)))
+        images = F.interpolate(images, size, mode="bicubic", antialias=True).clamp(0, 1)
+    top, left = (images.shape[-2] - side) // 2, (images.shape[-1] - side) // 2
+    images = images[..., top : top + side, left : left + side]
+    if normalise:
+        mean, std = (images.new_tensor(v).view(3, 1, 1) for v in (MEAN, STD))
+        images = (images - mean) / std
+    return images
+
+
+def embed_images(model: CLIP, images: Tensor, normalise: bool = True) -> Tensor:
+    """(B, 3, H, W) in [0, 1] -> unit vectors (B, E), float32, differentiable."""
+    x = prepare(images.float(), model.visual.input_resolution, normalise)
+    return F.normalize(model.visual(x.to(model.dtype)).float(), dim=-1)
+
+
+def embed_texts(model: CLIP, texts: Sequence[str]) -> Tensor:
+    """Texts -> unit vectors (B, E), float32. Over CLIP's 77 tokens a text is cut, with a warning that shows what was lost."""
+    from .clip_package import clip
+
+    tokenizer = clip.clip._tokenizer
+    for text in texts:
+        codes = tokenizer.encode(text)
+        if len(codes) > CONTEXT - 2:
+            lost = tokenizer.decode(codes[CONTEXT - 2 :]).strip()
+            log.warning("the text is %d tokens long and CLIP reads %d: cut off was %.80r", len(codes), CONTEXT - 2, lost)
+    tokens = clip.tokenize(list(texts), truncate=True).to(model.token_embedding.weight.device)
+    return F.normalize(model.encode_text(tokens).float(), dim=-1)
+
+
+def cosine(images: Tensor, texts: Tensor) -> Tensor:
+    """Paper's reward and score: row-wise cosine of unit vectors (B, E) and (B, E) or (E) -> (B)."""
+    return (images * texts).sum(-1)
+
+
+def directional(images: Tensor, contents: Tensor, style: Tensor, neutral: Tensor) -> Tensor:
+    """cos(dI, dT), dI = output - content, dT = style text - neutral text (StyleGAN-NADA, arXiv 2108.00946): (B)."""
+    return F.cosine_similarity(images - contents, style - neutral, dim=-1)

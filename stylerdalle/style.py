@@ -1,0 +1,98 @@
+"""Styles: what turns the base translator into one that paints in a style. A low-rank adapter (LoRA, arXiv 2106.09685;
+per style: StyleDrop, arXiv 2306.00983) on the translator's decoder and output layer, or the full decoder.
+
+A style never touches the translator: its weights are merged into a dictionary of parameters for
+`torch.func.functional_call`, W' = W + strength * B A. The base is therefore always at hand, unharmed, as the reference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from .translator import Translator
+
+TUNED = ("nat_dec.transformer.", "nat_dec.ln_final.", "outNet.")  # the paper tunes the NAT's decoder and output layer
+
+
+@dataclass(frozen=True)
+class Style:
+    """Changes to a translator's parameters.
+
+    Keys of `tensors`: `NAME.lora_a` (r, in) and `NAME.lora_b` (out, r) for a low-rank change of parameter NAME,
+    `NAME.delta` for a full one.
+    """
+
+    tensors: Mapping[str, Tensor]
+    prompt: str = ""
+    name: str = ""
+    base_sha256: str = ""  # of the translator file it was tuned on
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+    def names(self) -> list[str]:
+        """The translator's parameters that this style changes."""
+        return sorted({key.rsplit(".", 1)[0] for key in self.tensors})
+
+    def change(self, name: str) -> Tensor:
+        """The change of one parameter at strength 1."""
+        if f"{name}.delta" in self.tensors:
+            return self.tensors[f"{name}.delta"]
+        return self.tensors[f"{name}.lora_b"] @ self.tensors[f"{name}.lora_a"]
+
+    def to(self, device: torch.device | str, dtype: torch.dtype) -> Style:
+        moved = {key: value.to(device, dtype) for key, value in self.tensors.items()}
+        return Style(moved, self.prompt, self.name, self.base_sha256, self.metadata)
+
+    def check(self, translator: Translator) -> None:
+        """Raises ValueError where a change does not fit the translator's parameters."""
+        shapes = {name: tuple(p.shape) for name, p in translator.named_parameters()}
+        for name in self.names():
+            if name not in shapes:
+                raise ValueError(f"the style {self.name!r} changes {name!r}, which this translator does not have")
+            got = tuple(self.change(name).shape)
+            if got != shapes[name]:
+                raise ValueError(f"the style {self.name!r} has {name} of {got}, this translator of {shapes[name]}: it belongs to another one")
+
+
+def new_adapter(translator: Translator, rank: int, generator: torch.Generator) -> dict[str, Tensor]:
+    """A fresh adapter for the decoder and output layer that changes nothing yet: A random, B and the bias change zero.
+
+    Raises:
+        ValueError: rank is not between 1 and the translator's width.
+    """
+    if not 1 <= rank <= translator.config.width:
+        raise ValueError(f"rank {rank} is out of range: 1 to {translator.config.width}, this translator's width")
+    tensors: dict[str, Tensor] = {}
+    for name, p in translator.named_parameters():
+        if not name.startswith(TUNED):
+            continue
+        if p.ndim == 2:
+            a = torch.randn(rank, p.shape[1], generator=generator) / p.shape[1] ** 0.5
+            tensors[f"{name}.lora_a"] = a.to(p.device)
+            tensors[f"{name}.lora_b"] = p.new_zeros(p.shape[0], rank, dtype=torch.float32)
+        elif name == "outNet.bias":
+            tensors[f"{name}.delta"] = p.new_zeros(p.shape, dtype=torch.float32)
+    return tensors
+
+
+def merged(translator: Translator, styles: Sequence[tuple[Style, float]]) -> dict[str, Tensor]:
+    """The translator's parameters with the weighted sum of styles added, for `functional_call`; only changed ones."""
+    base = dict(translator.named_parameters())
+    out: dict[str, Tensor] = {}
+    for style, weight in styles:
+        for name in style.names():
+            change = weight * style.change(name)
+            before = out[name] if name in out else base[name]
+            out[name] = before + change.to(before.dtype)
+    return out
+
+
+def translate_with(translator: Translator, embeddings: Tensor, styles: Sequence[tuple[Style, float]] = ()) -> Tensor:
+    """translator(embeddings) with styles merged in: (B, n*n, D_tok) -> logits (B, (u*n)^2, V)."""
+    if not styles:
+        logits: Tensor = translator(embeddings)
+        return logits
+    return torch.func.functional_call(translator, merged(translator, styles), (embeddings,))

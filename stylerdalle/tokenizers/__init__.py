@@ -1,0 +1,57 @@
+"""Image tokenizers: pictures to discrete tokens and back. `ImageTokenizer` is what the rest of the library asks of one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+
+class ImageTokenizer(Protocol):
+    """A frozen picture tokenizer. B pictures of H x W pixels are h x w tokens, h = H / downsample."""
+
+    downsample: int
+    vocab_size: int  # V
+    embed_dim: int  # D_tok
+    halo: int  # tokens around a place that its value depends on: tiles with this margin decode without seams
+
+    @property
+    def dtype(self) -> torch.dtype: ...
+
+    def encode(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) in [0, 1], sides multiples of downsample -> long (B, h, w)."""
+
+    def decode(self, tokens: Tensor) -> Tensor:
+        """long (B, h, w) -> float32 (B, 3, H, W) in [0, 1]."""
+
+    def decode_soft(self, probabilities: Tensor) -> Tensor:
+        """(B, V, h, w) -> (B, 3, H, W) in [0, 1], differentiable."""
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """long (B, h, w) -> (B, h, w, D_tok)."""
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Tokens of B pictures and what is needed to give the pictures back as they came.
+
+    Attributes:
+        grid: long (B, h, w).
+        height, width: of the pictures in px; the grid may cover a little more (padding to whole tokens).
+        alpha: float32 (B, 1, height, width) in [0, 1], or None for opaque pictures.
+        scale: picture px a token of the grid stands for, over downsample: 1, or 2 where the source was read at half size.
+        vocab_size: of the tokenizer that made them.
+    """
+
+    grid: Tensor
+    height: int
+    width: int
+    vocab_size: int
+    alpha: Tensor | None = None
+    scale: int = 1
+
+    def with_grid(self, grid: Tensor, scale: int) -> Tokens:
+        """The same pictures with other tokens."""
+        return replace(self, grid=grid, scale=scale)

@@ -1,0 +1,142 @@
+"""OpenAI's discrete VAE (Ramesh et al. 2021, arXiv 2102.12092; github.com/openai/DALL-E) as an image tokenizer.
+
+The modules are the `dall_e` package's own Encoder and Decoder, so their state dicts and ours are the same.
+What differs is how they are run, with equal results:
+- a token's row of the decoder's first 1x1 convolution is looked up instead of multiplied with a one-hot tensor
+  (33 MB an image saved at 256x256);
+- ReLU and 1x1 convolutions commute with nearest upsampling, so they run before it, on a quarter of the pixels;
+- only the 3 channels that make the picture are computed of the 6 (the others are the Laplace scale);
+- the dtype is chosen once (`cast`), in channels_last; as in the package, the encoder's last and the decoder's first
+  convolution stay float32: near ties between codes are decided there.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from dall_e import Decoder, Encoder
+from torch import Tensor, nn
+
+EPSILON = 0.1  # logit-Laplace: pixels live in [0.1, 0.9] (`dall_e.utils.logit_laplace_eps`)
+
+
+class DVAE(nn.Module):
+    """`ImageTokenizer` over a dVAE.
+
+    Args:
+        encoder: `dall_e.Encoder` with 3 input channels.
+        decoder: `dall_e.Decoder` with the same vocabulary and 3 output channels.
+    """
+
+    downsample = 8
+
+    def __init__(self, encoder: Encoder, decoder: Decoder):
+        super().__init__()
+        if encoder.vocab_size != decoder.vocab_size:
+            raise ValueError(
+                f"encoder and decoder differ in vocabulary: {encoder.vocab_size} and {decoder.vocab_size}; "
+                "give the two halves of one model"
+            )
+        self.encoder, self.decoder = encoder, decoder
+        self.vocab_size: int = decoder.vocab_size
+        self.embed_dim: int = decoder.n_init
+        blocks_a_group = max(encoder.n_blk_per_group, decoder.n_blk_per_group)
+        self.halo: int = -(-(3 + 3 * blocks_a_group * (1 + 2 + 4 + 8)) // self.downsample)  # three 3x3s a block, a 7x7
+        self.to(memory_format=torch.channels_last)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.encoder.blocks.input.w.dtype
+
+    def cast(self, dtype: torch.dtype) -> DVAE:
+        """Run in `dtype` (in place), all but the two convolutions over the vocabulary."""
+        self.to(dtype)
+        self.encoder.blocks.output.conv.float()
+        self.decoder.blocks.input.float()
+        return self
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Images (B, 3, H, W) in [0, 1], H and W multiples of 8 -> (B, V, h, w), unnormalised."""
+        if images.ndim != 4 or images.shape[1] != 3 or images.shape[2] % 8 or images.shape[3] % 8:
+            raise ValueError(
+                f"images of shape {tuple(images.shape)}: need (B, 3, H, W), H and W multiples of {self.downsample}"
+            )
+        x = map_pixels(images).to(self.dtype).contiguous(memory_format=torch.channels_last)
+        return conv(self.encoder.blocks.output.conv, self.features(x).float())  # (B, V, h, w)
+
+    def features(self, x: Tensor) -> Tensor:
+        """Mapped pixels (B, 3, H, W) -> what the encoder's last convolution reads, (B, 8 n_hid, h, w)."""
+        blocks = self.encoder.blocks
+        x = conv(blocks.input, x)  # (B, n_hid, H, W)
+        for group in (blocks.group_1, blocks.group_2, blocks.group_3, blocks.group_4):
+            for layer in group:
+                x = layer(x) if isinstance(layer, nn.MaxPool2d) else residual(layer, x)
+        return F.relu(x)
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Images (B, 3, H, W) in [0, 1] -> tokens, long (B, h, w), the likeliest code at each place."""
+        return self.logits(images).argmax(1)
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """Tokens (B, h, w) -> rows of the decoder's first layer with its bias, (B, h, w, n_init): the paper's embedding."""
+        layer = self.decoder.blocks.input
+        return F.embedding(tokens, self.codebook()) + layer.b
+
+    def codebook(self) -> Tensor:
+        """(V, n_init): what each token adds at the decoder's input, without the bias."""
+        return self.decoder.blocks.input.w[:, :, 0, 0].t()
+
+    def decode(self, tokens: Tensor) -> Tensor:
+        """Tokens (B, h, w) -> images float32 (B, 3, 8h, 8w) in [0, 1]."""
+        return to_pixels(self.decode_embedded(self.embed(tokens).permute(0, 3, 1, 2)))
+
+    def decode_soft(self, probabilities: Tensor) -> Tensor:
+        """Token probabilities (B, V, h, w) -> images (B, 3, 8h, 8w) in [0, 1], differentiable in the probabilities."""
+        x = torch.einsum("bvhw,vd->bdhw", probabilities, self.codebook())
+        return to_pixels(self.decode_embedded(x + self.decoder.blocks.input.b[:, None, None]))
+
+    def decode_embedded(self, x: Tensor) -> Tensor:
+        """Embedded tokens (B, n_init, h, w) -> the decoder's three mean channels, before sigmoid (B, 3, 8h, 8w)."""
+        blocks = self.decoder.blocks
+        x = x.to(self.dtype).contiguous(memory_format=torch.channels_last)
+        upsample = False  # a pending nearest upsampling, done inside the next block where it is cheapest
+        for group in (blocks.group_1, blocks.group_2, blocks.group_3, blocks.group_4):
+            for layer in group:
+                if isinstance(layer, nn.Upsample):
+                    upsample = True
+                else:
+                    x = residual(layer, x, upsample)
+                    upsample = False
+        output = blocks.output.conv
+        return F.conv2d(F.relu(x), output.w[:3], output.b[:3])
+
+
+def conv(layer: Any, x: Tensor) -> Tensor:
+    """A `dall_e.utils.Conv2d` in the dtype of its weights."""
+    return F.conv2d(x, layer.w, layer.b, padding=layer.kw // 2)
+
+
+def residual(block: Any, x: Tensor, upsample: bool = False) -> Tensor:
+    """A `dall_e` encoder or decoder block; with `upsample`, the block's value on the x2 nearest-upsampled input.
+
+    The decoder block's first convolution and its id_path are 1x1: they run before the upsampling.
+    """
+    path = block.res_path
+    h = F.relu(conv(path.conv_1, F.relu(x)))
+    x = x if isinstance(block.id_path, nn.Identity) else conv(block.id_path, x)
+    if upsample:
+        h, x = (F.interpolate(t, scale_factor=2.0, mode="nearest") for t in (h, x))
+    h = conv(path.conv_4, F.relu(conv(path.conv_3, F.relu(conv(path.conv_2, h)))))
+    return x + block.post_gain * h if block.post_gain != 1 else x + h
+
+
+def map_pixels(images: Tensor) -> Tensor:
+    """[0, 1] -> [0.1, 0.9], where the logit-Laplace distribution lives."""
+    return (1 - 2 * EPSILON) * images + EPSILON
+
+
+def to_pixels(x: Tensor) -> Tensor:
+    """The decoder's mean channels -> float32 pixels in [0, 1]: the logit-Laplace mean, unmapped and clamped."""
+    return ((torch.sigmoid(x.float()) - EPSILON) / (1 - 2 * EPSILON)).clamp(0, 1)

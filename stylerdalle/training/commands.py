@@ -1,0 +1,134 @@
+"""Commands that train: train-tokenizer, train-clip, pretrain, tune. Each function sets up its command's options.
+
+All of them check the output first, resume from their run folder, and end in one model file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import re
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .. import checkpoint
+from ..options import RUNS, add_config_options, add_model_options, add_run_options, config_from
+from ..pictures import check_output
+from .data import Picture, read_pictures, split
+from .run import Run
+
+FEWEST = 100  # pictures: one in a hundred is kept for validation
+
+
+def train_tokenizer(parser: argparse.ArgumentParser) -> None:
+    from .tokenizer import TokenizerConfig, train
+
+    add_run_options(parser, "tokenizer")
+    add_config_options(parser, TokenizerConfig)
+
+    def run(args: argparse.Namespace) -> int:
+        output, train_on, valid, state = start(args, "tokenizer")
+        config = config_from(args, TokenizerConfig)
+        checkpoint.save_tokenizer(output, train(train_on, valid, config, state), recipe=recipe(args, config))
+        return done(output)
+
+    parser.set_defaults(run=run)
+
+
+def train_clip(parser: argparse.ArgumentParser) -> None:
+    from .clip import ClipConfig, train
+
+    add_run_options(parser, "clip")
+    add_config_options(parser, ClipConfig)
+
+    def run(args: argparse.Namespace) -> int:
+        output, train_on, valid, state = start(args, "clip")
+        config = config_from(args, ClipConfig)
+        checkpoint.save_clip(output, train(train_on, valid, config, state), recipe=recipe(args, config))
+        return done(output)
+
+    parser.set_defaults(run=run)
+
+
+def pretrain(parser: argparse.ArgumentParser) -> None:
+    from ..pipeline import WEIGHTS
+    from ..pretrain import PretrainConfig, train
+
+    tokenizer_file = WEIGHTS / "mini" / "tokenizer.safetensors"
+    parser.add_argument(
+        "--tokenizer", type=Path, default=tokenizer_file, metavar="FILE", help="whose tokens are translated (default: that of mini)"
+    )
+    add_run_options(parser, "translator")
+    add_config_options(parser, PretrainConfig)
+
+    def run(args: argparse.Namespace) -> int:
+        output, train_on, valid, state = start(args, "translator")
+        config = config_from(args, PretrainConfig)
+        tokenizer = checkpoint.load_tokenizer(args.tokenizer)
+        checkpoint.save_translator(output, train(tokenizer, train_on, config, state, valid), recipe=recipe(args, config))
+        return done(output)
+
+    parser.set_defaults(run=run)
+
+
+def tune(parser: argparse.ArgumentParser) -> None:
+    from ..tune import TuneConfig
+    from .filters import FILTERS
+
+    parser.add_argument("--style", required=True, metavar="TEXT", help="the prompt of the new style")
+    parser.add_argument("--name", help="the style's name (default: the output file's)")
+    parser.add_argument("--pairs", choices=sorted(FILTERS), help="made pairs for --pairs-steps and --pairs-weight")
+    add_run_options(parser, "tune-STYLE", resume=False)
+    add_config_options(parser, TuneConfig)
+    add_model_options(parser)
+    parser.set_defaults(run=run_tune)
+
+
+def run_tune(args: argparse.Namespace) -> int:
+    from ..commands import bar
+    from ..pipeline import check_prompt, load_bundle
+    from ..style import Style
+    from ..tune import TuneConfig, TuneState
+    from ..tune import tune as learn
+    from .styles import pair_maker
+
+    prompt = check_prompt(args.style)
+    config = config_from(args, TuneConfig)
+    slug = re.sub(r"\W+", "-", prompt.lower()).strip("-")[:60]
+    output, pictures, _, state = start(args, f"tune-{slug}", validate=False)
+    bundle = load_bundle(args.bundle, args.device, "fp32")  # gradients; autocast chooses where less is enough
+    with bar(f"tune {prompt!r}") as progress:
+
+        def callback(state: TuneState) -> None:
+            progress(state.step, state.steps)
+
+        pairs = pair_maker(pictures, args.pairs, config.size) if args.pairs else None
+        learnt = learn(bundle.tokenizer, bundle.translator, bundle.clip, pictures, prompt, config, state, pairs, callback)  # type: ignore[arg-type]
+    style = Style(learnt.tensors, prompt, args.name or output.stem, checkpoint.sha256(bundle.translator_path))
+    checkpoint.save_style(output, style, method=config.method, recipe={**recipe(args, config), "pairs": args.pairs})
+    return done(output)
+
+
+def start(args: argparse.Namespace, name: str, validate: bool = True) -> tuple[Path, list[Picture], list[Picture], Run]:
+    """What every training begins with: (output, pictures to train on, pictures to validate on, run)."""
+    logging.getLogger("stylerdalle").setLevel(logging.INFO)  # the lines that say how it goes
+    output = check_output(args.output, args.overwrite, (".safetensors",))
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    train, valid = split(read_pictures(args.images)) if validate else (read_pictures(args.images), [])
+    if validate and (len(train) + len(valid) < FEWEST or not valid):
+        raise ValueError(f"{len(train) + len(valid)} pictures are too few to keep some for validation: give {FEWEST} or more")
+    return output, train, valid, Run((args.run_dir or RUNS / name).expanduser(), args.resume)
+
+
+def recipe(args: argparse.Namespace, config: Any) -> dict[str, Any]:
+    """How a file was made, for its metadata."""
+    return {"command": args.command, **asdict(config)}
+
+
+def done(output: Path) -> int:
+    print(f"{output}: {output.stat().st_size / 1e6:.1f} MB")
+    return 0

@@ -1,0 +1,173 @@
+"""Pictures to train on: WebDataset tar shards or plain folders, kept encoded in memory and decoded when a batch needs them.
+
+A shard's sample is KEY.webp (or .jpg, .png) and, beside it, KEY.json with any of
+{caption: [...], style, content, kind, source, licence}. A plain folder has pictures only.
+Batches are a function of (seed, step) alone, so a resumed run sees what an unbroken one would have seen.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+from PIL import Image
+
+T = TypeVar("T")
+SUFFIXES = (".webp", ".jpg", ".jpeg", ".png")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One encoded picture and what is known of it."""
+
+    key: str
+    data: bytes  # the encoded file
+    captions: tuple[str, ...] = ()
+    style: str = ""
+    content: str = ""
+    kind: str = "photo"  # photo | art | graphic
+    source: str = ""
+
+    def open(self) -> Image.Image:
+        """Decode to RGB; transparent parts become white."""
+        return _decode(self.data)
+
+
+@lru_cache(maxsize=2048)
+def _decode(data: bytes) -> Image.Image:
+    image = Image.open(io.BytesIO(data))
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")
+
+
+def read_pictures(paths: Sequence[str | Path]) -> list[Picture]:
+    """All pictures of the given shards and folders, in a fixed order.
+
+    Raises:
+        ValueError: a path does not exist or holds no picture.
+    """
+    found: list[Picture] = []
+    for path in map(Path, paths):
+        if path.is_dir():
+            tars = sorted(path.glob("*.tar"))
+            got = [p for tar in tars for p in _read_tar(tar)] if tars else list(_read_folder(path))
+        elif path.is_file():
+            got = list(_read_tar(path))
+        else:
+            raise ValueError(f"{path} does not exist: give a folder of pictures or a .tar shard")
+        if not got:
+            raise ValueError(f"{path} holds no picture ({', '.join(SUFFIXES)})")
+        found += got
+    return found
+
+
+def _read_folder(folder: Path) -> Iterator[Picture]:
+    for path in sorted(folder.rglob("*")):
+        if path.suffix.lower() in SUFFIXES:
+            yield Picture(str(path.relative_to(folder)), path.read_bytes(), source=folder.name)
+
+
+def _read_tar(path: Path) -> Iterator[Picture]:
+    data: dict[str, bytes] = {}
+    notes: dict[str, dict] = {}
+    try:
+        with tarfile.open(path) as tar:
+            for member in tar:
+                folder, _, name = member.name.rpartition("/")
+                key, _, suffix = name.partition(".")  # as in WebDataset: KEY.photo.webp belongs to KEY too
+                key = f"{folder}/{key}" if folder else key
+                stream = tar.extractfile(member)
+                if stream is None:
+                    continue
+                if suffix == "json":
+                    notes[key] = json.load(stream)
+                elif f".{suffix.lower()}" in SUFFIXES:  # a pair's KEY.photo.webp is not: it is a copy of another picture
+                    data[key] = stream.read()
+    except tarfile.TarError as error:
+        raise ValueError(f"{path} is not a readable tar shard: {error}") from error
+    for key, blob in data.items():
+        note = notes.get(key, {})
+        yield Picture(
+            key,
+            blob,
+            captions=tuple(note.get("caption") or ()),
+            style=note.get("style") or "",
+            content=note.get("content") or "",
+            kind=note.get("kind") or "photo",
+            source=note.get("source") or "",
+        )
+
+
+def split(pictures: Sequence[Picture], share: float = 0.01) -> tuple[list[Picture], list[Picture]]:
+    """(training, validation): a picture belongs to validation by the hash of its key, whatever else is read beside it."""
+    train, valid = [], []
+    for picture in pictures:
+        (valid if zlib.crc32(picture.key.encode()) % 10_000 < share * 10_000 else train).append(picture)
+    return train, valid
+
+
+def random_crop(
+    image: Image.Image, size: int, rng: np.random.Generator, zoom: tuple[float, float] = (1.0, 1.0), flip: bool = True
+) -> np.ndarray:
+    """A square of `size` px taken at a random place and a random zoom (output px per source px) -> uint8 (size, size, 3)."""
+    width, height = image.size
+    side = size / np.exp(rng.uniform(np.log(zoom[0]), np.log(zoom[1])))
+    side = min(side, width, height)
+    x, y = rng.uniform(0, width - side), rng.uniform(0, height - side)
+    if side == size:  # no resampling: whole pixels stay as they are
+        x, y = int(x), int(y)
+        image = image.crop((x, y, x + size, y + size))
+    else:
+        image = image.resize((size, size), Image.Resampling.BICUBIC, box=(x, y, x + side, y + side))
+    if flip and rng.random() < 0.5:
+        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    return np.asarray(image)
+
+
+def centre_crop(image: Image.Image, size: int) -> Image.Image:
+    """Shortest side resized to `size` (Lanczos), then the centre square: the paper's evaluation crop."""
+    width, height = image.size
+    scale = size / min(width, height)
+    image = image.resize((max(size, round(width * scale)), max(size, round(height * scale))), Image.Resampling.LANCZOS)
+    x, y = (image.width - size) // 2, (image.height - size) // 2
+    return image.crop((x, y, x + size, y + size))
+
+
+def at_least(image: Image.Image, side: int) -> Image.Image:
+    """The picture, enlarged (bicubic) where its shortest side is under `side` px."""
+    scale = side / min(image.size)
+    if scale <= 1:
+        return image
+    size = (max(side, round(image.width * scale)), max(side, round(image.height * scale)))
+    return image.resize(size, Image.Resampling.BICUBIC)
+
+
+def to_tensor(crops: Sequence[np.ndarray]) -> torch.Tensor:
+    """uint8 (H, W, 3) each -> float32 (B, 3, H, W) in [0, 1], channels_last."""
+    batch = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2)  # (B, 3, H, W), channels_last strides
+    return batch.float().div_(255)
+
+
+def batches(make: Callable[[int, np.random.Generator], T], seed: int, first: int, last: int, ahead: int = 4) -> Iterator[T]:
+    """Yield make(step, rng) for steps first..last-1, prepared a few steps ahead in one background thread."""
+    with ThreadPoolExecutor(1) as pool:
+        futures = [
+            pool.submit(make, step, np.random.default_rng([seed, step])) for step in range(first, min(first + ahead, last))
+        ]
+        for step in range(first, last):
+            value = futures.pop(0).result()
+            if step + ahead < last:
+                futures.append(pool.submit(make, step + ahead, np.random.default_rng([seed, step + ahead])))
+            yield value

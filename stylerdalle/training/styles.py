@@ -1,0 +1,114 @@
+"""The recipes of the styles in the box: prompt, made pairs for the warm start, options of the tuner.
+
+    python -m stylerdalle.training.styles van-gogh ukiyo-e --images SHARDS
+    python -m stylerdalle.training.styles --images SHARDS            # all of them
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from .. import checkpoint
+from ..pipeline import WEIGHTS
+from ..style import Style
+from ..tune import TuneConfig, TuneState, tune
+from .data import Picture, at_least, random_crop, read_pictures, split
+from .filters import FILTERS, apply
+from .run import Run
+
+LICENCE = "MIT"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one bundled style is made."""
+
+    prompt: str
+    filter: str  # of filters.py, for made pairs
+    config: TuneConfig
+
+
+def _recipe(prompt: str, made: str, **options: float) -> Recipe:
+    defaults = {"pairs_steps": 200, "steps": 40, "pairs_weight": 0.5, "lr": 5e-4, "directional_weight": 1.0}
+    return Recipe(prompt, made, TuneConfig(**{**defaults, **options}))  # type: ignore[arg-type]
+
+
+RECIPES = {
+    "van-gogh": _recipe("a Van Gogh style oil painting", "van_gogh"),
+    "ukiyo-e": _recipe("a ukiyo-e print", "ukiyo_e"),
+    "pencil-sketch": _recipe("a pencil sketch", "pencil_sketch"),
+    "pixel-art": _recipe("pixel art", "pixel_art"),
+    "watercolour": _recipe("a watercolour painting", "watercolour"),
+    "comic": _recipe("a comic book illustration", "comic"),
+}
+
+
+def large_photos(pictures: Sequence[Picture]) -> list[Picture]:
+    """Photos sharp enough to be cropped at 256 px: all but the smallest thumbnails."""
+    photos = [p for p in pictures if p.kind in ("photo", "wallpaper") and p.style == "photo"]
+    return [p for p in photos if min(p.open().size) >= 256] or photos
+
+
+def pair_maker(pictures: Sequence[Picture], name: str, size: int) -> Callable[[np.random.Generator], tuple[np.ndarray, np.ndarray]]:
+    """Draws (photo crop, the same through a filter), uint8 (size, size, 3) each."""
+    if name not in FILTERS:
+        raise ValueError(f"filter {name!r} is not known: {', '.join(FILTERS)}")
+
+    def draw(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        image = at_least(pictures[rng.integers(len(pictures))].open(), size)
+        photo = random_crop(image, size, rng, (0.4, 1.3))
+        return photo, apply(name, photo, rng)
+
+    return draw
+
+
+def make(name: str, recipe: Recipe, pictures: Sequence[Picture], folder: Path, run: Run) -> Path:
+    """Tune one style on the models of `folder` and save it under its styles/ -> the file."""
+    tokenizer = checkpoint.load_tokenizer(folder / "tokenizer.safetensors")
+    base = folder / "translator.safetensors"
+    translator = checkpoint.load_translator(base)
+    model = checkpoint.load_clip(folder / "clip.safetensors")
+    photos = large_photos(split(pictures)[0])
+    total = recipe.config.pairs_steps + recipe.config.steps
+    with tqdm(total=total, desc=name, disable=not sys.stderr.isatty()) as bar:
+
+        def show(state: TuneState) -> None:
+            bar.n = state.step
+            bar.set_postfix(reward=f"{state.reward:.3f}", kl=f"{state.kl:.2f}", loss=f"{state.loss:.3f}")
+
+        pairs = pair_maker(photos, recipe.filter, recipe.config.size)
+        style = tune(tokenizer, translator, model, photos, recipe.prompt, recipe.config, run, pairs, show)
+    path = folder / "styles" / f"{name}.safetensors"
+    how = {**asdict(recipe.config), "warm_start": f"pairs made by the filter {recipe.filter!r}"}
+    named = Style(style.tensors, recipe.prompt, name, checkpoint.sha256(base))
+    checkpoint.save_style(path, named, recipe=how, licence=LICENCE)
+    return path
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of: {', '.join(RECIPES)}; default all")
+    parser.add_argument("--images", nargs="+", required=True, help="shards or folders with photos")
+    parser.add_argument("--folder", type=Path, default=WEIGHTS / "mini", help="the bundle's models; styles/ in it receives the files")
+    parser.add_argument("--run-dir", type=Path, default=Path.home() / ".cache" / "stylerdalle" / "runs")
+    parser.add_argument("--no-resume", action="store_true")
+    args = parser.parse_args()
+    if unknown := [name for name in args.names if name not in RECIPES]:
+        parser.error(f"no recipe for {', '.join(unknown)}: choose from {', '.join(RECIPES)}")
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    pictures = read_pictures(args.images)
+    for name in args.names or RECIPES:
+        run = Run(args.run_dir / f"style-{name}", resume=not args.no_resume)
+        print(make(name, RECIPES[name], pictures, args.folder, run))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,139 @@
+"""Any picture size at constant memory: windows over the token grid for the translator, tiles for the tokenizer.
+
+The translator sees windows of its native grid that overlap; the logits of each place are averaged with weights that fall
+to the window's edge, so no seam shows. The grid is done in bands from top to bottom: as soon as no later window touches
+a row, its tokens are chosen and its logits dropped. Tiles of a convolutional tokenizer have a margin as wide as its
+receptive field: the result equals that of the whole picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def starts(length: int, window: int, overlap: int) -> list[int]:
+    """First positions of windows that cover `length`, evenly spaced, neighbours sharing at least `overlap`."""
+    if length <= window:
+        return [0]
+    count = -(-(length - window) // (window - overlap)) + 1
+    return [round(i * (length - window) / (count - 1)) for i in range(count)]
+
+
+def falloff(side: int) -> Tensor:
+    """(side, side) weights: 1 in the middle, falling linearly to the edges, nowhere zero."""
+    x = torch.arange(side) + 0.5
+    ramp = torch.minimum(x, side - x) / (side / 2)
+    return ramp[:, None] * ramp[None]
+
+
+def translate_grid(
+    model: Callable[[Tensor, Tensor], Tensor],
+    embeddings: Tensor,
+    strength: Tensor,
+    choose: Callable[[Tensor], Tensor],
+    grid: int,
+    upscale: int = 1,
+    overlap: int | None = None,
+    batch: int = 16,
+    progress: Callable[[int, int], None] | None = None,
+) -> Tensor:
+    """Translate a token grid of any size.
+
+    Args:
+        model: (b, n*n, D_tok) embeddings and (b, n*n) strengths of windows -> (b, (u*n)^2, V) logits.
+        embeddings: (B, h, w, D_tok) of the content tokens.
+        strength: (B, h, w), handed to the model window by window.
+        choose: logits (N, V) -> tokens (N), called on whole rows from top to bottom.
+        grid: n, the model's native side.
+        upscale: u.
+        overlap: source tokens that neighbouring windows share, default a quarter of n.
+        batch: windows run at once.
+        progress: called with (windows done, windows in all); may raise to cancel.
+
+    Returns:
+        long (B, u*h, u*w).
+    """
+    b, h, w, _ = embeddings.shape
+    n, u = grid, upscale
+    overlap = n // 4 if overlap is None else overlap
+    if not 0 <= overlap < n:
+        raise ValueError(f"overlap {overlap} is out of range: 0 to {n - 1} for windows of {n} tokens")
+    pad_h, pad_w = max(0, n - h), max(0, n - w)
+    if pad_h or pad_w:  # small pictures: repeat the last row and column up to one window
+        rows, columns = (torch.arange(s + p).clamp(max=s - 1) for s, p in ((h, pad_h), (w, pad_w)))
+        embeddings, strength = embeddings[:, rows][:, :, columns], strength[:, rows][:, :, columns]
+    tops, lefts = starts(h + pad_h, n, overlap), starts(w + pad_w, n, overlap)
+    weight = falloff(u * n).to(embeddings.device)
+    out = []
+    done, total = 0, b * len(tops) * len(lefts)
+    for i in range(b):
+        band: Tensor | None = None  # (rows, u*w, V + 1): logit sums and weights of rows not yet chosen
+        first = 0  # the row of the target grid where the band begins
+        chosen: list[Tensor] = []
+        for t, top in enumerate(tops):
+            parts = []
+            for k in range(0, len(lefts), batch):
+                some = lefts[k : k + batch]
+                windows = torch.stack([embeddings[i, top : top + n, x : x + n].flatten(0, 1) for x in some])
+                strengths = torch.stack([strength[i, top : top + n, x : x + n].flatten() for x in some])
+                parts.append(model(windows, strengths).float().unflatten(1, (u * n, u * n)))  # (b, un, un, V)
+                done += len(some)
+                if progress:
+                    progress(done, total)
+            if band is None:
+                band = embeddings.new_zeros(0, u * (w + pad_w), parts[0].shape[-1] + 1, dtype=torch.float32)
+            missing = u * (top + n) - first - len(band)
+            band = torch.cat([band, band.new_zeros(missing, *band.shape[1:])])
+            rows_of_band = band[u * top - first :]
+            for logits, left in zip((x for p in parts for x in p), lefts, strict=True):
+                place = rows_of_band[:, u * left : u * (left + n)]
+                place[..., :-1] += logits * weight[..., None]
+                place[..., -1] += weight
+            end = u * tops[t + 1] if t + 1 < len(tops) else first + len(band)
+            ready = band[: end - first]  # no later window reaches these rows
+            mean = ready[..., :-1] / ready[..., -1:]
+            chosen.append(choose(mean.flatten(0, 1)).unflatten(0, mean.shape[:2]))
+            band, first = band[end - first :].clone(), end
+        out.append(torch.cat(chosen))
+    return torch.stack(out)[:, : u * h, : u * w]
+
+
+def tiled(
+    function: Callable[[Tensor], Tensor], x: Tensor, unit: int, margin: int, tile: int, scale: float
+) -> Tensor:
+    """function(x) of a convolutional network, computed tile by tile; equal to one call where margin covers its reach.
+
+    Args:
+        function: (B, C, H, W) or (B, H, W) -> (..., scale*H, scale*W).
+        unit: tiles begin at multiples of it (8 for an encoder's pixels, 1 for tokens).
+        margin: input places read on each side beyond the tile, a multiple of unit.
+        tile: side of a tile, a multiple of unit.
+        scale: output size over input size.
+    """
+    h, w = x.shape[-2:]
+    if h <= tile + 2 * margin and w <= tile + 2 * margin:
+        return function(x)
+    if tile % unit or margin % unit:
+        raise ValueError(f"tile {tile} and margin {margin} must be multiples of {unit}")
+    rows = []
+    for top in range(0, h, tile):
+        y0, y1 = max(0, top - margin), min(h, top + tile + margin)
+        row = []
+        for left in range(0, w, tile):
+            x0, x1 = max(0, left - margin), min(w, left + tile + margin)
+            part = function(x[..., y0:y1, x0:x1])
+            keep_y = slice(round((top - y0) * scale), round((min(h, top + tile) - y0) * scale))
+            keep_x = slice(round((left - x0) * scale), round((min(w, left + tile) - x0) * scale))
+            row.append(part[..., keep_y, keep_x].clone())
+        rows.append(torch.cat(row, -1))
+    return torch.cat(rows, -2)
+
+
+def pad_to_multiple(images: Tensor, unit: int) -> Tensor:
+    """(B, C, H, W) -> sides rounded up to multiples of `unit`, the last row and column repeated."""
+    h, w = images.shape[-2:]
+    return F.pad(images, (0, -w % unit, 0, -h % unit), mode="replicate") if h % unit or w % unit else images

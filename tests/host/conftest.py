@@ -1,0 +1,79 @@
+"""A ComfyUI in this process with the pack in it: no server, no socket. Needs a checkout of ComfyUI (COMFYUI_DIR, default
+~/ComfyUI) and its requirements; without them these tests are skipped, with the reason.
+"""
+
+import asyncio
+import os
+import shutil
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from tiny import style, tokenizer, translator, write_bundle
+
+from stylerdalle import checkpoint
+
+PACK = Path(__file__).resolve().parents[2]
+COMFY = Path(os.environ.get("COMFYUI_DIR", "~/ComfyUI")).expanduser()
+
+
+def skip(reason: str) -> None:
+    warnings.warn(f"the tests with ComfyUI are skipped: {reason}", stacklevel=2)
+    pytest.skip(reason)
+
+
+def write_models(user: Path, extra: Path) -> None:
+    """Bundles `tiny` (a folder) and `apart` (three files) of the user's, `half` (upscale 2) and a style elsewhere."""
+    write_bundle(user / "tiny")
+    write_bundle(extra / "half", upscale=2)
+    for part, folder in {"tokenizer": "tokenizers", "translator": "translators", "clip": "clip"}.items():
+        (user / folder).mkdir()
+        shutil.copy(user / "tiny" / f"{part}.safetensors", user / folder / "apart.safetensors")
+    base = checkpoint.sha256(user / "tiny" / "translator.safetensors")
+    charcoal = style(translator(tokenizer()), "charcoal", base)
+    checkpoint.save_style(extra / "styles" / "charcoal.safetensors", charcoal)
+    (user / "README.md").write_text("not a model")
+
+
+@pytest.fixture(scope="session")
+def comfy(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    """ComfyUI's modules `nodes`, `folder_paths` and `model_management`, its `base` folder, and our `ids`."""
+    if not (COMFY / "main.py").is_file():
+        skip(f"there is no ComfyUI in {COMFY}: set COMFYUI_DIR to a checkout")
+    base, extra = tmp_path_factory.mktemp("comfy"), tmp_path_factory.mktemp("extra")
+    write_models(base / "models" / "stylerdalle", extra)
+    sys.path.insert(0, str(COMFY))  # before the pack's root, which has a folder `nodes` too
+    try:
+        from comfy.cli_args import args
+
+        args.cpu, args.base_directory = not torch.cuda.is_available(), str(base)
+        import folder_paths
+        from comfy import model_management
+
+        import nodes
+    except ModuleNotFoundError as error:
+        sys.path.remove(str(COMFY))
+        skip(f"ComfyUI in {COMFY} cannot be imported ({error}): install its requirements.txt")
+    folder_paths.add_model_folder_path("stylerdalle", str(extra))  # as a line of extra_model_paths.yaml does
+    assert asyncio.run(nodes.load_custom_node(str(PACK))), "ComfyUI could not load the pack"
+    ids = sorted(name for name in nodes.NODE_CLASS_MAPPINGS if name.startswith("StylerDALLE_"))
+    return SimpleNamespace(nodes=nodes, folder_paths=folder_paths, model_management=model_management, base=base, ids=ids)
+
+
+@pytest.fixture
+def run(comfy: SimpleNamespace) -> Callable[..., tuple[Any, ...]]:
+    """run("StylerDALLE_Load", bundle="tiny") -> the node's outputs, as ComfyUI runs it; widgets not given have their default."""
+
+    def execute(node_id: str, **inputs: Any) -> tuple[Any, ...]:
+        node = comfy.nodes.NODE_CLASS_MAPPINGS[node_id]
+        widgets = {i.id: i.default for i in node.GET_SCHEMA().inputs if getattr(i, "default", None) is not None}
+        with torch.inference_mode():
+            outputs: tuple[Any, ...] = node.PREPARE_CLASS_CLONE({}).EXECUTE_NORMALIZED(**{**widgets, **inputs}).args
+        return outputs
+
+    return execute

@@ -1,0 +1,96 @@
+"""A whole bundle of small random models, for tests that need models but no quality. Made in about a second.
+
+    bundle = stylerdalle.load_bundle(write_bundle(tmp_path), device="cpu", dtype="fp32")
+"""
+
+from pathlib import Path
+
+import torch
+from dall_e import Decoder, Encoder
+
+from stylerdalle import checkpoint
+from stylerdalle.clip_package import clip
+from stylerdalle.style import Style, new_adapter
+from stylerdalle.tokenizers.dvae import DVAE
+from stylerdalle.translator import Translator, TranslatorConfig, start_as_identity
+
+STYLES = {"ukiyo-e": "a ukiyo-e print", "van-gogh": "a Van Gogh style oil painting"}
+START, END = 49406, 49407  # CLIP's marks around every text
+
+
+def tokenizer() -> DVAE:
+    """A dVAE of the smallest size its package allows: 512 tokens of 16 numbers."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # the package draws its weights from the global generator
+        common = {"n_hid": 64, "n_blk_per_group": 1, "vocab_size": 512}
+        model = DVAE(Encoder(**common), Decoder(**common, n_init=16)).eval().requires_grad_(False)
+    last, first, pixels = model.encoder.blocks.output.conv, model.decoder.blocks.input, model.decoder.blocks.output.conv
+    last.w -= last.w.mean(1, keepdim=True)  # random features share a large mean: without it more tokens are in use
+    first.w *= 8
+    pixels.w *= 8
+    return model
+
+
+def translator(tokenizer: DVAE, upscale: int = 1, grid: int = 4) -> Translator:
+    """Starts as the identity over the tokenizer's tokens."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        config = TranslatorConfig(
+            embed_dim=tokenizer.embed_dim,
+            vocab_size=tokenizer.vocab_size,
+            width=32,
+            heads=2,
+            encoder_layers=1,
+            decoder_blocks=1,
+            grid=grid,
+            upscale=upscale,
+        )
+        model = Translator(config).eval()
+    start_as_identity(model, tokenizer.embed(torch.arange(tokenizer.vocab_size)))
+    return model.requires_grad_(False)
+
+
+def clip_model() -> torch.nn.Module:
+    """The smallest CLIP that `build_model` reads back; texts without common words are far apart in it."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(2)
+        model = clip.model.CLIP(
+            embed_dim=16,
+            image_resolution=64,
+            vision_layers=1,
+            vision_width=64,
+            vision_patch_size=32,
+            context_length=77,
+            vocab_size=49408,
+            transformer_width=64,
+            transformer_heads=1,
+            transformer_layers=1,
+        )
+        # a random CLIP gives one vector for all texts, that of the end mark: let the words decide
+        model.token_embedding.weight.data[[START, END]] = 0
+        model.positional_embedding.data.zero_()
+        model.transformer.resblocks[0].attn.out_proj.weight.data.mul_(100)
+    return model.eval().requires_grad_(False)
+
+
+def style(translator: Translator, name: str, base_sha256: str = "", size: float = 0.5) -> Style:
+    """A random low-rank style, strong enough to change tokens."""
+    generator = torch.Generator().manual_seed(sum(map(ord, name)))
+    tensors = new_adapter(translator, 2, generator)
+    tensors = {key: size * torch.randn(value.shape, generator=generator) for key, value in tensors.items()}
+    return Style(tensors, STYLES.get(name, name), name, base_sha256)
+
+
+def write_bundle(folder: Path, upscale: int = 1) -> Path:
+    """Write tokenizer, translator, clip and two styles as a bundle's folder -> the folder."""
+    folder = Path(folder)
+    dvae = tokenizer()
+    nat = translator(dvae, upscale)
+    checkpoint.save_tokenizer(folder / "tokenizer.safetensors", dvae, licence="MIT")
+    checkpoint.save_translator(folder / "translator.safetensors", nat, licence="MIT")
+    checkpoint.save_clip(folder / "clip.safetensors", clip_model(), licence="MIT")
+    base = checkpoint.sha256(folder / "translator.safetensors")
+    for name in STYLES:
+        notes = {"method": "direct", "recipe": {"method": "direct", "steps": 0}, "licence": "MIT"}
+        checkpoint.save_style(folder / "styles" / f"{name}.safetensors", style(nat, name, base), **notes)
+    return folder
