@@ -1,5 +1,7 @@
 """StylerDALLE: language-guided style transfer by translating the discrete tokens of a picture.
 
+Example:
+
     import stylerdalle
     bundle = stylerdalle.load_bundle("mini")
     out = stylerdalle.stylize(images, "a ukiyo-e print", bundle=bundle)

@@ -176,7 +176,7 @@ def load_tokenizer(path: str | Path, device: torch.device | str = "cpu", dtype: 
         try:
             common = {key: int(arch[key]) for key in ("n_hid", "n_blk_per_group", "vocab_size")}
             tokenizer = DVAE(Encoder(**common), Decoder(**common, n_init=int(arch["n_init"])))
-        except (KeyError, ValueError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise _hint(path, error) from error
         _fill(tokenizer, tensors, path)
         tokenizer.cast(dtype)
@@ -241,6 +241,10 @@ def load_style(path: str | Path, device: torch.device | str = "cpu", dtype: torc
     bad = [key for key in tensors if key.rsplit(".", 1)[-1] not in ("lora_a", "lora_b", "delta")]
     if bad or not tensors:
         raise ValueError(f"{path} is not a style this version can read (unknown tensors {bad[:3]}): update the pack")
+    halves = {key.removesuffix(".lora_a") + ".lora_b" for key in tensors if key.endswith(".lora_a")}
+    halves |= {key.removesuffix(".lora_b") + ".lora_a" for key in tensors if key.endswith(".lora_b")}
+    if lost := sorted(halves - tensors.keys()):
+        raise ValueError(f"{path} is damaged ({lost[0]} is missing): copy it again")
     name = metadata.get("name") or Path(path).stem
     style = Style(tensors, metadata.get("prompt", ""), name, metadata.get("base_sha256", ""), metadata)
     return style.to(device, dtype)

@@ -175,9 +175,10 @@ def run_info(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(facts))
         return 0
+    facts.pop("metadata")
     for key, value in {**facts, **metadata}.items():
-        if key != "metadata":
-            print(f"{key + ':':<14}{f'{value:,}' if isinstance(value, int) else value}")
+        text = f"{value:,}" if isinstance(value, int) else json.dumps(value) if isinstance(value, (dict, list)) else value
+        print(f"{key + ':':<14}{text}")
     return 0
 
 

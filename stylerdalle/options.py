@@ -65,7 +65,7 @@ def add_config_options(parser: argparse.ArgumentParser, config: type, skip: Sequ
     """One option for every int, float, str and bool field of a config dataclass; its help is the field's comment."""
     comments = dict(re.findall(r"^    (\w+): [^#\n]+#\s*(.+)$", inspect.getsource(config), re.MULTILINE))
     for field in _fields(config, skip):
-        kind = KINDS[str(field.type)]
+        kind = KINDS[_type_name(field)]
         note = comments.get(field.name, "").replace("%", "%%")
         text = f"{note} (default: {field.default})" if note else f"(default: {field.default})"
         option = "--" + field.name.replace("_", "-")
@@ -81,4 +81,9 @@ def config_from(args: argparse.Namespace, config: type[C], skip: Sequence[str] =
 
 
 def _fields(config: type, skip: Sequence[str]) -> list[dataclasses.Field[Any]]:
-    return [field for field in dataclasses.fields(config) if str(field.type) in KINDS and field.name not in skip]
+    return [field for field in dataclasses.fields(config) if _type_name(field) in KINDS and field.name not in skip]
+
+
+def _type_name(field: dataclasses.Field[Any]) -> str:
+    """A field's type is a class, or a string under `from __future__ import annotations`."""
+    return field.type if isinstance(field.type, str) else getattr(field.type, "__name__", "")

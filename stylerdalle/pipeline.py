@@ -1,12 +1,15 @@
 """From pictures and a style prompt to stylised pictures: what the command line and the nodes share.
 
+Example:
+
     bundle = load_bundle("mini")
-    out = stylize(images, "a Van Gogh style oil painting", bundle)      # (B, 3, H, W) in [0, 1] -> the same shape
+    out = stylize(images, "a Van Gogh style oil painting", bundle)  # (B, 3, H, W) in [0, 1] -> the same shape
 """
 
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,7 +56,7 @@ class Bundle:
 
 
 def choose_device(device: str | torch.device = "auto") -> torch.device:
-    """"auto" is CUDA, then MPS, then the CPU. Raises ValueError for one this machine does not have."""
+    """`auto` is CUDA, then MPS, then the CPU. Raises ValueError for one this machine does not have."""
     if str(device) == "auto":
         mps = torch.backends.mps.is_available()
         return torch.device("cuda" if torch.cuda.is_available() else "mps" if mps else "cpu")
@@ -67,7 +70,7 @@ def choose_device(device: str | torch.device = "auto") -> torch.device:
 
 
 def choose_dtype(device: torch.device, dtype: str | torch.dtype = "auto") -> torch.dtype:
-    """"auto" is fp16 on CUDA, bf16 on CPUs with bf16 instructions, else fp32."""
+    """`auto` is fp16 on CUDA, bf16 on CPUs with bf16 instructions, else fp32."""
     names = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
     if isinstance(dtype, torch.dtype):
         return dtype
@@ -160,6 +163,19 @@ def check_prompt(text: str) -> str:
     return text
 
 
+def warn_of_unknown_words(clip_path: str | Path, text: str) -> list[str]:
+    """The words of a text that a small CLIP never learnt (its metadata `words` lists those it did), with one warning."""
+    known = set(checkpoint.read_metadata(clip_path).get("words", "").split())
+    unknown = [word for word in re.findall(r"[^\W\d_]+", text.lower()) if known and word not in known]
+    if unknown:
+        log.warning(
+            "this bundle's CLIP never learnt %s: its score for this text means little; "
+            "use words for media and styles that it knows, or a bundle with the official CLIP",
+            ", ".join(repr(word) for word in unknown),
+        )
+    return unknown
+
+
 def _match(bundle: Bundle, text: str) -> Style:
     text = check_prompt(text)
     styles = list_styles(bundle)
@@ -168,6 +184,7 @@ def _match(bundle: Bundle, text: str) -> Style:
             return style
     listed = ", ".join(f"{s.name} ({s.prompt!r})" for s in styles) or "none"
     if styles:
+        warn_of_unknown_words(bundle.clip_path, text)
         near = reward.embed_texts(bundle.clip, [text, *(s.prompt for s in styles)])  # type: ignore[arg-type]
         similarity, index = (near[1:] @ near[0]).max(0)
         if similarity >= NEAR:

@@ -1,5 +1,7 @@
 """A contact sheet: pictures side by side with a label under each.
 
+Example:
+
     python -m stylerdalle.sheet sheet.jpg photo.jpg van-gogh.png ukiyo-e.png --labels "the photo" "Van Gogh" "ukiyo-e"
 """
 

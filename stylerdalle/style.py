@@ -54,7 +54,9 @@ class Style:
                 raise ValueError(f"the style {self.name!r} changes {name!r}, which this translator does not have")
             got = tuple(self.change(name).shape)
             if got != shapes[name]:
-                raise ValueError(f"the style {self.name!r} has {name} of {got}, this translator of {shapes[name]}: it belongs to another one")
+                raise ValueError(
+                    f"the style {self.name!r} has {name} of {got}, this translator of {shapes[name]}: it is another one's"
+                )
 
 
 def new_adapter(translator: Translator, rank: int, generator: torch.Generator) -> dict[str, Tensor]:

@@ -91,7 +91,12 @@ class Layer(nn.Module):
         self.mlp = MLP(width, mlp_ratio * width)
 
     def forward(
-        self, x: Tensor, query: Tensor | None = None, key: Tensor | None = None, value: Tensor | None = None, mask: Tensor | None = None
+        self,
+        x: Tensor,
+        query: Tensor | None = None,
+        key: Tensor | None = None,
+        value: Tensor | None = None,
+        mask: Tensor | None = None,
     ) -> Tensor:
         """Residual on x (B, N, D); query, key and value are x where not given (the encoder: its norm)."""
         q = self.norm1(x if query is None else query)

@@ -53,6 +53,7 @@ class TuneConfig:
     pairs_lr: float = 3e-3  # the same for the warm start
     rank: int = 8  # of the adapter; size of the style file grows with it
     batch: int = 4  # photos a step
+    pairs_batch: int = 16  # made pairs a step
     size: int = 256  # px of a photo crop; a multiple of the translator's window
     views: int = 4  # random crops of each output that CLIP sees
     directional_weight: float = 1.0
@@ -96,12 +97,17 @@ class Tuner:
         self.embeddings = all_embeddings(tokenizer)
         self.index, self.shares = soft_targets(self.embeddings, 16, 0.5)
 
-    def logits(self, images: Tensor, style: Style | None) -> Tensor:
-        """Photos (B, 3, S, S) -> logits (B, S/8, S/8, V), window by window without overlap."""
+    @torch.no_grad()
+    def content(self, images: Tensor) -> Tensor:
+        """Photos (B, 3, S, S) -> the content tokens that the translator reads, (B, S/8u, S/8u)."""
+        u = self.translator.config.upscale
+        source = images if u == 1 else F.interpolate(images, scale_factor=1 / u, mode="bicubic", antialias=True).clamp(0, 1)
+        return self.tokenizer.encode(source)
+
+    def logits(self, content: Tensor, style: Style | None) -> Tensor:
+        """Content tokens (B, h, w) -> logits (B, u*h, u*w, V), window by window without overlap."""
         u, n = self.translator.config.upscale, self.translator.config.grid
-        with torch.no_grad():
-            source = images if u == 1 else F.interpolate(images, scale_factor=1 / u, mode="bicubic", antialias=True).clamp(0, 1)
-            read = self.tokenizer.embed(self.tokenizer.encode(source))
+        read = self.tokenizer.embed(content)
         windows = rearrange(read, "b (y n) (x m) d -> (b y x) (n m) d", n=n, m=n)
         out = translate_with(self.translator, windows, [(style, 1.0)] if style else [])
         count = read.shape[1] // n
@@ -123,9 +129,10 @@ class Tuner:
     def reward_loss(self, images: Tensor, style: Style, generator: torch.Generator) -> tuple[Tensor, float, float, Tensor]:
         """(loss, mean reward, KL, painted pictures) of one batch of photos (B, 3, S, S)."""
         c = self.config
-        logits = self.logits(images, style).float()
+        tokens = self.content(images)
+        logits = self.logits(tokens, style).float()
         with torch.no_grad():
-            base = self.logits(images, None).float().log_softmax(-1)
+            base = self.logits(tokens, None).float().log_softmax(-1)
         log_p = logits.log_softmax(-1)
         kl = (log_p.exp() * (log_p - base)).sum(-1).mean()
         out = self.paint(logits, generator)
@@ -141,11 +148,17 @@ class Tuner:
             loss = loss + c.colour_weight * (F.avg_pool2d(out, 16) - F.avg_pool2d(images, 16)).abs().mean()
         return loss, score.item(), kl.item(), out.detach()
 
-    def pairs_loss(self, photos: Tensor, made: Tensor, style: Style) -> Tensor:
-        """Cross-entropy of the made pictures' tokens given the photos', both (B, 3, S, S)."""
+    def pairs_loss(self, content: Tensor, target: Tensor, style: Style) -> Tensor:
+        """Cross-entropy of the made pictures' tokens (B, u*h, u*w) given the photos' content tokens (B, h, w)."""
+        return soft_cross_entropy(self.logits(content, style).flatten(1, 2), target.flatten(1), self.index, self.shares).mean()
+
+    def encode_pairs(self, photos: Tensor, made: Tensor) -> tuple[Tensor, Tensor]:
+        """uint8 (N, 3, S, S) each -> content tokens of the photos, tokens of the made pictures."""
+        parts = zip(photos.split(32), made.split(32), strict=True)
         with torch.no_grad():
-            target = self.tokenizer.encode(made)
-        return soft_cross_entropy(self.logits(photos, style).flatten(1, 2), target.flatten(1), self.index, self.shares).mean()
+            coded = [(self.content(a.float() / 255), self.tokenizer.encode(b.float() / 255)) for a, b in parts]
+        left, right = zip(*coded, strict=True)
+        return torch.cat(left), torch.cat(right)
 
 
 def crop_boxes(count: int, side: int, generator: torch.Generator) -> list[tuple[int, int, int]]:
@@ -173,7 +186,7 @@ def tune(
     prompt: str,
     config: TuneConfig,
     run: Run,
-    pairs: Callable[[np.random.Generator], tuple[np.ndarray, np.ndarray]] | None = None,
+    pairs: tuple[Tensor, Tensor] | None = None,
     callback: Callable[[TuneState], None] | None = None,
     minutes_between_saves: float = 2,
 ) -> Style:
@@ -181,7 +194,7 @@ def tune(
 
     Args:
         pictures: photos; only what they show matters, not their captions.
-        pairs: draws one made pair, uint8 (size, size, 3) each: photo, made picture.
+        pairs: made pairs, uint8 (N, 3, S, S) each: photos, and the same in the style; S a multiple of the window.
         callback: once a step; what it raises stops the run after a save, and goes on to the caller.
 
     Raises:
@@ -209,22 +222,18 @@ def tune(
         adapter = {name: tensor.detach() for name, tensor in tensors.items()}
         run.save({"adapter": adapter, "optimizer": optimizer.state_dict(), "step": step})
 
-    def make(step: int, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """Photos for the reward, and made pairs (photos, made), each (B, 3, S, S) or empty where the step has no use for it."""
-        some: list[np.ndarray] = []
-        if step >= config.pairs_steps:
-            for i in rng.integers(len(pictures), size=config.batch):
-                some.append(random_crop(at_least(pictures[i].open(), config.size), config.size, rng, (0.5, 1.5)))
-        drawn = []
-        if pairs and (step < config.pairs_steps or config.pairs_weight):
-            drawn = [pairs(rng) for _ in range(config.batch)]
-        stacks = (some, [a for a, _ in drawn], [b for _, b in drawn])
-        photos, left, right = (to_tensor(stack) if stack else torch.empty(0) for stack in stacks)
-        return photos, left, right
+    coded = tuner.encode_pairs(*pairs) if pairs else (torch.empty(0), torch.empty(0))
+
+    def make(step: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """Photos for the reward (B, 3, S, S), none while the warm start lasts; and which made pairs to take."""
+        some = [pictures[i].open() for i in rng.integers(len(pictures), size=config.batch if step >= config.pairs_steps else 0)]
+        crops = [random_crop(at_least(image, config.size), config.size, rng, (0.5, 1.5)) for image in some]
+        chosen = rng.integers(max(1, len(coded[0])), size=config.pairs_batch)
+        return to_tensor(crops) if crops else torch.empty(0), torch.from_numpy(chosen)
 
     steps = config.pairs_steps + config.steps
     started = saved = time.monotonic()
-    for step, (photos, left, right) in enumerate(batches(make, config.seed, first, steps), first):
+    for step, (photos, chosen) in enumerate(batches(make, config.seed, first, steps), first):
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
         warm = step < config.pairs_steps
         k, total, peak = (step, config.pairs_steps, config.pairs_lr) if warm else (step - config.pairs_steps, config.steps, config.lr)
@@ -234,12 +243,12 @@ def tune(
         preview = None
         with torch.autocast("cpu", torch.bfloat16):
             if warm:
-                loss = tuner.pairs_loss(left, right, style)
+                loss = tuner.pairs_loss(coded[0][chosen], coded[1][chosen], style)
             else:
                 loss, score, kl, out = tuner.reward_loss(photos, style, generator)
                 preview = out[0]
                 if config.pairs_weight:
-                    loss = loss + config.pairs_weight * tuner.pairs_loss(left, right, style)
+                    loss = loss + config.pairs_weight * tuner.pairs_loss(coded[0][chosen], coded[1][chosen], style)
         if not torch.isfinite(loss):
             raise ValueError(f"the loss became {loss.item()} at step {step + 1}: lower the learning rate ({config.lr})")
         loss.backward()

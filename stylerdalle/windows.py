@@ -102,9 +102,7 @@ def translate_grid(
     return torch.stack(out)[:, : u * h, : u * w]
 
 
-def tiled(
-    function: Callable[[Tensor], Tensor], x: Tensor, unit: int, margin: int, tile: int, scale: float
-) -> Tensor:
+def tiled(function: Callable[[Tensor], Tensor], x: Tensor, unit: int, margin: int, tile: int, scale: float) -> Tensor:
     """function(x) of a convolutional network, computed tile by tile; equal to one call where margin covers its reach.
 
     Args:

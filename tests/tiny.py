@@ -1,5 +1,7 @@
 """A whole bundle of small random models, for tests that need models but no quality. Made in about a second.
 
+Example:
+
     bundle = stylerdalle.load_bundle(write_bundle(tmp_path), device="cpu", dtype="fp32")
 """
 

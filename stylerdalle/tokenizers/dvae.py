@@ -60,11 +60,11 @@ class DVAE(nn.Module):
     def logits(self, images: Tensor) -> Tensor:
         """Images (B, 3, H, W) in [0, 1], H and W multiples of 8 -> (B, V, h, w), unnormalised."""
         if images.ndim != 4 or images.shape[1] != 3 or images.shape[2] % 8 or images.shape[3] % 8:
-            raise ValueError(
-                f"images of shape {tuple(images.shape)}: need (B, 3, H, W), H and W multiples of {self.downsample}"
-            )
+            raise ValueError(f"images of shape {tuple(images.shape)}: need (B, 3, H, W), H and W multiples of {self.downsample}")
         x = map_pixels(images).to(self.dtype).contiguous(memory_format=torch.channels_last)
-        return conv(self.encoder.blocks.output.conv, self.features(x).float())  # (B, V, h, w)
+        features = self.features(x).float()
+        with torch.autocast(x.device.type, enabled=False):
+            return conv(self.encoder.blocks.output.conv, features)  # (B, V, h, w)
 
     def features(self, x: Tensor) -> Tensor:
         """Mapped pixels (B, 3, H, W) -> what the encoder's last convolution reads, (B, 8 n_hid, h, w)."""

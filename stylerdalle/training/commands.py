@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from .. import checkpoint
-from ..options import RUNS, add_config_options, add_model_options, add_run_options, config_from
+from ..options import RUNS, add_config_options, add_model_options, add_run_options, config_from, number
 from ..pictures import check_output
 from .data import Picture, read_pictures, split
 from .run import Run
@@ -59,7 +59,7 @@ def pretrain(parser: argparse.ArgumentParser) -> None:
 
     tokenizer_file = WEIGHTS / "mini" / "tokenizer.safetensors"
     parser.add_argument(
-        "--tokenizer", type=Path, default=tokenizer_file, metavar="FILE", help="whose tokens are translated (default: that of mini)"
+        "--tokenizer", type=Path, default=tokenizer_file, metavar="FILE", help="whose tokens to translate (default: that of mini)"
     )
     add_run_options(parser, "translator")
     add_config_options(parser, PretrainConfig)
@@ -81,6 +81,7 @@ def tune(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--style", required=True, metavar="TEXT", help="the prompt of the new style")
     parser.add_argument("--name", help="the style's name (default: the output file's)")
     parser.add_argument("--pairs", choices=sorted(FILTERS), help="made pairs for --pairs-steps and --pairs-weight")
+    parser.add_argument("--pairs-count", type=number(int, 1, 100_000), default=1200, help="how many (default: 1200)")
     add_run_options(parser, "tune-STYLE", resume=False)
     add_config_options(parser, TuneConfig)
     add_model_options(parser)
@@ -93,7 +94,7 @@ def run_tune(args: argparse.Namespace) -> int:
     from ..style import Style
     from ..tune import TuneConfig, TuneState
     from ..tune import tune as learn
-    from .styles import pair_maker
+    from .styles import make_pairs
 
     prompt = check_prompt(args.style)
     config = config_from(args, TuneConfig)
@@ -105,10 +106,12 @@ def run_tune(args: argparse.Namespace) -> int:
         def callback(state: TuneState) -> None:
             progress(state.step, state.steps)
 
-        pairs = pair_maker(pictures, args.pairs, config.size) if args.pairs else None
+        window = bundle.tokenizer.downsample * bundle.translator.config.grid * bundle.translator.config.upscale
+        pairs = make_pairs(pictures, args.pairs, window, args.pairs_count, config.seed) if args.pairs else None
         learnt = learn(bundle.tokenizer, bundle.translator, bundle.clip, pictures, prompt, config, state, pairs, callback)  # type: ignore[arg-type]
+    made = {"pairs": args.pairs, "pairs_count": args.pairs_count} if args.pairs else {}
     style = Style(learnt.tensors, prompt, args.name or output.stem, checkpoint.sha256(bundle.translator_path))
-    checkpoint.save_style(output, style, method=config.method, recipe={**recipe(args, config), "pairs": args.pairs})
+    checkpoint.save_style(output, style, method=config.method, recipe={**recipe(args, config), **made})
     return done(output)
 
 

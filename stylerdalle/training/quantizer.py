@@ -50,6 +50,11 @@ class Quantizer(nn.Module):
     @torch.no_grad()
     def start(self, vectors: Tensor, generator: torch.Generator, rounds: int = 8) -> None:
         """Place the codes by a few rounds of k-means over sample vectors (N, dim), N >= K."""
+        if len(vectors) < len(self.codebook):
+            raise ValueError(
+                f"{len(vectors)} vectors cannot place {len(self.codebook)} codes: "
+                "take larger batches or crops, or more steps before quantisation begins"
+            )
         chosen = torch.randperm(len(vectors), generator=generator)[: len(self.codebook)]
         self.codebook.copy_(vectors[chosen])
         for _ in range(rounds):

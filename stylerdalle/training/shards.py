@@ -1,5 +1,7 @@
 """Write pictures as WebDataset tar shards: photos packed at one size, and made pairs (photo, filtered photo).
 
+Example:
+
     python -m stylerdalle.training.shards pack  --images DIR --side 720 --kind wallpaper --output wallpapers.tar
     python -m stylerdalle.training.shards pairs --images SHARDS --count 200 --side 256 --output pairs.tar
 """

@@ -9,19 +9,21 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from .. import checkpoint
-from ..pipeline import WEIGHTS
+from ..pipeline import WEIGHTS, choose_device, choose_dtype
 from ..style import Style
 from ..tune import TuneConfig, TuneState, tune
 from .data import Picture, at_least, random_crop, read_pictures, split
-from .filters import FILTERS, apply
+from .filters import apply
 from .run import Run
 
 LICENCE = "MIT"
@@ -34,6 +36,7 @@ class Recipe:
     prompt: str
     filter: str  # of filters.py, for made pairs
     config: TuneConfig
+    pairs: int = 1200
 
 
 def _recipe(prompt: str, made: str, **options: float) -> Recipe:
@@ -57,22 +60,28 @@ def large_photos(pictures: Sequence[Picture]) -> list[Picture]:
     return [p for p in photos if min(p.open().size) >= 256] or photos
 
 
-def pair_maker(pictures: Sequence[Picture], name: str, size: int) -> Callable[[np.random.Generator], tuple[np.ndarray, np.ndarray]]:
-    """Draws (photo crop, the same through a filter), uint8 (size, size, 3) each."""
-    if name not in FILTERS:
-        raise ValueError(f"filter {name!r} is not known: {', '.join(FILTERS)}")
+def make_pairs(pictures: Sequence[Picture], name: str, size: int, count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """`count` random photo crops and the same through a filter, uint8 (count, 3, size, size) each.
 
-    def draw(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    Crops have the size of the translator's window and the filter's own chance is the same for all of them: strokes and
+    grain then follow from the picture and the place in the window alone, and a translator can learn them crisply, where
+    chance would leave it only their average.
+    """
+    photos, made = [], []
+    for i in range(count):
+        rng = np.random.default_rng([seed, i])
         image = at_least(pictures[rng.integers(len(pictures))].open(), size)
-        photo = random_crop(image, size, rng, (0.4, 1.3))
-        return photo, apply(name, photo, rng)
-
-    return draw
+        photos.append(random_crop(image, size, rng, (0.4, 1.3)))
+        made.append(apply(name, photos[-1], np.random.default_rng(seed)))
+    stacks = (torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2) for pixels in (photos, made))
+    return next(stacks), next(stacks)
 
 
 def make(name: str, recipe: Recipe, pictures: Sequence[Picture], folder: Path, run: Run) -> Path:
     """Tune one style on the models of `folder` and save it under its styles/ -> the file."""
-    tokenizer = checkpoint.load_tokenizer(folder / "tokenizer.safetensors")
+    device = choose_device("auto")
+    dtype = choose_dtype(device)
+    tokenizer = checkpoint.load_tokenizer(folder / "tokenizer.safetensors", dtype=dtype)
     base = folder / "translator.safetensors"
     translator = checkpoint.load_translator(base)
     model = checkpoint.load_clip(folder / "clip.safetensors")
@@ -84,10 +93,11 @@ def make(name: str, recipe: Recipe, pictures: Sequence[Picture], folder: Path, r
             bar.n = state.step
             bar.set_postfix(reward=f"{state.reward:.3f}", kl=f"{state.kl:.2f}", loss=f"{state.loss:.3f}")
 
-        pairs = pair_maker(photos, recipe.filter, recipe.config.size)
+        window = tokenizer.downsample * translator.config.grid * translator.config.upscale
+        pairs = make_pairs(photos, recipe.filter, window, recipe.pairs)
         style = tune(tokenizer, translator, model, photos, recipe.prompt, recipe.config, run, pairs, show)
     path = folder / "styles" / f"{name}.safetensors"
-    how = {**asdict(recipe.config), "warm_start": f"pairs made by the filter {recipe.filter!r}"}
+    how = {**asdict(recipe.config), "warm_start": f"{recipe.pairs} pairs made by the filter {recipe.filter!r}"}
     named = Style(style.tensors, recipe.prompt, name, checkpoint.sha256(base))
     checkpoint.save_style(path, named, recipe=how, licence=LICENCE)
     return path

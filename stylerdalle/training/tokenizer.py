@@ -28,6 +28,7 @@ from .quantizer import Quantizer
 from .run import Run
 
 log = logging.getLogger(__name__)
+SHARES = {"photo": 0.42, "wallpaper": 0.1, "art": 0.22, "graphic": 0.1, "made": 0.13, "flat": 0.03}  # of training crops
 
 
 @dataclass(frozen=True)
@@ -170,8 +171,7 @@ def train(
         first = state["step"]
         log.info("resumed at step %d", first)
     encode, decode = (torch.compile(f) if config.compile else f for f in (model.encode, model.decode))
-    kinds = {"photo": 0.42, "wallpaper": 0.1, "art": 0.22, "graphic": 0.1, "made": 0.13, "flat": 0.03}
-    draw = mixture(pictures, config.size, config.zoom, kinds)
+    draw = mixture(pictures, config.size, config.zoom, SHARES)
 
     def make(step: int, rng: np.random.Generator) -> Tensor:
         return to_tensor([draw(rng) for _ in range(config.batch)])

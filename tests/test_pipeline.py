@@ -1,0 +1,220 @@
+"""From pictures to stylised pictures, with a bundle of tiny random models."""
+
+import shutil
+from dataclasses import replace
+
+import pytest
+import tiny
+import torch
+
+import stylerdalle
+from stylerdalle import checkpoint, pipeline
+from stylerdalle.pipeline import decode, encode, find_style, load_bundle, sample, stylize, translate
+
+
+def picture(height: int, width: int, channels: int = 3, batch: int = 1) -> torch.Tensor:
+    """Coloured blocks of 8 px: several tokens even in a random tokenizer."""
+    generator = torch.Generator().manual_seed(height * 1000 + width)
+    small = torch.rand(batch, channels, -(-height // 8), -(-width // 8), generator=generator)
+    return small.repeat_interleave(8, 2).repeat_interleave(8, 3)[..., :height, :width].contiguous()
+
+
+@pytest.fixture(scope="module")
+def half(tmp_path_factory) -> stylerdalle.Bundle:
+    """A bundle whose translator reads half-size pictures, as the paper's."""
+    return load_bundle(tiny.write_bundle(tmp_path_factory.mktemp("half"), upscale=2), "cpu", "fp32")
+
+
+@pytest.mark.parametrize(("height", "width"), [(2, 2), (7, 9), (32, 32), (33, 70), (100, 41)])
+def test_any_size_comes_back_at_its_own_size(bundle, height, width):
+    out = stylize(picture(height, width), "ukiyo-e", bundle)
+    assert out.shape == (1, 3, height, width)
+    assert out.dtype == torch.float32
+    assert out.min() >= 0
+    assert out.max() <= 1
+
+
+@pytest.mark.parametrize(("height", "width"), [(2, 2), (33, 70)])
+def test_any_size_comes_back_from_a_half_size_translator_too(half, height, width):
+    assert stylize(picture(height, width), "ukiyo-e", half).shape == (1, 3, height, width)
+
+
+def test_pictures_of_a_batch_do_not_touch_each_other(bundle):
+    images = picture(40, 48, batch=3)
+    together = stylize(images, "van-gogh", bundle)
+    apart = torch.cat([stylize(image[None], "van-gogh", bundle) for image in images])
+    assert torch.allclose(together, apart, atol=1e-5)
+
+
+def test_alpha_is_carried_around_the_models_unchanged(bundle):
+    images = picture(33, 50, channels=4)
+    out = stylize(images, "ukiyo-e", bundle)
+    assert out.shape == images.shape
+    assert torch.equal(out[:, 3], images[:, 3])
+    assert torch.equal(out[:, :3], stylize(images[:, :3], "ukiyo-e", bundle))
+
+
+def test_strength_0_is_the_base_translators_picture_and_strength_1_is_not(bundle):
+    images = picture(48, 48)
+    base = decode(bundle.tokenizer, encode(bundle.tokenizer, images))  # the base is the identity
+    assert torch.equal(stylize(images, "ukiyo-e", bundle, strength=0), base)
+    assert not torch.equal(stylize(images, "ukiyo-e", bundle), base)
+
+
+def test_a_mask_limits_where_the_style_goes(bundle):
+    images = picture(64, 96)
+    tokens = encode(bundle.tokenizer, images)
+    style = find_style(bundle, "ukiyo-e")
+    mask = torch.zeros(1, 64, 96)
+    mask[..., 48:] = 1
+    base, full, part = (
+        translate(bundle.translator, bundle.tokenizer, tokens, [(style, 1.0)], strength, mask=m).grid
+        for strength, m in ((0, None), (1, None), (1, mask))
+    )
+    assert torch.equal(part[..., :6], base[..., :6])
+    assert torch.equal(part[..., 6:], full[..., 6:])
+    assert not torch.equal(base, full)
+
+
+def test_the_same_seed_gives_the_same_tokens_and_another_seed_others(bundle):
+    tokens = encode(bundle.tokenizer, picture(64, 64))
+    style = find_style(bundle, "ukiyo-e")
+    draws = [
+        translate(bundle.translator, bundle.tokenizer, tokens, [(style, 1.0)], temperature=2.0, seed=seed).grid
+        for seed in (7, 7, 8)
+    ]
+    assert torch.equal(draws[0], draws[1])
+    assert not torch.equal(draws[0], draws[2])
+
+
+def test_sampling_leaves_the_global_generator_alone(bundle):
+    before = torch.random.get_rng_state()
+    stylize(picture(32, 32), "ukiyo-e", bundle, temperature=1.0, seed=3)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_top_k_and_top_p_keep_the_likeliest_tokens_only():
+    logits = torch.log(torch.tensor([0.5, 0.3, 0.15, 0.05])).expand(2000, 4)
+    generator = torch.Generator().manual_seed(0)
+    assert set(sample(logits, 1, 2, 1.0, generator).tolist()) == {0, 1}
+    assert set(sample(logits, 1, 0, 0.6, generator).tolist()) == {0, 1}  # 0.5 alone is not yet 0.6
+    assert set(sample(logits, 1, 0, 0.4, generator).tolist()) == {0}
+    share = (sample(logits, 1, 0, 1.0, generator) == 0).float().mean()
+    assert 0.45 < share < 0.55
+    assert sample(logits, 0, 0, 1.0, generator).unique().tolist() == [0]
+
+
+@pytest.mark.parametrize("options", [{"temperature": -1}, {"temperature": 1, "top_k": -1}, {"temperature": 1, "top_p": 0}])
+def test_options_that_cannot_be_sampled_with_are_refused(bundle, options):
+    with pytest.raises(ValueError, match="cannot be sampled with"):
+        stylize(picture(32, 32), "ukiyo-e", bundle, **options)
+
+
+def test_a_strength_out_of_range_is_refused(bundle):
+    with pytest.raises(ValueError, match="strength 3"):
+        stylize(picture(32, 32), "ukiyo-e", bundle, strength=3)
+
+
+@pytest.mark.parametrize("shape", [(3, 32, 32), (1, 1, 32, 32), (0, 3, 32, 32), (1, 3, 1, 32)])
+def test_pictures_of_an_impossible_shape_are_refused(bundle, shape):
+    with pytest.raises(ValueError, match="shape|too small"):
+        stylize(torch.zeros(shape), "ukiyo-e", bundle)
+
+
+def test_the_input_is_left_as_it_was(bundle):
+    images = picture(32, 40)
+    before = images.clone()
+    stylize(images, "ukiyo-e", bundle)
+    assert torch.equal(images, before)
+
+
+@pytest.mark.parametrize("text", ["van-gogh", "VAN-GOGH", "a van gogh style oil painting", "  a  Van Gogh style oil painting "])
+def test_a_style_is_found_by_name_and_prompt(bundle, text):
+    assert find_style(bundle, text).name == "van-gogh"
+
+
+def test_a_near_prompt_is_taken_as_the_style(bundle):
+    assert find_style(bundle, "Van Gogh style oil painting").name == "van-gogh"
+
+
+def test_an_unknown_style_is_refused_with_the_list_and_the_way_out(bundle):
+    with pytest.raises(ValueError, match="has no style for 'steel bridge'") as caught:
+        find_style(bundle, "steel bridge")
+    for word in ("van-gogh", "a ukiyo-e print", "stylerdalle tune"):
+        assert word in str(caught.value)
+
+
+@pytest.mark.parametrize(("text", "says"), [("", "is empty"), ("   ", "is empty"), ("x" * 5000, "5000 characters, at most 1000")])
+def test_a_prompt_that_is_empty_or_endless_is_refused(bundle, text, says):
+    with pytest.raises(ValueError, match=says):
+        find_style(bundle, text)
+
+
+def test_a_style_can_be_a_file_but_not_of_another_translator(bundle, bundle_folder, half):
+    file = str(bundle_folder / "styles" / "ukiyo-e.safetensors")
+    assert find_style(bundle, file).name == "ukiyo-e"
+    with pytest.raises(ValueError, match="tuned on another translator"):
+        find_style(half, file)
+
+
+def test_styles_are_listed_by_file_name(bundle):
+    assert [style.name for style in stylerdalle.list_styles(bundle)] == ["ukiyo-e", "van-gogh"]
+
+
+def test_a_bundle_is_loaded_once(bundle_folder):
+    one, two = (load_bundle(bundle_folder, "cpu", "fp32") for _ in range(2))
+    assert one.tokenizer is two.tokenizer
+    assert one.translator is two.translator
+
+
+def test_an_unknown_bundle_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="'maxi' is not known"):
+        load_bundle("maxi")
+    with pytest.raises(ValueError, match=r"tokenizer.safetensors, translator.safetensors, clip.safetensors missing"):
+        load_bundle(tmp_path)
+
+
+def test_models_that_do_not_belong_together_are_refused(bundle_folder, tmp_path):
+    folder = tmp_path / "mixed"
+    shutil.copytree(bundle_folder, folder)
+    other = replace(tiny.translator(tiny.tokenizer()).config, embed_dim=17)
+    checkpoint.save_translator(folder / "translator.safetensors", pipeline.Translator(other))
+    with pytest.raises(ValueError, match="do not belong together"):
+        load_bundle(folder, "cpu", "fp32")
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "teapot"])
+def test_a_device_that_is_not_there_is_refused(device):
+    with pytest.raises(ValueError, match="cannot be used here"):
+        pipeline.choose_device(device)
+
+
+def test_an_unknown_dtype_is_refused():
+    with pytest.raises(ValueError, match="fp32, bf16, fp16"):
+        pipeline.choose_dtype(torch.device("cpu"), "int8")
+
+
+def test_tokens_of_another_tokenizer_or_scale_are_refused(bundle, half):
+    tokens = encode(bundle.tokenizer, picture(32, 32))
+    with pytest.raises(ValueError, match="vocabulary of 999"):
+        decode(bundle.tokenizer, replace(tokens, vocab_size=999))
+    with pytest.raises(ValueError, match="tokenize for this translator"):
+        translate(half.translator, half.tokenizer, tokens, [])
+
+
+def test_progress_is_told_and_may_stop_the_work(bundle):
+    calls = []
+    stylize(picture(64, 64), "ukiyo-e", bundle, progress=lambda *call: calls.append(call))
+    assert calls[-1][0] == calls[-1][1] > 1
+
+    def stop(done: int, total: int) -> None:
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        stylize(picture(64, 64), "ukiyo-e", bundle, progress=stop)
+
+
+def test_bf16_gives_a_picture_too(bundle_folder):
+    out = stylize(picture(40, 40), "ukiyo-e", load_bundle(bundle_folder, "cpu", "bf16"))
+    assert out.dtype == torch.float32
+    assert out.isfinite().all()
