@@ -1,5 +1,7 @@
 """Figures of the mini models on held-out pictures: tokenizer PSNR, CLIP accuracy, translator gap, saturated colours.
 
+Usage:
+
     python benchmarks/quality.py psnr   --heldout heldout-0000.tar
     python benchmarks/quality.py clip   --heldout heldout-0000.tar --train train-*.tar
     python benchmarks/quality.py gap    --heldout heldout-0000.tar [--translator FILE]
@@ -20,10 +22,17 @@ from stylerdalle import checkpoint
 from stylerdalle.pipeline import WEIGHTS
 from stylerdalle.pretrain import translation_gap
 from stylerdalle.training.clip import bench_classes, style_accuracy
-from stylerdalle.training.data import centre_crop, read_pictures, to_tensor
+from stylerdalle.training.data import read_pictures, to_tensor
 from stylerdalle.training.tokenizer import reconstruction_psnr
 
-COLOURS = {"red": (220, 20, 20), "green": (20, 180, 40), "blue": (30, 40, 220), "yellow": (250, 220, 20), "white": (255,) * 3, "black": (0,) * 3}
+COLOURS = {
+    "red": (220, 20, 20),
+    "green": (20, 180, 40),
+    "blue": (30, 40, 220),
+    "yellow": (250, 220, 20),
+    "white": (255,) * 3,
+    "black": (0,) * 3,
+}
 
 
 def photos(args: argparse.Namespace) -> list:
@@ -35,7 +44,9 @@ def psnr(args: argparse.Namespace) -> None:
     """Mean PSNR of encode + decode; both crops, since held-out pictures are 320 px."""
     tokenizer = checkpoint.load_tokenizer(args.folder / "tokenizer.safetensors")
     some = photos(args)
-    print(f"tokenizer, {len(some)} photos, shortest side resized to 256, centre crop: {reconstruction_psnr(tokenizer, some):.2f} dB")
+    print(
+        f"tokenizer, {len(some)} photos, shortest side resized to 256, centre crop: {reconstruction_psnr(tokenizer, some):.2f} dB"
+    )
     values = []
     for picture in some:
         image = picture.open()
@@ -54,7 +65,9 @@ def clip(args: argparse.Namespace) -> None:
     classes = bench_classes(heldout, read_pictures(args.train))
     some = [p for p in heldout if p.style in classes and p.kind != "photo"]
     accuracy = style_accuracy(model, some, classes)
-    print(f"CLIP, {len(some)} pictures, {len(classes)} styles: {100 * accuracy:.1f} % macro top-1 (chance {100 / len(classes):.1f} %)")
+    print(
+        f"CLIP, {len(some)} pictures, {len(classes)} styles: {100 * accuracy:.1f} % macro top-1 (chance {100 / len(classes):.1f} %)"
+    )
 
 
 def gap(args: argparse.Namespace) -> None:
@@ -64,7 +77,9 @@ def gap(args: argparse.Namespace) -> None:
     translator = checkpoint.load_translator(path)
     some = photos(args)
     lost, trip, out = translation_gap(tokenizer, translator, some)
-    print(f"{path.name} (upscale {translator.config.upscale}), {len(some)} photos: {out:.2f} dB, round trip {trip:.2f} dB, gap {lost:.2f} dB")
+    print(
+        f"{path.name} (upscale {translator.config.upscale}), {len(some)} photos: {out:.2f} dB, round trip {trip:.2f} dB, gap {lost:.2f} dB"
+    )
 
 
 def colour(args: argparse.Namespace) -> None:

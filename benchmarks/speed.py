@@ -1,5 +1,7 @@
 """Seconds to stylise one picture with the mini bundle, cold (a fresh process, imports and loading included) and warm.
 
+Usage:
+
     python benchmarks/speed.py [--size 512] [--style "a ukiyo-e print"] [--repeat 5]
 """
 
@@ -28,7 +30,9 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=5)
     args = parser.parse_args()
     code = COLD.format(size=args.size, style=args.style)
-    cold = [float(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout) for _ in range(3)]
+    cold = [
+        float(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout) for _ in range(3)
+    ]
     import stylerdalle
 
     images = torch.rand(1, 3, args.size, args.size)
@@ -41,7 +45,9 @@ def main() -> None:
             stylerdalle.stylize(images, args.style, bundle)
             warm.append(time.perf_counter() - started)
         threads = torch.get_num_threads()
-        print(f"warm, {args.size} px, {bundle.device} {bundle.dtype}, {threads} threads: median {statistics.median(warm):.2f} s of {args.repeat}")
+        print(
+            f"warm, {args.size} px, {bundle.device} {bundle.dtype}, {threads} threads: median {statistics.median(warm):.2f} s of {args.repeat}"
+        )
     print(f"cold, {args.size} px: median {statistics.median(cold):.2f} s of 3 (imports, loading, first picture)")
 
 

@@ -303,7 +303,8 @@ def translate(
     with torch.inference_mode():
         parameters = merged(translator, styles)
 
-        def model(embeddings: Tensor, strengths: Tensor) -> Tensor:
+        def model(windows: Tensor, strengths: Tensor) -> Tensor:
+            embeddings = tokenizer.embed(windows)
             styled: Tensor = torch.func.functional_call(translator, parameters, (embeddings,))
             if plain or not styles:
                 return styled
@@ -316,7 +317,7 @@ def translate(
         generator = torch.Generator(device=grid.device).manual_seed(seed)
         out = translate_grid(
             model,
-            tokenizer.embed(grid),
+            grid,
             strengths,
             lambda logits: sample(logits, temperature, top_k, top_p, generator),
             config.grid,

@@ -151,7 +151,9 @@ def train(
             mean[key] += 0.05 * (value.item() - mean[key])
         if (step + 1) % 50 == 0:
             gap = math.nan if not valid else translation_gap(tokenizer, translator.eval(), valid[:8])[0]
-            log.info("step %d %s gap %.2f dB, %.2f s/step", step + 1, mean, gap, (time.monotonic() - started) / (step + 1 - first))
+            log.info(
+                "step %d %s gap %.2f dB, %.2f s/step", step + 1, mean, gap, (time.monotonic() - started) / (step + 1 - first)
+            )
             run.log(step=step + 1, gap=gap, **mean)
         if time.monotonic() - saved > 60 * minutes_between_saves:
             run.save({"model": translator.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1})

@@ -236,7 +236,9 @@ def tune(
     for step, (photos, chosen) in enumerate(batches(make, config.seed, first, steps), first):
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
         warm = step < config.pairs_steps
-        k, total, peak = (step, config.pairs_steps, config.pairs_lr) if warm else (step - config.pairs_steps, config.steps, config.lr)
+        k, total, peak = (
+            (step, config.pairs_steps, config.pairs_lr) if warm else (step - config.pairs_steps, config.steps, config.lr)
+        )
         for group in optimizer.param_groups:
             group["lr"] = peak * schedule(k, total, warm=10, floor=0.1 if warm else 0.02)
         score = kl = math.nan

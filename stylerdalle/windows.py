@@ -32,7 +32,7 @@ def falloff(side: int) -> Tensor:
 
 def translate_grid(
     model: Callable[[Tensor, Tensor], Tensor],
-    embeddings: Tensor,
+    source: Tensor,
     strength: Tensor,
     choose: Callable[[Tensor], Tensor],
     grid: int,
@@ -44,8 +44,8 @@ def translate_grid(
     """Translate a token grid of any size.
 
     Args:
-        model: (b, n*n, D_tok) embeddings and (b, n*n) strengths of windows -> (b, (u*n)^2, V) logits.
-        embeddings: (B, h, w, D_tok) of the content tokens.
+        model: (b, n*n, ...) parts of source and (b, n*n) strengths of windows -> (b, (u*n)^2, V) logits.
+        source: (B, h, w, ...), the content tokens, or anything else that belongs to their places.
         strength: (B, h, w), handed to the model window by window.
         choose: logits (N, V) -> tokens (N), called on whole rows from top to bottom.
         grid: n, the model's native side.
@@ -57,7 +57,7 @@ def translate_grid(
     Returns:
         long (B, u*h, u*w).
     """
-    b, h, w, _ = embeddings.shape
+    b, h, w = source.shape[:3]
     n, u = grid, upscale
     overlap = n // 4 if overlap is None else overlap
     if not 0 <= overlap < n:
@@ -65,9 +65,9 @@ def translate_grid(
     pad_h, pad_w = max(0, n - h), max(0, n - w)
     if pad_h or pad_w:  # small pictures: repeat the last row and column up to one window
         rows, columns = (torch.arange(s + p).clamp(max=s - 1) for s, p in ((h, pad_h), (w, pad_w)))
-        embeddings, strength = embeddings[:, rows][:, :, columns], strength[:, rows][:, :, columns]
+        source, strength = source[:, rows][:, :, columns], strength[:, rows][:, :, columns]
     tops, lefts = starts(h + pad_h, n, overlap), starts(w + pad_w, n, overlap)
-    weight = falloff(u * n).to(embeddings.device)
+    weight = falloff(u * n).to(source.device)
     out = []
     done, total = 0, b * len(tops) * len(lefts)
     for i in range(b):
@@ -75,24 +75,23 @@ def translate_grid(
         first = 0  # the row of the target grid where the band begins
         chosen: list[Tensor] = []
         for t, top in enumerate(tops):
-            parts = []
             for k in range(0, len(lefts), batch):
                 some = lefts[k : k + batch]
-                windows = torch.stack([embeddings[i, top : top + n, x : x + n].flatten(0, 1) for x in some])
+                windows = torch.stack([source[i, top : top + n, x : x + n].flatten(0, 1) for x in some])
                 strengths = torch.stack([strength[i, top : top + n, x : x + n].flatten() for x in some])
-                parts.append(model(windows, strengths).float().unflatten(1, (u * n, u * n)))  # (b, un, un, V)
+                parts = model(windows, strengths).float().unflatten(1, (u * n, u * n))  # (b, un, un, V)
+                if band is None:
+                    band = parts.new_zeros(0, u * (w + pad_w), parts.shape[-1] + 1)
+                if k == 0:
+                    band = torch.cat([band, band.new_zeros(u * (top + n) - first - len(band), *band.shape[1:])])
+                for logits, left in zip(parts, some, strict=True):
+                    place = band[u * top - first :, u * left : u * (left + n)]
+                    place[..., :-1] += logits * weight[..., None]
+                    place[..., -1] += weight
                 done += len(some)
                 if progress:
                     progress(done, total)
-            if band is None:
-                band = embeddings.new_zeros(0, u * (w + pad_w), parts[0].shape[-1] + 1, dtype=torch.float32)
-            missing = u * (top + n) - first - len(band)
-            band = torch.cat([band, band.new_zeros(missing, *band.shape[1:])])
-            rows_of_band = band[u * top - first :]
-            for logits, left in zip((x for p in parts for x in p), lefts, strict=True):
-                place = rows_of_band[:, u * left : u * (left + n)]
-                place[..., :-1] += logits * weight[..., None]
-                place[..., -1] += weight
+            assert band is not None
             end = u * tops[t + 1] if t + 1 < len(tops) else first + len(band)
             ready = band[: end - first]  # no later window reaches these rows
             mean = ready[..., :-1] / ready[..., -1:]

@@ -10,7 +10,6 @@ their style). The text tower is trained on 32 positions and extended to CLIP's 7
 from __future__ import annotations
 
 import logging
-import math
 import re
 import time
 from collections import Counter
@@ -197,7 +196,9 @@ def train(
             full = with_full_context(model, config)
             accuracy = style_accuracy(full, [p for p in valid if class_of(p) in place and p.kind in ("art", "graphic")], classes)
             speed = (step + 1 - first) * config.batch / (time.monotonic() - started)
-            log.info("step %d %s valid %.3f, %.0f pictures/s", step + 1, {k: round(v, 3) for k, v in mean.items()}, accuracy, speed)
+            log.info(
+                "step %d %s valid %.3f, %.0f pictures/s", step + 1, {k: round(v, 3) for k, v in mean.items()}, accuracy, speed
+            )
             run.log(step=step + 1, valid_accuracy=accuracy, **mean)
         if time.monotonic() - saved > 60 * minutes_between_saves:
             save(step + 1)

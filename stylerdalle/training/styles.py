@@ -1,5 +1,7 @@
 """The recipes of the styles in the box: prompt, made pairs for the warm start, options of the tuner.
 
+Usage:
+
     python -m stylerdalle.training.styles van-gogh ukiyo-e --images SHARDS
     python -m stylerdalle.training.styles --images SHARDS            # all of them
 """
@@ -107,7 +109,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of: {', '.join(RECIPES)}; default all")
     parser.add_argument("--images", nargs="+", required=True, help="shards or folders with photos")
-    parser.add_argument("--folder", type=Path, default=WEIGHTS / "mini", help="the bundle's models; styles/ in it receives the files")
+    parser.add_argument(
+        "--folder", type=Path, default=WEIGHTS / "mini", help="the bundle's models; styles/ in it receives the files"
+    )
     parser.add_argument("--run-dir", type=Path, default=Path.home() / ".cache" / "stylerdalle" / "runs")
     parser.add_argument("--no-resume", action="store_true")
     args = parser.parse_args()
