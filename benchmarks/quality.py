@@ -65,9 +65,8 @@ def clip(args: argparse.Namespace) -> None:
     classes = bench_classes(heldout, read_pictures(args.train))
     some = [p for p in heldout if p.style in classes and p.kind != "photo"]
     accuracy = style_accuracy(model, some, classes)
-    print(
-        f"CLIP, {len(some)} pictures, {len(classes)} styles: {100 * accuracy:.1f} % macro top-1 (chance {100 / len(classes):.1f} %)"
-    )
+    chance = f"chance {100 / len(classes):.1f} %"
+    print(f"CLIP, {len(some)} pictures, {len(classes)} styles: {100 * accuracy:.1f} % macro top-1 ({chance})")
 
 
 def gap(args: argparse.Namespace) -> None:
@@ -77,9 +76,8 @@ def gap(args: argparse.Namespace) -> None:
     translator = checkpoint.load_translator(path)
     some = photos(args)
     lost, trip, out = translation_gap(tokenizer, translator, some)
-    print(
-        f"{path.name} (upscale {translator.config.upscale}), {len(some)} photos: {out:.2f} dB, round trip {trip:.2f} dB, gap {lost:.2f} dB"
-    )
+    kind = f"{path.name} (upscale {translator.config.upscale}), {len(some)} photos"
+    print(f"{kind}: {out:.2f} dB, round trip {trip:.2f} dB, gap {lost:.2f} dB")
 
 
 def colour(args: argparse.Namespace) -> None:

@@ -44,10 +44,8 @@ def main() -> None:
             started = time.perf_counter()
             stylerdalle.stylize(images, args.style, bundle)
             warm.append(time.perf_counter() - started)
-        threads = torch.get_num_threads()
-        print(
-            f"warm, {args.size} px, {bundle.device} {bundle.dtype}, {threads} threads: median {statistics.median(warm):.2f} s of {args.repeat}"
-        )
+        where = f"{bundle.device} {bundle.dtype}, {torch.get_num_threads()} threads"
+        print(f"warm, {args.size} px, {where}: median {statistics.median(warm):.2f} s of {args.repeat}")
     print(f"cold, {args.size} px: median {statistics.median(cold):.2f} s of 3 (imports, loading, first picture)")
 
 

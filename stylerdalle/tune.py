@@ -1,4 +1,4 @@
-"""How a style is learnt: the translator's adapter is tuned until CLIP sees the style (StylerDALLE, arXiv 2303.09268, section 3.3).
+"""How a style is learnt: an adapter is tuned until CLIP sees the style (StylerDALLE, arXiv 2303.09268, section 3.3).
 
 Method `direct` differentiates the reward itself instead of estimating its gradient from samples (AlignProp, arXiv
 2310.03739; DRaFT, arXiv 2309.17400): straight-through Gumbel tokens -> dVAE decoder -> CLIP on random crops.
