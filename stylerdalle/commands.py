@@ -20,7 +20,7 @@ from . import checkpoint, reward
 from .cli import report
 from .options import add_model_options, number
 from .pictures import SUFFIXES, check_output, over_white, read_picture, resized, write_picture
-from .pipeline import Progress, check_prompt, decode, encode, find_style, list_styles, load_bundle
+from .pipeline import Progress, check_prompt, decode, encode, find_style, list_styles, load_bundle, warn_of_unknown_words
 from .pipeline import stylize as stylize_images
 from .style import Style
 
@@ -199,8 +199,10 @@ def score(parser: argparse.ArgumentParser) -> None:
 
 
 def run_score(args: argparse.Namespace) -> int:
-    text = check_prompt(args.text)
-    clip = load_bundle(args.bundle, args.device, args.dtype).clip
+    text = check_prompt(args.text, "text")
+    bundle = load_bundle(args.bundle, args.device, args.dtype)
+    warn_of_unknown_words(bundle.clip_path, text)
+    clip = bundle.clip
     failed = False
     with torch.inference_mode():
         said = reward.embed_texts(clip, [text])  # type: ignore[arg-type]

@@ -153,13 +153,13 @@ def find_style(bundle: Bundle, style: str | Style) -> Style:
     return found
 
 
-def check_prompt(text: str) -> str:
+def check_prompt(text: str, what: str = "style prompt") -> str:
     """The prompt without outer blanks. Raises ValueError where it is empty or longer than PROMPT_LIMIT characters."""
     text = " ".join(text.split())
     if not text:
-        raise ValueError("the style prompt is empty: say a style, such as 'a Van Gogh style oil painting'")
+        raise ValueError(f"the {what} is empty: say a style, such as 'a Van Gogh style oil painting'")
     if len(text) > PROMPT_LIMIT:
-        raise ValueError(f"the style prompt has {len(text)} characters, at most {PROMPT_LIMIT} are read: shorten it")
+        raise ValueError(f"the {what} has {len(text)} characters, at most {PROMPT_LIMIT} are read: shorten it")
     return text
 
 

@@ -39,7 +39,7 @@ def train_tokenizer(parser: argparse.ArgumentParser) -> None:
 
 
 def train_clip(parser: argparse.ArgumentParser) -> None:
-    from .clip import ClipConfig, train
+    from .clip import ClipConfig, train, words
 
     add_run_options(parser, "clip")
     add_config_options(parser, ClipConfig)
@@ -47,14 +47,15 @@ def train_clip(parser: argparse.ArgumentParser) -> None:
     def run(args: argparse.Namespace) -> int:
         output, train_on, valid, state = start(args, "clip")
         config = config_from(args, ClipConfig)
-        checkpoint.save_clip(output, train(train_on, valid, config, state), recipe=recipe(args, config))
+        model = train(train_on, valid, config, state)
+        checkpoint.save_clip(output, model, recipe=recipe(args, config), words=" ".join(words(train_on)))
         return done(output)
 
     parser.set_defaults(run=run)
 
 
 def pretrain(parser: argparse.ArgumentParser) -> None:
-    from ..pipeline import WEIGHTS
+    from ..pipeline import WEIGHTS, choose_dtype
     from ..pretrain import PretrainConfig, train
 
     tokenizer_file = WEIGHTS / "mini" / "tokenizer.safetensors"
@@ -67,7 +68,7 @@ def pretrain(parser: argparse.ArgumentParser) -> None:
     def run(args: argparse.Namespace) -> int:
         output, train_on, valid, state = start(args, "translator")
         config = config_from(args, PretrainConfig)
-        tokenizer = checkpoint.load_tokenizer(args.tokenizer)
+        tokenizer = checkpoint.load_tokenizer(args.tokenizer, dtype=choose_dtype(torch.device("cpu")))
         checkpoint.save_translator(output, train(tokenizer, train_on, config, state, valid), recipe=recipe(args, config))
         return done(output)
 
@@ -90,7 +91,7 @@ def tune(parser: argparse.ArgumentParser) -> None:
 
 def run_tune(args: argparse.Namespace) -> int:
     from ..commands import bar
-    from ..pipeline import check_prompt, load_bundle
+    from ..pipeline import check_prompt, load_bundle, warn_of_unknown_words
     from ..style import Style
     from ..tune import TuneConfig, TuneState
     from ..tune import tune as learn
@@ -101,6 +102,7 @@ def run_tune(args: argparse.Namespace) -> int:
     slug = re.sub(r"\W+", "-", prompt.lower()).strip("-")[:60]
     output, pictures, _, state = start(args, f"tune-{slug}", validate=False)
     bundle = load_bundle(args.bundle, args.device, "fp32")  # gradients; autocast chooses where less is enough
+    warn_of_unknown_words(bundle.clip_path, prompt)
     with bar(f"tune {prompt!r}") as progress:
 
         def callback(state: TuneState) -> None:

@@ -39,7 +39,7 @@ class TokenizerConfig:
     n_init: int = 128  # numbers a token at the decoder's input
     vocab_size: int = 4096
     dim: int = 32  # numbers a code while training; gone after folding
-    steps: int = 2600
+    steps: int = 1950
     batch: int = 32
     size: int = 96  # px of a training crop
     lr: float = 1.5e-3  # AdamW, cosine to 2 %
