@@ -132,6 +132,7 @@ def train(
     for step, (images, hidden) in enumerate(batches(make, config.seed, first, config.steps), first):
         for group in optimizer.param_groups:
             group["lr"] = config.lr * schedule(step, config.steps, warm=50)
+        torch.manual_seed(config.seed * 1_000_003 + step)  # dropout draws from the global generator; so resuming is exact
         with torch.no_grad():
             target = tokenizer.encode(images).flatten(1)  # (B, (u*n)^2)
             source = tokenizer.encode(half_size(images)).flatten(1) if config.upscale == 2 else target
