@@ -108,7 +108,8 @@ def train(
             dropout=config.dropout,
         )
     )
-    start_as_identity(translator, embeddings)
+    device = embeddings.device
+    start_as_identity(translator.to(device), embeddings)
     optimizer = torch.optim.AdamW(translator.parameters(), lr=config.lr, betas=(0.9, 0.98), weight_decay=0.01)
     first = 0
     if state := run.load():
@@ -132,6 +133,7 @@ def train(
     for step, (images, hidden) in enumerate(batches(make, config.seed, first, config.steps), first):
         for group in optimizer.param_groups:
             group["lr"] = config.lr * schedule(step, config.steps, warm=50)
+        images, hidden = images.to(device), hidden.to(device)
         torch.manual_seed(config.seed * 1_000_003 + step)  # dropout draws from the global generator; so resuming is exact
         with torch.no_grad():
             target = tokenizer.encode(images).flatten(1)  # (B, (u*n)^2)

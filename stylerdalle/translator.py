@@ -208,7 +208,7 @@ def start_as_identity(translator: Translator, embeddings: Tensor, scale: float =
     generator = torch.Generator().manual_seed(0)
     square = torch.randn(max(half, config.embed_dim), max(half, config.embed_dim), generator=generator)
     a = torch.linalg.qr(square)[0][:half, : config.embed_dim]  # orthonormal rows or columns: lengths are kept
-    a = a / (embeddings - mean).std()
+    a = a.to(embeddings) / (embeddings - mean).std()
     translator.linear_proj.weight.copy_(torch.cat([a, -a]))
     translator.linear_proj.bias.copy_(-translator.linear_proj.weight @ mean)
     for layer in translator.nat_dec.layers():

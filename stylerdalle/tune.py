@@ -89,6 +89,7 @@ class Tuner:
 
     def __init__(self, tokenizer: DVAE, translator: Translator, model: CLIP, prompt: str, config: TuneConfig):
         self.tokenizer, self.translator, self.clip, self.config = tokenizer, translator, model, config
+        self.device = translator.outNet.weight.device
         window = tokenizer.downsample * translator.config.grid * translator.config.upscale
         if config.size % window:
             raise ValueError(f"size {config.size} px is not a multiple of {window} px, the translator's window")
@@ -119,8 +120,9 @@ class Tuner:
         With a generator the tokens are Gumbel samples, else the likeliest.
         """
         if generator is not None:
+            # drawn on the CPU, so that a seed means the same on every device
             noise = torch.rand(logits.shape, generator=generator).clamp_(min=1e-9).log_().neg_().log_().neg_()
-            logits = logits + noise
+            logits = logits + noise.to(logits.device)
         soft = (logits / self.config.temperature).softmax(-1) @ self.embeddings
         hard = self.embeddings[logits.argmax(-1)]
         embedded = hard + (soft - soft.detach())
@@ -156,7 +158,10 @@ class Tuner:
         """uint8 (N, 3, S, S) each -> content tokens of the photos, tokens of the made pictures."""
         parts = zip(photos.split(32), made.split(32), strict=True)
         with torch.no_grad():
-            coded = [(self.content(a.float() / 255), self.tokenizer.encode(b.float() / 255)) for a, b in parts]
+            coded = [
+                (self.content(a.to(self.device).float() / 255), self.tokenizer.encode(b.to(self.device).float() / 255))
+                for a, b in parts
+            ]
         left, right = zip(*coded, strict=True)
         return torch.cat(left), torch.cat(right)
 
@@ -243,12 +248,13 @@ def tune(
             group["lr"] = peak * schedule(k, total, warm=10, floor=0.1 if warm else 0.02)
         score = kl = math.nan
         preview = None
-        with torch.autocast("cpu", torch.bfloat16):
+        photos = photos.to(tuner.device)
+        with torch.autocast(tuner.device.type, torch.bfloat16):
             if warm:
                 loss = tuner.pairs_loss(coded[0][chosen], coded[1][chosen], style)
             else:
                 loss, score, kl, out = tuner.reward_loss(photos, style, generator)
-                preview = out[0]
+                preview = out[0].cpu()
                 if config.pairs_weight:
                     loss = loss + config.pairs_weight * tuner.pairs_loss(coded[0][chosen], coded[1][chosen], style)
         if not torch.isfinite(loss):
