@@ -43,12 +43,13 @@ class PretrainConfig:
     decoder_blocks: int = 2
     grid: int = 16  # source tokens a side; a training crop has 8 * grid * upscale px
     dropout: float = 0.1
-    steps: int = 700
-    batch: int = 24
-    lr: float = 5e-4  # AdamW, cosine to 2 %
-    kept_weight: float = 0.2  # weight of places that are not hidden
+    steps: int = 260
+    batch: int = 16
+    lr: float = 3e-4  # AdamW, cosine to 2 %
+    kept_weight: float = 1.0  # weight of places that are not hidden: less of it, and the translator forgets to be the identity
+    whole: float = 0.25  # share of pictures of which nothing is hidden, as in use
     neighbours: int = 16  # codes that share a soft target
-    softness: float = 0.5  # their spread, in mean squared distances to the nearest code; 0 is hard targets
+    softness: float = 0.25  # their spread, in mean squared distances to the nearest code; 0 is hard targets
     seed: int = 0
 
 
@@ -125,6 +126,7 @@ def train(
         for picture in (pictures[i] for i in rng.integers(len(pictures), size=config.batch)):
             crops.append(random_crop(picture.open(), side, rng, (1.0, 1.0) if picture.kind == "made" else (0.8, 1.6)))
         share = np.cos(rng.uniform(0, np.pi / 2, (config.batch, 1)))  # of hidden tokens, MaskGIT's cosine schedule
+        share = share * (rng.random((config.batch, 1)) >= config.whole)
         hidden = rng.random((config.batch, config.grid**2)) < share
         return to_tensor(crops), torch.from_numpy(hidden)
 

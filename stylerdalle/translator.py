@@ -191,7 +191,7 @@ class Translator(nn.Module):
 
 
 @torch.no_grad()
-def start_as_identity(translator: Translator, embeddings: Tensor, scale: float = 12.0) -> None:
+def start_as_identity(translator: Translator, embeddings: Tensor, scale: float = 80.0) -> None:
     """Initialise a translator so that greedy output = input over the codebook (for upscale 2: every token repeated 2x2).
 
     The projection becomes [A; -A] of the centred embeddings (ReLU then keeps all of them), every sub-layer's output is

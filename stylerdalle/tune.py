@@ -96,7 +96,7 @@ class Tuner:
         with torch.no_grad():
             self.style, self.neutral = reward.embed_texts(model, [prompt, NEUTRAL]).unbind()
         self.embeddings = all_embeddings(tokenizer)
-        self.index, self.shares = soft_targets(self.embeddings, 16, 0.5)
+        self.index, self.shares = soft_targets(self.embeddings, 16, 0.25)
 
     @torch.no_grad()
     def content(self, images: Tensor) -> Tensor:

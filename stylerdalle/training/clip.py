@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from clip.model import CLIP
 
 log = logging.getLogger(__name__)
+RARE = 0.15  # sampling weight of a picture whose style has too few for a class; 0.1 is that of a style with 100
 
 TEMPLATES = {
     "photo": ("a photo", "a photograph", "a real photo", "a photo of something"),
@@ -147,7 +148,7 @@ def train(
     names = list(classes)
     place = {name: i for i, name in enumerate(names)}
     count = Counter(class_of(p) for p in pictures)
-    weight = np.array([count[class_of(p)] ** -0.5 if class_of(p) in place else 0.02 for p in pictures])
+    weight = np.array([count[class_of(p)] ** -0.5 if class_of(p) in place else RARE for p in pictures])
     edges = np.cumsum(weight / weight.sum())
 
     def make(step: int, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -38,11 +38,11 @@ class Recipe:
     prompt: str
     filter: str  # of filters.py, for made pairs
     config: TuneConfig
-    pairs: int = 1200
+    pairs: int = 900  # made pairs
 
 
 def _recipe(prompt: str, made: str, **options: float) -> Recipe:
-    defaults = {"pairs_steps": 200, "steps": 40, "pairs_weight": 0.5, "lr": 5e-4, "directional_weight": 1.0}
+    defaults = {"pairs_steps": 130, "steps": 20, "pairs_weight": 0.5, "lr": 5e-4, "directional_weight": 1.0}
     return Recipe(prompt, made, TuneConfig(**{**defaults, **options}))  # type: ignore[arg-type]
 
 
