@@ -42,7 +42,7 @@ class Recipe:
 
 
 def _recipe(prompt: str, made: str, **options: float) -> Recipe:
-    defaults = {"pairs_steps": 130, "steps": 20, "pairs_weight": 0.5, "lr": 5e-4, "directional_weight": 1.0}
+    defaults = {"pairs_steps": 130, "steps": 20, "pairs_weight": 0.5, "lr": 5e-4}
     return Recipe(prompt, made, TuneConfig(**{**defaults, **options}))  # type: ignore[arg-type]
 
 
