@@ -150,7 +150,7 @@ class Tuner:
             loss = loss + c.colour_weight * (F.avg_pool2d(out, 16) - F.avg_pool2d(images, 16)).abs().mean()
         return loss, score.item(), kl.item(), out.detach()
 
-    def pairs_loss(self, content: Tensor, target: Tensor, style: Style) -> Tensor:
+    def pairs_loss(self, content: Tensor, target: Tensor, style: Style | None) -> Tensor:
         """Cross-entropy of the made pictures' tokens (B, u*h, u*w) given the photos' content tokens (B, h, w)."""
         return soft_cross_entropy(self.logits(content, style).flatten(1, 2), target.flatten(1), self.index, self.shares).mean()
 
