@@ -6,7 +6,7 @@ import torch
 from comfy_api.latest import io
 
 from ..stylerdalle import Bundle, Style
-from ..stylerdalle.pipeline import find_style, translate
+from ..stylerdalle.pipeline import SOFTNESS, find_style, translate
 from ..stylerdalle.tokenizers import Tokens
 from . import host
 from .types import CATEGORY, STYLE, TOKENS, TRANSLATOR, expect
@@ -65,6 +65,14 @@ class Translate(io.ComfyNode):
                     tooltip="The same seed gives the same picture. It matters with temperature above 0.",
                 ),
                 io.Mask.Input("mask", optional=True, tooltip="Where to stylise: white fully, grey partly, black not at all."),
+                io.Float.Input(
+                    "softness",
+                    default=SOFTNESS,
+                    min=0.0,
+                    max=10.0,
+                    step=0.05,
+                    tooltip="0 shows one token a place, as in the paper; more blends the likely ones: smoother, no blocks.",
+                ),
             ],
             outputs=[TOKENS.Output(display_name="TOKENS", tooltip="Stylised tokens, for Detokenize.")],
         )
@@ -85,6 +93,7 @@ class Translate(io.ComfyNode):
         seed: int,
         style: Style | None = None,
         mask: torch.Tensor | None = None,
+        softness: float = SOFTNESS,
     ) -> io.NodeOutput:
         bundle, tokens = expect(translator, Bundle, "TRANSLATOR"), expect(tokens, Tokens, "TOKENS")
         styles = [(style_meant(bundle, prompt, style).to(bundle.device, torch.float32), 1.0)]
@@ -101,6 +110,7 @@ class Translate(io.ComfyNode):
                 top_k,
                 seed=seed,
                 mask=where,
+                softness=softness,
                 progress=host.progress(),
             )
         )

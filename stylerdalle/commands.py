@@ -20,7 +20,17 @@ from . import checkpoint, reward
 from .cli import report
 from .options import add_model_options, number
 from .pictures import SUFFIXES, check_output, over_white, read_picture, resized, write_picture
-from .pipeline import Progress, check_prompt, decode, encode, find_style, list_styles, load_bundle, warn_of_unknown_words
+from .pipeline import (
+    SOFTNESS,
+    Progress,
+    check_prompt,
+    decode,
+    encode,
+    find_style,
+    list_styles,
+    load_bundle,
+    warn_of_unknown_words,
+)
 from .pipeline import stylize as stylize_images
 from .style import Style
 
@@ -40,6 +50,12 @@ def stylize(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--top-k", type=number(int, 0), default=0, help="sample among the k likeliest tokens (default: 0, all)")
     parser.add_argument(
         "--top-p", type=number(float, 1e-6, 1), default=1.0, help="sample among the likeliest of this probability (default: 1)"
+    )
+    parser.add_argument(
+        "--softness",
+        type=number(float, 0, 10),
+        default=SOFTNESS,
+        help=f"0 one token a place, more is smoother (default: {SOFTNESS})",
     )
     parser.add_argument("--seed", type=number(int, 0, 2**63 - 1), default=0, help="of the sampling (default: 0)")
     add_model_options(parser)
@@ -68,6 +84,7 @@ def run_stylize(args: argparse.Namespace) -> int:
                     top_k=args.top_k,
                     top_p=args.top_p,
                     seed=args.seed,
+                    softness=args.softness,
                     progress=progress,
                 )
             write_picture(output, out, args.overwrite)

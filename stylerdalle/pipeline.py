@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import cache, checkpoint, reward
+from .sampling import choose_tokens
 from .style import Style, merged
 from .tokenizers import ImageTokenizer, Tokens
 from .translator import Translator
@@ -27,6 +28,7 @@ from .windows import pad_to_multiple, tiled, translate_grid
 
 WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
 NEAR = 0.85  # a prompt at least this close (CLIP text cosine) to a style's own prompt means that style
+SOFTNESS = 0.5  # logits are divided by it: a token half a unit behind the likeliest has e^-1 of its share
 PROMPT_LIMIT = 1000  # characters; CLIP reads about 75 words
 TILE = 64  # tokens a side that the tokenizer does at once
 Progress = Callable[[int, int], None]
@@ -247,8 +249,12 @@ def decode(
     unit = tokenizer.downsample
     pictures = []
     with torch.inference_mode():
-        for done, grid in enumerate(tokens.grid.split(1), 1):
-            image = tiled(tokenizer.decode, grid, 1, tokenizer.halo, TILE, unit)
+        for done in range(1, len(tokens.grid) + 1):
+            if tokens.mixture is None:
+                image = tiled(tokenizer.decode, tokens.grid[done - 1 : done], 1, tokenizer.halo, TILE, unit)
+            else:
+                mixture = tokens.mixture[done - 1 : done].permute(0, 3, 1, 2)  # (1, D_tok, h, w)
+                image = tiled(tokenizer.decode_mixture, mixture, 1, tokenizer.halo, TILE, unit)
             if tokens.scale > 1:
                 image = F.interpolate(image, scale_factor=tokens.scale, mode="bicubic").clamp(0, 1)
             pictures.append(image[..., : tokens.height, : tokens.width].to(device or image.device))
@@ -269,6 +275,7 @@ def translate(
     top_p: float = 1.0,
     seed: int = 0,
     mask: Tensor | None = None,
+    softness: float = SOFTNESS,
     progress: Progress | None = None,
 ) -> Tokens:
     """Content tokens to stylised tokens, any size.
@@ -280,6 +287,7 @@ def translate(
         top_k: sample among the k likeliest only (0: all). top_p: among the likeliest whose probabilities sum to p.
         seed: of the sampling; the same seed gives the same tokens.
         mask: (B or 1, H, W) in [0, 1], scales strength place by place.
+        softness: how far a place may lie between its likely tokens (`choose_tokens`); 0 is one token a place, as in the paper.
         progress: called with (windows done, windows in all); may raise to cancel.
     """
     config = translator.config
@@ -315,33 +323,17 @@ def translate(
             return torch.lerp(base.float(), styled.float(), s[..., None])
 
         generator = torch.Generator(device=grid.device).manual_seed(seed)
+        rows = tokenizer.embed(torch.arange(config.vocab_size, device=grid.device)[None])[0] if softness else None
         out = translate_grid(
             model,
             grid,
             strengths,
-            lambda logits: sample(logits, temperature, top_k, top_p, generator),
+            lambda logits: choose_tokens(logits, temperature, top_k, top_p, generator, softness, rows),
             config.grid,
             config.upscale,
             progress=progress,
         )
-    return tokens.with_grid(out, scale=1)
-
-
-def sample(logits: Tensor, temperature: float, top_k: int, top_p: float, generator: torch.Generator) -> Tensor:
-    """Logits (N, V) -> tokens (N): greedy at temperature 0, else a draw among the top k and the top p of probability."""
-    if temperature < 0 or top_k < 0 or not 0 < top_p <= 1:
-        raise ValueError(
-            f"temperature {temperature}, top_k {top_k}, top_p {top_p} cannot be sampled with: "
-            "temperature >= 0, top_k >= 0 (0 is all), 0 < top_p <= 1"
-        )
-    if temperature == 0:
-        return logits.argmax(-1)
-    k = min(top_k, logits.shape[-1]) if top_k else logits.shape[-1]
-    values, index = (logits / temperature).topk(k)  # sorted, likeliest first
-    p = values.softmax(-1)
-    if top_p < 1:
-        p = p * (p.cumsum(-1) - p < top_p)
-    return index.gather(-1, torch.multinomial(p, 1, generator=generator))[..., 0]
+    return tokens.with_grid(out[0], scale=1, mixture=out[1] if softness else None)
 
 
 def stylize(
@@ -354,6 +346,7 @@ def stylize(
     top_p: float = 1.0,
     seed: int = 0,
     mask: Tensor | None = None,
+    softness: float = SOFTNESS,
     progress: Progress | None = None,
 ) -> Tensor:
     """Pictures in a style: tokenize, translate, detokenize.
@@ -380,6 +373,17 @@ def stylize(
     alpha = source[:, 3:] if source.shape[1] == 4 else None
     tokens = encode(opened.tokenizer, source[:, :3], alpha, opened.translator.config.upscale, opened.device)
     tokens = translate(
-        opened.translator, opened.tokenizer, tokens, [(found, 1.0)], strength, temperature, top_k, top_p, seed, mask, progress
+        opened.translator,
+        opened.tokenizer,
+        tokens,
+        [(found, 1.0)],
+        strength,
+        temperature,
+        top_k,
+        top_p,
+        seed,
+        mask,
+        softness,
+        progress,
     )
     return decode(opened.tokenizer, tokens, images.device)

@@ -1,7 +1,7 @@
 """How a style is learnt: an adapter is tuned until CLIP sees the style (StylerDALLE, arXiv 2303.09268, section 3.3).
 
 Method `direct` differentiates the reward itself instead of estimating its gradient from samples (AlignProp, arXiv
-2310.03739; DRaFT, arXiv 2309.17400): straight-through Gumbel tokens -> dVAE decoder -> CLIP on random crops.
+2310.03739; DRaFT, arXiv 2309.17400): soft or straight-through tokens -> dVAE decoder -> CLIP on random crops.
 
     reward = cos(out, style) + directional cosine from the photo        (reward.py)
     loss   = -reward + kl_weight KL(adapter || base) + colour_weight L1 of 16x16 averages + pairs_weight CE on made pairs
@@ -60,7 +60,7 @@ class TuneConfig:
     kl_weight: float = 0.02  # pull to the base translator: content and image quality
     colour_weight: float = 0.0  # keeps the photo's colours; 0 for styles that have their own palette
     pairs_weight: float = 0.0  # cross-entropy on made pairs beside the reward
-    temperature: float = 1.0  # of the straight-through sample's softmax
+    softness: float = 0.5  # of the pictures CLIP sees, as when stylising; 0 is straight-through samples, one token a place
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -114,18 +114,20 @@ class Tuner:
         count = read.shape[1] // n
         return rearrange(out, "(b y x) (n m) v -> b (y n) (x m) v", y=count, x=count, n=u * n)
 
-    def paint(self, logits: Tensor, generator: torch.Generator | None) -> Tensor:
-        """Logits (B, h, w, V) -> pictures (B, 3, 8h, 8w): hard tokens forwards, their softmax backwards.
+    def paint(self, logits: Tensor, generator: torch.Generator) -> Tensor:
+        """Logits (B, h, w, V) -> pictures (B, 3, 8h, 8w), differentiable.
 
-        With a generator the tokens are Gumbel samples, else the likeliest.
+        With softness the mean embedding of the likely tokens (sampling.py); without, Gumbel samples forwards and their
+        softmax backwards.
         """
-        if generator is not None:
+        if self.config.softness:
+            embedded = (logits / self.config.softness).softmax(-1) @ self.embeddings
+        else:
             # drawn on the CPU, so that a seed means the same on every device
             noise = torch.rand(logits.shape, generator=generator).clamp_(min=1e-9).log_().neg_().log_().neg_()
             logits = logits + noise.to(logits.device)
-        soft = (logits / self.config.temperature).softmax(-1) @ self.embeddings
-        hard = self.embeddings[logits.argmax(-1)]
-        embedded = hard + (soft - soft.detach())
+            soft = logits.softmax(-1) @ self.embeddings
+            embedded = self.embeddings[logits.argmax(-1)] + (soft - soft.detach())
         return to_pixels(self.tokenizer.decode_embedded(embedded.permute(0, 3, 1, 2)))
 
     def reward_loss(self, images: Tensor, style: Style, generator: torch.Generator) -> tuple[Tensor, float, float, Tensor]:

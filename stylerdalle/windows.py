@@ -34,20 +34,20 @@ def translate_grid(
     model: Callable[[Tensor, Tensor], Tensor],
     source: Tensor,
     strength: Tensor,
-    choose: Callable[[Tensor], Tensor],
+    choose: Callable[[Tensor], tuple[Tensor, ...]],
     grid: int,
     upscale: int = 1,
     overlap: int | None = None,
     batch: int = 16,
     progress: Callable[[int, int], None] | None = None,
-) -> Tensor:
+) -> tuple[Tensor, ...]:
     """Translate a token grid of any size.
 
     Args:
         model: (b, n*n, ...) parts of source and (b, n*n) strengths of windows -> (b, (u*n)^2, V) logits.
         source: (B, h, w, ...), the content tokens, or anything else that belongs to their places.
         strength: (B, h, w), handed to the model window by window.
-        choose: logits (N, V) -> tokens (N), called on whole rows from top to bottom.
+        choose: logits (N, V) -> what to keep of them, (N, ...) each; called on whole rows from top to bottom.
         grid: n, the model's native side.
         upscale: u.
         overlap: source tokens that neighbouring windows share, default a quarter of n.
@@ -55,7 +55,7 @@ def translate_grid(
         progress: called with (windows done, windows in all); may raise to cancel.
 
     Returns:
-        long (B, u*h, u*w).
+        What choose kept, (B, u*h, u*w, ...) each.
     """
     b, h, w = source.shape[:3]
     n, u = grid, upscale
@@ -73,7 +73,7 @@ def translate_grid(
     for i in range(b):
         band: Tensor | None = None  # (rows, u*w, V + 1): logit sums and weights of rows not yet chosen
         first = 0  # the row of the target grid where the band begins
-        chosen: list[Tensor] = []
+        chosen: list[tuple[Tensor, ...]] = []
         for t, top in enumerate(tops):
             for k in range(0, len(lefts), batch):
                 some = lefts[k : k + batch]
@@ -95,10 +95,10 @@ def translate_grid(
             end = u * tops[t + 1] if t + 1 < len(tops) else first + len(band)
             ready = band[: end - first]  # no later window reaches these rows
             mean = ready[..., :-1] / ready[..., -1:]
-            chosen.append(choose(mean.flatten(0, 1)).unflatten(0, mean.shape[:2]))
+            chosen.append(tuple(kept.unflatten(0, mean.shape[:2]) for kept in choose(mean.flatten(0, 1))))
             band, first = band[end - first :].clone(), end
-        out.append(torch.cat(chosen))
-    return torch.stack(out)[:, : u * h, : u * w]
+        out.append([torch.cat(rows) for rows in zip(*chosen, strict=True)])
+    return tuple(torch.stack(kept)[:, : u * h, : u * w] for kept in zip(*out, strict=True))
 
 
 def tiled(function: Callable[[Tensor], Tensor], x: Tensor, unit: int, margin: int, tile: int, scale: float) -> Tensor:

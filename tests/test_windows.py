@@ -10,8 +10,8 @@ from stylerdalle.windows import falloff, pad_to_multiple, starts, tiled, transla
 VOCABULARY = 7
 
 
-def greedy(logits: torch.Tensor) -> torch.Tensor:
-    return logits.argmax(-1)
+def greedy(logits: torch.Tensor) -> tuple[torch.Tensor]:
+    return (logits.argmax(-1),)
 
 
 def table_model(n: int, u: int):
@@ -50,7 +50,7 @@ def test_the_weights_fall_to_the_edges_and_are_nowhere_zero():
 def test_a_model_without_context_gives_the_same_tokens_through_windows_as_without(h, w, upscale):
     model, table = table_model(4, upscale)
     x = grid_of(2, h, w)
-    out = translate_grid(model, x, torch.ones(2, h, w), greedy, 4, upscale)
+    (out,) = translate_grid(model, x, torch.ones(2, h, w), greedy, 4, upscale)
     whole = (x @ table).argmax(-1).repeat_interleave(upscale, 1).repeat_interleave(upscale, 2)
     assert torch.equal(out, whole)
 
@@ -59,9 +59,9 @@ def test_constant_logits_are_averaged_exactly():
     constant = torch.arange(VOCABULARY, dtype=torch.float32)
     seen = []
 
-    def choose(logits: torch.Tensor) -> torch.Tensor:
+    def choose(logits: torch.Tensor) -> tuple[torch.Tensor]:
         seen.append(logits)
-        return logits.argmax(-1)
+        return greedy(logits)
 
     translate_grid(lambda e, s: constant.expand(len(e), 16, -1), grid_of(1, 11, 13), torch.ones(1, 11, 13), choose, 4)
     logits = torch.cat(seen)
@@ -86,11 +86,11 @@ def test_bands_give_what_one_sum_over_all_windows_gives():
             weights[top : top + n, left : left + n] += falloff(n)[..., None]
     rows = []
 
-    def choose(logits: torch.Tensor) -> torch.Tensor:
+    def choose(logits: torch.Tensor) -> tuple[torch.Tensor]:
         rows.append(logits)
-        return logits.argmax(-1)
+        return greedy(logits)
 
-    out = translate_grid(model, x, torch.ones(1, h, w), choose, n, overlap=overlap, batch=2)
+    (out,) = translate_grid(model, x, torch.ones(1, h, w), choose, n, overlap=overlap, batch=2)
     assert len(rows) == len(starts(h, n, overlap))
     assert torch.allclose(torch.cat(rows).view(h, w, -1), total / weights, atol=1e-4)
     assert torch.equal(out[0], (total / weights).argmax(-1))

@@ -29,6 +29,9 @@ class ImageTokenizer(Protocol):
     def decode_soft(self, probabilities: Tensor) -> Tensor:
         """(B, V, h, w) -> (B, 3, H, W) in [0, 1], differentiable."""
 
+    def decode_mixture(self, embeddings: Tensor) -> Tensor:
+        """Mean embeddings of several tokens a place, (B, D_tok, h, w) -> (B, 3, H, W) in [0, 1], differentiable."""
+
     def embed(self, tokens: Tensor) -> Tensor:
         """long (B, h, w) -> (B, h, w, D_tok)."""
 
@@ -43,6 +46,8 @@ class Tokens:
         alpha: float32 (B, 1, height, width) in [0, 1], or None for opaque pictures.
         scale: picture px a token of the grid stands for, over downsample: 1, or 2 where the source was read at half size.
         vocab_size: of the tokenizer that made them.
+        mixture: (B, h, w, D_tok), the mean embedding of the tokens that a place may be, or None. Where there is one it is
+            what is shown: between two likely tokens it is smooth, where `grid` has to jump.
     """
 
     grid: Tensor
@@ -51,7 +56,8 @@ class Tokens:
     vocab_size: int
     alpha: Tensor | None = None
     scale: int = 1
+    mixture: Tensor | None = None
 
-    def with_grid(self, grid: Tensor, scale: int) -> Tokens:
+    def with_grid(self, grid: Tensor, scale: int, mixture: Tensor | None = None) -> Tokens:
         """The same pictures with other tokens."""
-        return replace(self, grid=grid, scale=scale)
+        return replace(self, grid=grid, scale=scale, mixture=mixture)

@@ -90,12 +90,16 @@ class DVAE(nn.Module):
 
     def decode(self, tokens: Tensor) -> Tensor:
         """Tokens (B, h, w) -> images float32 (B, 3, 8h, 8w) in [0, 1]."""
-        return to_pixels(self.decode_embedded(self.embed(tokens).permute(0, 3, 1, 2)))
+        return self.decode_mixture(self.embed(tokens).permute(0, 3, 1, 2))
 
     def decode_soft(self, probabilities: Tensor) -> Tensor:
         """Token probabilities (B, V, h, w) -> images (B, 3, 8h, 8w) in [0, 1], differentiable in the probabilities."""
         x = torch.einsum("bvhw,vd->bdhw", probabilities, self.codebook())
-        return to_pixels(self.decode_embedded(x + self.decoder.blocks.input.b[:, None, None]))
+        return self.decode_mixture(x + self.decoder.blocks.input.b[:, None, None])
+
+    def decode_mixture(self, embeddings: Tensor) -> Tensor:
+        """Mean embeddings (B, n_init, h, w), as `embed` gives them for one token -> images (B, 3, 8h, 8w) in [0, 1]."""
+        return to_pixels(self.decode_embedded(embeddings))
 
     def decode_embedded(self, x: Tensor) -> Tensor:
         """Embedded tokens (B, n_init, h, w) -> the decoder's three mean channels, before sigmoid (B, 3, 8h, 8w)."""
