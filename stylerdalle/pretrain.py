@@ -184,7 +184,7 @@ def translation_gap(
         image = to_tensor([np.asarray(centre_crop(picture.open(), size))])
         plain = encode(tokenizer, image)
         content = encode(tokenizer, image, upscale=translator.config.upscale)
-        translated = translate(translator, tokenizer, content, [])
+        translated = translate(translator, tokenizer, content, [], softness=0)
         for values, tokens in ((trips, plain), (outs, translated)):
             values.append(-10 * math.log10(F.mse_loss(decode(tokenizer, tokens), image).item()))
     trip, out = sum(trips) / len(trips), sum(outs) / len(outs)

@@ -133,17 +133,14 @@ WOODBLOCK = torch.tensor(
 
 
 def ukiyo_e(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """Flat woodblock colours, ink outlines, a wiped blue band at the top and the grain of the block."""
+    """Flat woodblock colours, ink outlines and the grain of the block."""
     planes = stretch(to_planes(image), 0.01, 0.97, 0.9).pow(0.8)
     crisp = flatten(planes, 2, rounds=1)
     flat = saturate(flatten(crisp, 3, rounds=1), 1.3)
     distance = palette_distance(blur(flat, 1.0), WOODBLOCK, 2.0)  # (K, H, W)
     colours = torch.einsum("khw,kc->chw", torch.softmax(-distance / 0.0008, dim=0), WOODBLOCK)
-    # bokashi: a band of Prussian blue wiped into the light parts of the top edge
-    rows = torch.linspace(0, 1, colours.shape[1])[:, None]
-    band = 0.85 * (1 - smoothstep(rows, 0.0, 0.16)) * smoothstep(blur(luminance(colours), 2), 0.45, 0.65)
-    colours = torch.lerp(colours, WOODBLOCK[10].view(3, 1, 1), band)
-    grain = along(noise(generator, band.shape, 1.5), torch.zeros(band.shape), 6)
+    shape = colours.shape[1:]
+    grain = along(noise(generator, shape, 1.5), torch.zeros(shape), 6)
     colours = colours * (1 + 0.04 * grain)
     return to_image(torch.lerp(colours, WOODBLOCK[12].view(3, 1, 1), contours(crisp, 1.0)))
 
