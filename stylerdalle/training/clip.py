@@ -52,7 +52,7 @@ class ClipConfig:
     text_width: int = 128  # its heads are 64 wide
     text_layers: int = 3
     context: int = 32  # text positions trained; longer texts are read with repeated last positions
-    steps: int = 1400
+    steps: int = 1800
     batch: int = 128
     lr: float = 1e-3  # AdamW, cosine to 2 %
     weight_decay: float = 0.05
