@@ -42,6 +42,11 @@ class Picture:
         """Decode to RGB; transparent parts become white."""
         return _decode(self.data)
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) in px, read without decoding the pixels."""
+        return Image.open(io.BytesIO(self.data)).size
+
 
 @lru_cache(maxsize=2048)
 def _decode(data: bytes) -> Image.Image:

@@ -57,9 +57,9 @@ RECIPES = {
 
 
 def large_photos(pictures: Sequence[Picture]) -> list[Picture]:
-    """Photos sharp enough to be cropped at 256 px: all but the smallest thumbnails."""
+    """Photos of 256 px and more on their shortest side, or all photos where there is none."""
     photos = [p for p in pictures if p.kind in ("photo", "wallpaper") and p.style == "photo"]
-    return [p for p in photos if min(p.open().size) >= 256] or photos
+    return [p for p in photos if min(p.size) >= 256] or photos
 
 
 def make_pairs(pictures: Sequence[Picture], name: str, size: int, count: int, seed: int = 0) -> tuple[Tensor, Tensor]:

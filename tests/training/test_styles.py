@@ -1,10 +1,14 @@
 """The recipes of the bundled styles."""
 
+import io
+
 import torch
+from PIL import Image
 from training.test_tokenizer import pictures
 
+from stylerdalle.training.data import Picture
 from stylerdalle.training.filters import FILTERS
-from stylerdalle.training.styles import RECIPES, make_pairs
+from stylerdalle.training.styles import RECIPES, large_photos, make_pairs
 
 
 def test_every_recipe_has_a_known_filter_and_its_own_prompt():
@@ -19,3 +23,13 @@ def test_made_pairs_are_reproducible_and_of_the_size_asked_for():
     again = make_pairs(pictures(2), "pixel_art", 32, 3)
     assert torch.equal(made, again[1])
     assert torch.equal(made, made[..., ::8, ::8].repeat_interleave(8, 2).repeat_interleave(8, 3))
+
+
+def test_large_photos_are_preferred_and_small_ones_are_the_last_resort():
+    stream = io.BytesIO()
+    Image.new("RGB", (300, 260)).save(stream, "PNG")
+    large = Picture("large", stream.getvalue(), style="photo")
+    small = [Picture(p.key, p.data, style="photo") for p in pictures(2)]
+    assert large.size == (300, 260)
+    assert large_photos([*small, large]) == [large]
+    assert large_photos(small) == small
