@@ -6,7 +6,8 @@ import torch
 from comfy_api.latest import io
 
 from ..stylerdalle import Bundle, Style
-from ..stylerdalle.pipeline import SOFTNESS, find_style, translate
+from ..stylerdalle.pipeline import find_style, translate
+from ..stylerdalle.sampling import SOFTNESS, Sampling
 from ..stylerdalle.tokenizers import Tokens
 from . import host
 from .types import CATEGORY, STYLE, TOKENS, TRANSLATOR, expect
@@ -97,6 +98,7 @@ class Translate(io.ComfyNode):
     ) -> io.NodeOutput:
         bundle, tokens = expect(translator, Bundle, "TRANSLATOR"), expect(tokens, Tokens, "TOKENS")
         styles = [(style_meant(bundle, prompt, style).to(bundle.device, torch.float32), 1.0)]
+        sampling = Sampling(temperature, top_k, seed=seed, softness=softness)
         where = None if mask is None else one_or_each(mask, len(tokens.grid))
         host.use(bundle, bundle.tokenizer, bundle.translator)
         return io.NodeOutput(
@@ -106,12 +108,9 @@ class Translate(io.ComfyNode):
                 tokens,
                 styles,
                 strength,
-                temperature,
-                top_k,
-                seed=seed,
-                mask=where,
-                softness=softness,
-                progress=host.progress(),
+                where,
+                sampling,
+                host.progress(),
             )
         )
 

@@ -8,7 +8,8 @@ Example:
 """
 
 from .pipeline import Bundle, list_styles, load_bundle, stylize
+from .sampling import Sampling
 from .style import Style
 
-__all__ = ["Bundle", "Style", "list_styles", "load_bundle", "stylize"]
+__all__ = ["Bundle", "Sampling", "Style", "list_styles", "load_bundle", "stylize"]
 __version__ = "0.1.0"

@@ -21,7 +21,6 @@ from .cli import report
 from .options import add_model_options, number
 from .pictures import SUFFIXES, check_output, over_white, read_picture, resized, write_picture
 from .pipeline import (
-    SOFTNESS,
     Progress,
     check_prompt,
     decode,
@@ -32,6 +31,7 @@ from .pipeline import (
     warn_of_unknown_words,
 )
 from .pipeline import stylize as stylize_images
+from .sampling import SOFTNESS, Sampling
 from .style import Style
 
 
@@ -70,6 +70,7 @@ def run_stylize(args: argparse.Namespace) -> int:
         return 2
     bundle = load_bundle(args.bundle, args.device, args.dtype)
     style = find_style(bundle, args.style)
+    sampling = Sampling(args.temperature, args.top_k, args.top_p, args.seed, args.softness)
     for photo, output in jobs:
         started = time.monotonic()
         try:
@@ -80,11 +81,7 @@ def run_stylize(args: argparse.Namespace) -> int:
                     style,
                     bundle,
                     strength=args.strength,
-                    temperature=args.temperature,
-                    top_k=args.top_k,
-                    top_p=args.top_p,
-                    seed=args.seed,
-                    softness=args.softness,
+                    sampling=sampling,
                     progress=progress,
                 )
             write_picture(output, out, args.overwrite)

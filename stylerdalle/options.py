@@ -62,7 +62,10 @@ def add_run_options(parser: argparse.ArgumentParser, name: str, resume: bool = T
 
 
 def add_config_options(parser: argparse.ArgumentParser, config: type, skip: Sequence[str] = ()) -> None:
-    """One option for every int, float, str and bool field of a config dataclass; its help is the field's comment."""
+    """One option for every int, float, str and bool field of a config dataclass; its help is the field's comment.
+
+    Options that are not given are not in the namespace: `given_options` tells them apart.
+    """
     comments = dict(re.findall(r"^    (\w+): [^#\n]+#\s*(.+)$", inspect.getsource(config), re.MULTILINE))
     for field in _fields(config, skip):
         kind = KINDS[_type_name(field)]
@@ -70,14 +73,14 @@ def add_config_options(parser: argparse.ArgumentParser, config: type, skip: Sequ
         text = f"{note} (default: {field.default})" if note else f"(default: {field.default})"
         option = "--" + field.name.replace("_", "-")
         if kind is bool:
-            parser.add_argument(option, action=argparse.BooleanOptionalAction, default=field.default, help=text)
+            parser.add_argument(option, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=text)
         else:
-            parser.add_argument(option, type=kind, default=field.default, help=text, metavar=kind.__name__.upper())
+            parser.add_argument(option, type=kind, default=argparse.SUPPRESS, help=text, metavar=kind.__name__.upper())
 
 
-def config_from(args: argparse.Namespace, config: type[C], skip: Sequence[str] = ()) -> C:
-    """The config dataclass with the values of the options that add_config_options made."""
-    return config(**{field.name: getattr(args, field.name) for field in _fields(config, skip)})
+def given_options(args: argparse.Namespace, config: type) -> dict[str, Any]:
+    """What was given of the options that add_config_options made."""
+    return {field.name: getattr(args, field.name) for field in _fields(config, ()) if hasattr(args, field.name)}
 
 
 def _fields(config: type, skip: Sequence[str]) -> list[dataclasses.Field[Any]]:

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import cache, checkpoint, reward
-from .sampling import choose_tokens
+from .sampling import DEFAULT, Sampling, choose_tokens
 from .style import Style, merged
 from .tokenizers import ImageTokenizer, Tokens
 from .translator import Translator
@@ -28,7 +28,6 @@ from .windows import pad_to_multiple, tiled, translate_grid
 
 WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
 NEAR = 0.85  # a prompt at least this close (CLIP text cosine) to a style's own prompt means that style
-SOFTNESS = 0.5  # logits are divided by it: a token half a unit behind the likeliest has e^-1 of its share
 PROMPT_LIMIT = 1000  # characters; CLIP reads about 75 words
 TILE = 64  # tokens a side that the tokenizer does at once
 Progress = Callable[[int, int], None]
@@ -270,12 +269,8 @@ def translate(
     tokens: Tokens,
     styles: list[tuple[Style, float]],
     strength: float = 1.0,
-    temperature: float = 0.0,
-    top_k: int = 0,
-    top_p: float = 1.0,
-    seed: int = 0,
     mask: Tensor | None = None,
-    softness: float = SOFTNESS,
+    sampling: Sampling = DEFAULT,
     progress: Progress | None = None,
 ) -> Tokens:
     """Content tokens to stylised tokens, any size.
@@ -283,11 +278,7 @@ def translate(
     Args:
         styles: (style, weight) merged into the translator; none translates with the base alone.
         strength: 0 is the base translator's picture, 1 the style; logits between are mixed linearly.
-        temperature: 0 takes the likeliest token; higher samples more freely.
-        top_k: sample among the k likeliest only (0: all). top_p: among the likeliest whose probabilities sum to p.
-        seed: of the sampling; the same seed gives the same tokens.
         mask: (B or 1, H, W) in [0, 1], scales strength place by place.
-        softness: how far a place may lie between its likely tokens (`choose_tokens`); 0 is one token a place, as in the paper.
         progress: called with (windows done, windows in all); may raise to cancel.
     """
     config = translator.config
@@ -322,18 +313,18 @@ def translate(
             base: Tensor = translator(embeddings)
             return torch.lerp(base.float(), styled.float(), s[..., None])
 
-        generator = torch.Generator(device=grid.device).manual_seed(seed)
-        rows = tokenizer.embed(torch.arange(config.vocab_size, device=grid.device)[None])[0] if softness else None
+        generator = torch.Generator(device=grid.device).manual_seed(sampling.seed)
+        rows = tokenizer.embed(torch.arange(config.vocab_size, device=grid.device)[None])[0] if sampling.softness else None
         out = translate_grid(
             model,
             grid,
             strengths,
-            lambda logits: choose_tokens(logits, temperature, top_k, top_p, generator, softness, rows),
+            lambda logits: choose_tokens(logits, sampling, generator, rows),
             config.grid,
             config.upscale,
             progress=progress,
         )
-    return tokens.with_grid(out[0], scale=1, mixture=out[1] if softness else None)
+    return tokens.with_grid(out[0], scale=1, mixture=out[1] if sampling.softness else None)
 
 
 def stylize(
@@ -341,12 +332,8 @@ def stylize(
     style: str | Style,
     bundle: Bundle | str = "mini",
     strength: float = 1.0,
-    temperature: float = 0.0,
-    top_k: int = 0,
-    top_p: float = 1.0,
-    seed: int = 0,
     mask: Tensor | None = None,
-    softness: float = SOFTNESS,
+    sampling: Sampling = DEFAULT,
     progress: Progress | None = None,
 ) -> Tensor:
     """Pictures in a style: tokenize, translate, detokenize.
@@ -378,12 +365,8 @@ def stylize(
         tokens,
         [(found, 1.0)],
         strength,
-        temperature,
-        top_k,
-        top_p,
-        seed,
         mask,
-        softness,
+        sampling,
         progress,
     )
     return decode(opened.tokenizer, tokens, images.device)

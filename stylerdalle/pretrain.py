@@ -16,7 +16,7 @@ import logging
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .tokenizers import ImageTokenizer
-from .training.data import Picture, batches, centre_crop, random_crop, to_tensor
+from .training.data import Picture, aligned_crop, batches, centre_crop, random_crop, to_tensor
 from .training.run import Run
 from .training.tokenizer import schedule
 from .translator import Translator, TranslatorConfig, start_as_identity
@@ -113,7 +113,7 @@ def train(
     start_as_identity(translator.to(device), embeddings)
     optimizer = torch.optim.AdamW(translator.parameters(), lr=config.lr, betas=(0.9, 0.98), weight_decay=0.01)
     first = 0
-    if state := run.load():
+    if state := run.load(asdict(config)):
         translator.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         first = state["step"]
@@ -124,7 +124,8 @@ def train(
     def make(step: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         crops = []
         for picture in (pictures[i] for i in rng.integers(len(pictures), size=config.batch)):
-            crops.append(random_crop(picture.open(), side, rng, (1.0, 1.0) if picture.kind == "made" else (0.8, 1.6)))
+            image = picture.open()
+            crops.append(aligned_crop(image, side, rng) if picture.kind == "made" else random_crop(image, side, rng, (0.8, 1.6)))
         share = np.cos(rng.uniform(0, np.pi / 2, (config.batch, 1)))  # of hidden tokens, MaskGIT's cosine schedule
         share = share * (rng.random((config.batch, 1)) >= config.whole)
         hidden = rng.random((config.batch, config.grid**2)) < share
@@ -178,13 +179,14 @@ def translation_gap(
 ) -> tuple[float, float, float]:
     """(gap, round trip, translated) in dB: mean PSNR lost by unmasked greedy translation against encode + decode alone."""
     from .pipeline import decode, encode, translate
+    from .sampling import Sampling
 
     trips, outs = [], []
     for picture in pictures:
         image = to_tensor([np.asarray(centre_crop(picture.open(), size))])
         plain = encode(tokenizer, image)
         content = encode(tokenizer, image, upscale=translator.config.upscale)
-        translated = translate(translator, tokenizer, content, [], softness=0)
+        translated = translate(translator, tokenizer, content, [], sampling=Sampling(softness=0))
         for values, tokens in ((trips, plain), (outs, translated)):
             values.append(-10 * math.log10(F.mse_loss(decode(tokenizer, tokens), image).item()))
     trip, out = sum(trips) / len(trips), sum(outs) / len(outs)

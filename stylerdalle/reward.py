@@ -10,6 +10,7 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
 CONTEXT = 77  # CLIP's tokens a text, its begin and end marks included
+NEUTRAL = "a photo"  # where the directional reward starts from
+Box = tuple[int, int, int]  # top, left, side in px
 log = logging.getLogger(__name__)
 
 
@@ -65,3 +68,41 @@ def cosine(images: Tensor, texts: Tensor) -> Tensor:
 def directional(images: Tensor, contents: Tensor, style: Tensor, neutral: Tensor) -> Tensor:
     """cos(dI, dT), dI = output - content, dT = style text - neutral text (StyleGAN-NADA, arXiv 2108.00946): (B)."""
     return F.cosine_similarity(images - contents, style - neutral, dim=-1)
+
+
+def crop_boxes(count: int, side: int, generator: torch.Generator, least: float = 0.5) -> list[Box]:
+    """`count` random squares of between `least` and all of a picture of `side` px."""
+    u = torch.rand(count, 3, generator=generator).tolist()
+    sides = [int(side * (least + (1 - least) * a)) for a, _, _ in u]
+    return [(int((side - s) * b), int((side - s) * c), s) for s, (_, b, c) in zip(sides, u, strict=True)]
+
+
+def take_crops(images: Tensor, boxes: Sequence[Box], side: int) -> Tensor:
+    """Box i of picture i, resized: (N, 3, side, side)."""
+    return torch.cat(
+        [
+            F.interpolate(image[None, :, y : y + s, x : x + s], (side, side), mode="bilinear", antialias=True)
+            for image, (y, x, s) in zip(images, boxes, strict=True)
+        ]
+    )
+
+
+def credit(rewards: Tensor, boxes: Sequence[Box], side: int, places: int) -> Tensor:
+    """Rewards of boxes to the places under them (patch reward: CLIPstyler, arXiv 2112.00374).
+
+    Args:
+        rewards: (V, k), of V boxes in k pictures.
+        side: of the pictures in px.
+        places: tokens a side.
+
+    Returns:
+        (k, places, places), at each place the mean reward of the boxes over its middle, or of all boxes where there is none.
+    """
+    middle = (torch.arange(places, device=rewards.device) + 0.5) * side / places
+    inside = []
+    for top, left, length in boxes:
+        rows, columns = ((middle >= first) & (middle < first + length) for first in (top, left))
+        inside.append(rows[:, None] & columns[None])
+    cover = torch.stack(inside).to(rewards.dtype)  # (V, places, places)
+    total = torch.einsum("vk,vyx->kyx", rewards, cover)
+    return torch.where(cover.sum(0) > 0, total / cover.sum(0).clamp(min=1), rewards.mean(0)[:, None, None])

@@ -62,16 +62,21 @@ class Style:
 def new_adapter(translator: Translator, rank: int, generator: torch.Generator) -> dict[str, Tensor]:
     """A fresh adapter for the decoder and output layer that changes nothing yet: A random, B and the bias change zero.
 
+    Args:
+        rank: of the low-rank changes; 0 changes every weight freely, as the paper does.
+
     Raises:
-        ValueError: rank is not between 1 and the translator's width.
+        ValueError: rank is above the translator's width.
     """
-    if not 1 <= rank <= translator.config.width:
-        raise ValueError(f"rank {rank} is out of range: 1 to {translator.config.width}, this translator's width")
+    if not 0 <= rank <= translator.config.width:
+        raise ValueError(f"rank {rank} is out of range: 1 to {translator.config.width}, this translator's width, or 0 for all")
     tensors: dict[str, Tensor] = {}
     for name, p in translator.named_parameters():
         if not name.startswith(TUNED):
             continue
-        if p.ndim == 2:
+        if rank == 0:
+            tensors[f"{name}.delta"] = p.new_zeros(p.shape, dtype=torch.float32)
+        elif p.ndim == 2:
             a = torch.randn(rank, p.shape[1], generator=generator) / p.shape[1] ** 0.5
             tensors[f"{name}.lora_a"] = a.to(p.device)
             tensors[f"{name}.lora_b"] = p.new_zeros(p.shape[0], rank, dtype=torch.float32)

@@ -1,10 +1,8 @@
 """How a style is learnt: an adapter is tuned until CLIP sees the style (StylerDALLE, arXiv 2303.09268, section 3.3).
 
-Method `direct` differentiates the reward itself instead of estimating its gradient from samples (AlignProp, arXiv
-2310.03739; DRaFT, arXiv 2309.17400): soft or straight-through tokens -> dVAE decoder -> CLIP on random crops.
+What a step minimises is objective.py's, when to stop guard.py's; this is the loop around them.
 
-    reward = cos(out, style) + directional cosine from the photo        (reward.py)
-    loss   = -reward + kl_weight KL(adapter || base) + colour_weight L1 of 16x16 averages + pairs_weight CE on made pairs
+    loss = -reward + kl_weight KL(adapter || base) + pairs_weight CE on made pairs
 
 Made pairs (photo, the photo in the style by other means) give styles of structure a warm start: some steps of plain
 cross-entropy on their tokens before the reward takes over, and a share of the loss afterwards.
@@ -13,22 +11,20 @@ cross-entropy on their tokens before the reward takes over, and a share of the l
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from einops import rearrange
 from torch import Tensor
 
 from . import reward
-from .pretrain import all_embeddings, soft_cross_entropy, soft_targets
-from .style import Style, new_adapter, translate_with
-from .tokenizers.dvae import DVAE, to_pixels
+from .guard import Guard, verdict
+from .objective import Objective
+from .style import Style, new_adapter
+from .tokenizers.dvae import DVAE
 from .training.data import Picture, at_least, batches, random_crop, to_tensor
 from .training.run import Run
 from .training.tokenizer import schedule
@@ -38,151 +34,103 @@ if TYPE_CHECKING:
     from clip.model import CLIP
 
 log = logging.getLogger(__name__)
-NEUTRAL = "a photo"
+# what a method's options are where they are not given; those of `reinforce` are the paper's (4 epochs of COCO: 10^5 steps)
+METHODS: dict[str, dict[str, Any]] = {
+    "direct": {},
+    "rloo": {"softness": 0.0, "batch": 2, "normalise_advantage": True},
+    "reinforce": {
+        "softness": 0.0,
+        "lr": 1e-6,
+        "rank": 0,
+        "batch": 16,
+        "kl_weight": 0.0,
+        "caption_weight": 1.0,
+        "patch_weight": 0.0,
+        "directional_weight": 0.0,
+    },
+}
 
 
 @dataclass(frozen=True)
 class TuneConfig:
-    """Options of a tuning run."""
+    """Options of a tuning run; `TuneConfig.of` takes those of a method."""
 
-    method: str = "direct"  # straight-through tokens, decoder and CLIP differentiated end to end
+    method: str = "direct"  # direct, rloo or reinforce (the paper's)
     steps: int = 80  # of reward; 0 leaves the warm start alone
     minutes: float = 0  # stop after so long; 0 is no limit
     pairs_steps: int = 0  # of cross-entropy on made pairs before the reward
-    lr: float = 1e-3  # Adam on the adapter; cosine to 2 %
+    lr: float = 1e-3  # Adam on the adapter; cosine to 2 %, constant for reinforce
     pairs_lr: float = 3e-3  # the same for the warm start
-    rank: int = 8  # of the adapter; size of the style file grows with it
+    rank: int = 8  # of the adapter, the style file grows with it; 0 tunes the decoder and output layer whole
     batch: int = 4  # photos a step
+    samples: int = 4  # draws a photo, for rloo
     pairs_batch: int = 16  # made pairs a step
     size: int = 256  # px of a photo crop; a multiple of the translator's window
     views: int = 4  # random crops of each output that CLIP sees
-    directional_weight: float = 1.0
+    caption_weight: float = 0.0  # of the paper's reward: whole picture to "{style} of {caption}"
+    patch_weight: float = 1.0  # of the crops' cosine to the style prompt
+    directional_weight: float = 1.0  # of the crops' direction from the photo, to the text's from "a photo"
+    content_weight: float = 0.0  # of the cosine of output and photo
     kl_weight: float = 0.02  # pull to the base translator: content and image quality
-    colour_weight: float = 0.0  # keeps the photo's colours; 0 for styles that have their own palette
+    kl_budget: float = 0.0  # nats a token; adapters beyond it are not kept, and the run stops. 0 is no limit
+    colour_weight: float = 0.0  # keeps the photo's colours (direct); 0 for styles that have their own palette
     pairs_weight: float = 0.0  # cross-entropy on made pairs beside the reward
     softness: float = 0.5  # of the pictures CLIP sees, as when stylising; 0 is straight-through samples, one token a place
+    normalise_advantage: bool = False  # rloo: advantages of a photo to standard deviation 1
+    normalise: bool = True  # pixels for CLIP by its mean and deviation; no is as the paper's authors did
+    check_every: int = 10  # steps between scores on the held-out photos
+    held_out: int = 4  # photos kept for them, at most a fifth of those given
+    patience: int = 6  # checks without a better score after which the run stops; 0 goes on to the end
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.method != "direct":
-            raise ValueError(f"method {self.method!r} is not known: direct")
+        if self.method not in METHODS:
+            raise ValueError(f"method {self.method!r} is not known: {', '.join(METHODS)}")
         if self.steps < 0 or self.pairs_steps < 0 or not 1 <= self.steps + self.pairs_steps <= 1_000_000:
             raise ValueError(f"steps {self.steps} (and {self.pairs_steps} on pairs): need 1 to 1,000,000 together")
-        if self.batch < 1 or self.views < 1:
-            raise ValueError(f"batch {self.batch} and views {self.views} must be 1 or more")
+        if min(self.batch, self.pairs_batch, self.views, self.check_every, self.held_out) < 1:
+            raise ValueError("batch, pairs_batch, views, check_every and held_out must be 1 or more")
+        if self.samples < 2:
+            raise ValueError(f"samples {self.samples}: rloo judges a draw against the others, so it needs 2 or more")
+        if not 0 < self.lr <= 1 or not 0 < self.pairs_lr <= 1:
+            raise ValueError(f"learning rates {self.lr} and {self.pairs_lr} must lie between 0 and 1")
+        if not any((self.caption_weight, self.patch_weight, self.directional_weight, self.content_weight)) and self.steps:
+            raise ValueError("all weights of the reward are 0: nothing would be learnt; set one, or steps to 0")
+
+    @classmethod
+    def of(cls, method: str, **options: Any) -> TuneConfig:
+        """The options of a method, and these on top. Raises ValueError for an unknown method or impossible options."""
+        return cls(method=method, **{**METHODS.get(method, {}), **options})
 
 
 @dataclass(frozen=True)
 class TuneState:
-    """What a callback sees once a step; raise in it to stop, the run can be resumed."""
+    """What a callback sees once a step."""
 
     step: int
     steps: int
-    reward: float
-    kl: float
+    reward: float | None  # mean of the batch; None in the warm start
+    held_out: float | None  # where this step was followed by a check
+    kl: float | None
     loss: float
-    preview: Tensor | None = None  # (3, H, W) in [0, 1]
+    preview: Tensor | None = None  # (3, S, S) in [0, 1], of the first photo
 
 
-class Tuner:
-    """The models of a tuning run and its losses. The models are never changed: the adapter lives beside them."""
+@dataclass(frozen=True)
+class Tuned:
+    """A learnt style and how it went."""
 
-    def __init__(self, tokenizer: DVAE, translator: Translator, model: CLIP, prompt: str, config: TuneConfig):
-        self.tokenizer, self.translator, self.clip, self.config = tokenizer, translator, model, config
-        self.device = translator.outNet.weight.device
-        window = tokenizer.downsample * translator.config.grid * translator.config.upscale
-        if config.size % window:
-            raise ValueError(f"size {config.size} px is not a multiple of {window} px, the translator's window")
-        with torch.no_grad():
-            self.style, self.neutral = reward.embed_texts(model, [prompt, NEUTRAL]).unbind()
-        self.embeddings = all_embeddings(tokenizer)
-        self.index, self.shares = soft_targets(self.embeddings, 16, 0.25)
+    style: Style  # the best by held-out score; its base_sha256 is for the caller to fill in
+    steps: int  # done
+    best_step: int
+    held_out: tuple[float, float]  # score at the first check and of `style`, cosines in [-1, 1]
+    rows: list[dict[str, str]]  # the curve: step, loss, reward, kl, held_out
+    warning: str | None  # where the curve says that the reward is being gamed
 
-    @torch.no_grad()
-    def content(self, images: Tensor) -> Tensor:
-        """Photos (B, 3, S, S) -> the content tokens that the translator reads, (B, S/8u, S/8u)."""
-        u = self.translator.config.upscale
-        source = images if u == 1 else F.interpolate(images, scale_factor=1 / u, mode="bicubic", antialias=True).clamp(0, 1)
-        return self.tokenizer.encode(source)
-
-    def logits(self, content: Tensor, style: Style | None) -> Tensor:
-        """Content tokens (B, h, w) -> logits (B, u*h, u*w, V), window by window without overlap."""
-        u, n = self.translator.config.upscale, self.translator.config.grid
-        read = self.tokenizer.embed(content)
-        windows = rearrange(read, "b (y n) (x m) d -> (b y x) (n m) d", n=n, m=n)
-        out = translate_with(self.translator, windows, [(style, 1.0)] if style else [])
-        count = read.shape[1] // n
-        return rearrange(out, "(b y x) (n m) v -> b (y n) (x m) v", y=count, x=count, n=u * n)
-
-    def paint(self, logits: Tensor, generator: torch.Generator) -> Tensor:
-        """Logits (B, h, w, V) -> pictures (B, 3, 8h, 8w), differentiable.
-
-        With softness the mean embedding of the likely tokens (sampling.py); without, Gumbel samples forwards and their
-        softmax backwards.
-        """
-        if self.config.softness:
-            embedded = (logits / self.config.softness).softmax(-1) @ self.embeddings
-        else:
-            # drawn on the CPU, so that a seed means the same on every device
-            noise = torch.rand(logits.shape, generator=generator).clamp_(min=1e-9).log_().neg_().log_().neg_()
-            logits = logits + noise.to(logits.device)
-            soft = logits.softmax(-1) @ self.embeddings
-            embedded = self.embeddings[logits.argmax(-1)] + (soft - soft.detach())
-        return to_pixels(self.tokenizer.decode_embedded(embedded.permute(0, 3, 1, 2)))
-
-    def reward_loss(self, images: Tensor, style: Style, generator: torch.Generator) -> tuple[Tensor, float, float, Tensor]:
-        """(loss, mean reward, KL, painted pictures) of one batch of photos (B, 3, S, S)."""
-        c = self.config
-        tokens = self.content(images)
-        logits = self.logits(tokens, style).float()
-        with torch.no_grad():
-            base = self.logits(tokens, None).float().log_softmax(-1)
-        log_p = logits.log_softmax(-1)
-        kl = (log_p.exp() * (log_p - base)).sum(-1).mean()
-        out = self.paint(logits, generator)
-        boxes = crop_boxes(c.views * len(images), c.size, generator)
-        seen = reward.embed_images(self.clip, take_crops(out.repeat(c.views, 1, 1, 1), boxes, self.clip.visual.input_resolution))
-        with torch.no_grad():
-            views = take_crops(images.repeat(c.views, 1, 1, 1), boxes, self.clip.visual.input_resolution)
-            content = reward.embed_images(self.clip, views)
-        score = reward.cosine(seen, self.style).mean()
-        gain = score + c.directional_weight * reward.directional(seen, content, self.style, self.neutral).mean()
-        loss = -gain + c.kl_weight * kl
-        if c.colour_weight:
-            loss = loss + c.colour_weight * (F.avg_pool2d(out, 16) - F.avg_pool2d(images, 16)).abs().mean()
-        return loss, score.item(), kl.item(), out.detach()
-
-    def pairs_loss(self, content: Tensor, target: Tensor, style: Style | None) -> Tensor:
-        """Cross-entropy of the made pictures' tokens (B, u*h, u*w) given the photos' content tokens (B, h, w)."""
-        return soft_cross_entropy(self.logits(content, style).flatten(1, 2), target.flatten(1), self.index, self.shares).mean()
-
-    def encode_pairs(self, photos: Tensor, made: Tensor) -> tuple[Tensor, Tensor]:
-        """uint8 (N, 3, S, S) each -> content tokens of the photos, tokens of the made pictures."""
-        parts = zip(photos.split(32), made.split(32), strict=True)
-        with torch.no_grad():
-            coded = [
-                (self.content(a.to(self.device).float() / 255), self.tokenizer.encode(b.to(self.device).float() / 255))
-                for a, b in parts
-            ]
-        left, right = zip(*coded, strict=True)
-        return torch.cat(left), torch.cat(right)
-
-
-def crop_boxes(count: int, side: int, generator: torch.Generator) -> list[tuple[int, int, int]]:
-    """`count` random squares (top, left, side) of between half and all of a picture of `side` px."""
-    u = torch.rand(count, 3, generator=generator).tolist()
-    sides = [int(side * (0.5 + 0.5 * a)) for a, _, _ in u]
-    return [(int((side - s) * b), int((side - s) * c), s) for s, (_, b, c) in zip(sides, u, strict=True)]
-
-
-def take_crops(images: Tensor, boxes: Sequence[tuple[int, int, int]], side: int) -> Tensor:
-    """Box i of picture i, resized: (N, 3, side, side)."""
-    return torch.cat(
-        [
-            F.interpolate(image[None, :, y : y + s, x : x + s], (side, side), mode="bilinear", antialias=True)
-            for image, (y, x, s) in zip(images, boxes, strict=True)
-        ]
-    )
+    def notes(self) -> dict[str, Any]:
+        """For the style file's metadata."""
+        start, best = self.held_out
+        return {"scores": {"held_out_start": round(start, 4), "held_out": round(best, 4), "step": self.best_step}}
 
 
 def tune(
@@ -195,102 +143,158 @@ def tune(
     run: Run,
     pairs: tuple[Tensor, Tensor] | None = None,
     callback: Callable[[TuneState], None] | None = None,
-    minutes_between_saves: float = 2,
-) -> Style:
-    """Learn a style for `prompt` from photos -> a Style (its base_sha256 is for the caller to fill in).
+    tick: Callable[[], None] = lambda: None,
+    minutes_between_saves: float = 0.5,
+) -> Tuned:
+    """Learn a style for `prompt` from photos, by any method. The models are left as they are.
 
     Args:
-        pictures: photos; only what they show matters, not their captions.
+        pictures: photos; captions matter to the caption reward alone. One of them is enough.
+        run: where its state is kept: a run that was stopped goes on from there, as if it had not been.
         pairs: made pairs, uint8 (N, 3, S, S) each: photos, and the same in the style; S a multiple of the window.
         callback: once a step; what it raises stops the run after a save, and goes on to the caller.
+        tick: several times a step; the same.
 
     Raises:
-        ValueError: no pictures, or pairs asked for and not given.
+        ValueError: no pictures, pairs asked for and not given, impossible options, a loss that is not a number.
     """
     if not pictures:
         raise ValueError("there are no pictures to tune on: give at least one photo")
     if (config.pairs_steps or config.pairs_weight) and pairs is None:
         raise ValueError("pairs_steps and pairs_weight need made pairs: give them, or set both to 0")
-    tuner = Tuner(tokenizer, translator, model, prompt, config)
-    tensors = new_adapter(translator, config.rank, torch.Generator().manual_seed(config.seed))
-    for tensor in tensors.values():
-        tensor.requires_grad_(True)
+    objective = Objective(tokenizer, translator, model, prompt, config)
+    tensors = {
+        name: tensor.requires_grad_(True)
+        for name, tensor in new_adapter(translator, config.rank, torch.Generator().manual_seed(config.seed)).items()
+    }
     style = Style(tensors, prompt)
-    optimizer = torch.optim.Adam(tensors.values(), lr=config.lr, betas=(0.9, 0.99))
-    first = 0
-    if state := run.load():
+    paper = config.method == "reinforce"
+    betas, eps, clip = ((0.9, 0.98), 1e-9, 3.0) if paper else ((0.9, 0.99), 1e-8, 1.0)
+    optimizer = torch.optim.Adam(tensors.values(), lr=config.lr, betas=betas, eps=eps)
+    train_on, kept = hold_out(pictures, config)
+    guard = Guard(objective, kept)
+    first, before = 0, 0.0
+    if state := run.load({**asdict(config), "prompt": prompt}):
         for name, tensor in state["adapter"].items():
             tensors[name].data.copy_(tensor)
         optimizer.load_state_dict(state["optimizer"])
-        first = state["step"]
+        guard.restore(state["guard"])
+        first, before, objective.baseline = state["step"], state["seconds"], state["baseline"]
         log.info("resumed at step %d", first)
 
-    def save(step: int) -> None:
-        adapter = {name: tensor.detach() for name, tensor in tensors.items()}
-        run.save({"adapter": adapter, "optimizer": optimizer.state_dict(), "step": step})
-
-    coded = tuner.encode_pairs(*pairs) if pairs else (torch.empty(0), torch.empty(0))
-
-    def make(step: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """Photos for the reward (B, 3, S, S), none while the warm start lasts; and which made pairs to take."""
-        some = [pictures[i].open() for i in rng.integers(len(pictures), size=config.batch if step >= config.pairs_steps else 0)]
-        crops = [random_crop(at_least(image, config.size), config.size, rng, (0.5, 1.5)) for image in some]
-        chosen = rng.integers(max(1, len(coded[0])), size=config.pairs_batch)
-        return to_tensor(crops) if crops else torch.empty(0), torch.from_numpy(chosen)
-
-    steps = config.pairs_steps + config.steps
     started = saved = time.monotonic()
-    for step, (photos, chosen) in enumerate(batches(make, config.seed, first, steps), first):
-        generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
+
+    def save(step: int) -> None:
+        run.save(
+            {
+                "adapter": {name: tensor.detach() for name, tensor in tensors.items()},
+                "optimizer": optimizer.state_dict(),
+                "guard": guard.state(),
+                "baseline": objective.baseline,
+                "seconds": before + time.monotonic() - started,
+                "step": step,
+            }
+        )
+
+    coded = objective.encode_pairs(*pairs) if pairs else (torch.empty(0), torch.empty(0))
+
+    def make(step: int, rng: np.random.Generator) -> tuple[Tensor, list[str], Tensor]:
+        """Photos for the reward (B, 3, S, S) and their captions, none while the warm start lasts; which pairs to take."""
+        some = [train_on[i] for i in rng.integers(len(train_on), size=config.batch if step >= config.pairs_steps else 0)]
+        crops = [random_crop(at_least(p.open(), config.size), config.size, rng, (0.5, 1.5)) for p in some]
+        captions = [p.captions[rng.integers(len(p.captions))] if p.captions else "" for p in some]
+        chosen = rng.integers(max(1, len(coded[0])), size=config.pairs_batch)
+        return to_tensor(crops) if crops else torch.empty(0), captions, torch.from_numpy(chosen)
+
+    def learn(step: int, photos: Tensor, captions: list[str], chosen: Tensor) -> TuneState:
+        """The gradient of one step -> what it was."""
+        warm = step < config.pairs_steps
+        loss, outcome = 0.0, None
+        if not warm:
+            generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
+            texts = torch.stack([objective.text(caption) for caption in captions])
+            outcome = objective.step(photos.to(objective.device), texts, style, generator, tick)
+            loss = outcome.loss
+        if warm or config.pairs_weight:
+            tick()
+            with torch.autocast(objective.device.type, torch.bfloat16):
+                cross = objective.pairs_loss(coded[0][chosen], coded[1][chosen], style)
+            weighed = cross if warm else config.pairs_weight * cross
+            weighed.backward()
+            loss += weighed.item()
+        if outcome is None:
+            return TuneState(step + 1, steps, None, None, None, loss)
+        return TuneState(step + 1, steps, outcome.reward, None, outcome.kl, loss, outcome.pictures[0].cpu())
+
+    steps, done = config.pairs_steps + config.steps, first
+    for step, batch in enumerate(batches(make, config.seed, first, steps), first):
         warm = step < config.pairs_steps
         k, total, peak = (
             (step, config.pairs_steps, config.pairs_lr) if warm else (step - config.pairs_steps, config.steps, config.lr)
         )
         for group in optimizer.param_groups:
-            group["lr"] = peak * schedule(k, total, warm=10, floor=0.1 if warm else 0.02)
-        score = kl = math.nan
-        preview = None
-        photos = photos.to(tuner.device)
-        with torch.autocast(tuner.device.type, torch.bfloat16):
-            if warm:
-                loss = tuner.pairs_loss(coded[0][chosen], coded[1][chosen], style)
-            else:
-                loss, score, kl, out = tuner.reward_loss(photos, style, generator)
-                preview = out[0].cpu()
-                if config.pairs_weight:
-                    loss = loss + config.pairs_weight * tuner.pairs_loss(coded[0][chosen], coded[1][chosen], style)
-        if not torch.isfinite(loss):
-            raise ValueError(f"the loss became {loss.item()} at step {step + 1}: lower the learning rate ({config.lr})")
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(list(tensors.values()), 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        run.log(step=step + 1, loss=loss.item(), reward=score, kl=kl)
-        late = config.minutes and time.monotonic() - started > 60 * config.minutes
-        if step + 1 == steps or late or time.monotonic() - saved > 60 * minutes_between_saves:
-            save(step + 1)
-            saved = time.monotonic()
-        if callback:
-            try:
-                callback(TuneState(step + 1, steps, score, kl, loss.item(), preview))
-            except BaseException:
-                save(step + 1)
-                raise
-        if late:
+            group["lr"] = peak * (schedule(k, total, warm=10, floor=0.1 if warm else 0.02) if warm or not paper else 1.0)
+        settled = True
+        try:
+            now = learn(step, *batch)
+            if not np.isfinite(now.loss):
+                raise ValueError(
+                    f"the loss became {now.loss} at step {step + 1}: lower the learning rate ({config.lr:g}) and try again"
+                )
+            settled = False  # from here to the log a save would not be a state that an unbroken run passes
+            torch.nn.utils.clip_grad_norm_(list(tensors.values()), clip)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            done, held_out = step + 1, None
+            if done == config.pairs_steps or (not warm and ((k + 1) % config.check_every == 0 or done == steps)):
+                held_out = guard.check(style, done, now.kl or 0.0)
+            run.log(step=done, loss=now.loss, reward=now.reward, kl=now.kl, held_out=held_out)
+            settled = True
+            late = bool(config.minutes) and before + time.monotonic() - started > 60 * config.minutes
+            spent = bool(config.kl_budget) and (now.kl or 0.0) > config.kl_budget
+            tired = bool(config.patience) and guard.stale >= config.patience
+            if done == steps or late or spent or tired or time.monotonic() - saved > 60 * minutes_between_saves:
+                save(done)
+                saved = time.monotonic()
+            if callback:
+                callback(replace(now, held_out=held_out))
+        except BaseException as error:
+            if settled and not isinstance(error, ValueError):
+                save(done)
+            raise
+        if late or spent or tired:
+            log.info("stopped at step %d: %s", done, "time" if late else "KL budget" if spent else "no better held-out score")
             break
-    return Style({name: tensor.detach() for name, tensor in tensors.items()}, prompt)
+    if not guard.best:
+        guard.check(style, done, 0.0)
+    tensors = guard.best or {name: tensor.detach() for name, tensor in tensors.items()}
+    rows = run.rows()
+    warning = verdict(rows)
+    if warning:
+        log.warning(warning)
+    return Tuned(Style(tensors, prompt), done, guard.best_step, (guard.first_score, guard.best_score), rows, warning)
+
+
+def hold_out(pictures: Sequence[Picture], config: TuneConfig) -> tuple[Sequence[Picture], Tensor]:
+    """(photos to tune on, held-out crops (H, 3, S, S)). A fifth is kept at most; where that is none, the guard sees views of
+    the same photos that tuning does not."""
+    rng = np.random.default_rng(config.seed)
+    count = min(config.held_out, len(pictures) // 5)
+    order = rng.permutation(len(pictures))
+    kept = [pictures[i] for i in (order[:count] if count else order[: config.held_out])]
+    train_on = [pictures[i] for i in sorted(order[count:])]
+    return train_on, to_tensor([random_crop(at_least(p.open(), config.size), config.size, rng, (0.7, 0.7)) for p in kept])
 
 
 @torch.inference_mode()
 def score_pictures(model: CLIP, images: Tensor, prompt: str) -> Tensor:
     """Paper's metric / 100: cos(CLIP(picture), CLIP(prompt)) for pictures (B, 3, H, W), over 5 views each -> (B)."""
     generator = torch.Generator().manual_seed(0)
-    side = min(images.shape[-2:])
     text = reward.embed_texts(model, [prompt])[0]
     whole = reward.cosine(reward.embed_images(model, images), text)
-    boxes = crop_boxes(4, side, generator)
+    side = model.visual.input_resolution
     parts = [
-        reward.cosine(reward.embed_images(model, take_crops(images, [box] * len(images), model.visual.input_resolution)), text)
-        for box in boxes
+        reward.cosine(reward.embed_images(model, reward.take_crops(images, [box] * len(images), side)), text)
+        for box in reward.crop_boxes(4, min(images.shape[-2:]), generator)
     ]
     return torch.stack([whole, *parts]).mean(0)

@@ -10,6 +10,7 @@ import torch
 import stylerdalle
 from stylerdalle import checkpoint, pipeline
 from stylerdalle.pipeline import decode, encode, find_style, load_bundle, stylize, translate
+from stylerdalle.sampling import Sampling
 
 
 def picture(height: int, width: int, channels: int = 3, batch: int = 1) -> torch.Tensor:
@@ -80,7 +81,7 @@ def test_the_same_seed_gives_the_same_tokens_and_another_seed_others(bundle):
     tokens = encode(bundle.tokenizer, picture(64, 64))
     style = find_style(bundle, "ukiyo-e")
     draws = [
-        translate(bundle.translator, bundle.tokenizer, tokens, [(style, 1.0)], temperature=2.0, seed=seed).grid
+        translate(bundle.translator, bundle.tokenizer, tokens, [(style, 1.0)], sampling=Sampling(2.0, seed=seed)).grid
         for seed in (7, 7, 8)
     ]
     assert torch.equal(draws[0], draws[1])
@@ -89,14 +90,8 @@ def test_the_same_seed_gives_the_same_tokens_and_another_seed_others(bundle):
 
 def test_sampling_leaves_the_global_generator_alone(bundle):
     before = torch.random.get_rng_state()
-    stylize(picture(32, 32), "ukiyo-e", bundle, temperature=1.0, seed=3)
+    stylize(picture(32, 32), "ukiyo-e", bundle, sampling=Sampling(1.0, seed=3))
     assert torch.equal(torch.random.get_rng_state(), before)
-
-
-@pytest.mark.parametrize("options", [{"temperature": -1}, {"temperature": 1, "top_k": -1}, {"temperature": 1, "top_p": 0}])
-def test_options_that_cannot_be_sampled_with_are_refused(bundle, options):
-    with pytest.raises(ValueError, match="cannot be sampled with"):
-        stylize(picture(32, 32), "ukiyo-e", bundle, **options)
 
 
 def test_a_strength_out_of_range_is_refused(bundle):

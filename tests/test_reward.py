@@ -7,6 +7,7 @@ import tiny
 import torch
 
 from stylerdalle import reward
+from stylerdalle.reward import credit, crop_boxes, take_crops
 
 
 @pytest.fixture(scope="module")
@@ -61,3 +62,18 @@ def test_a_text_too_long_for_clip_is_cut_with_a_warning_that_shows_what_was_lost
     caplog.clear()
     reward.embed_texts(clip, ["a short text"])
     assert not caplog.text
+
+
+def test_crops_lie_in_the_picture():
+    for top, left, side in crop_boxes(50, 32, torch.Generator().manual_seed(0)):
+        assert 16 <= side <= 32
+        assert top >= 0 and left >= 0 and top + side <= 32 and left + side <= 32
+    assert take_crops(torch.rand(2, 3, 32, 32), [(0, 0, 16), (4, 8, 20)], 8).shape == (2, 3, 8, 8)
+
+
+def test_a_crops_reward_goes_to_the_places_under_it():
+    rewards = torch.tensor([[1.0, 2.0], [3.0, 6.0]])  # two boxes, two pictures
+    places = credit(rewards, [(0, 0, 16), (8, 8, 16)], 32, 4)  # tokens of 8 px
+    assert places.shape == (2, 4, 4)
+    assert places[0].tolist() == [[1, 1, 2, 2], [1, 2, 3, 2], [2, 3, 3, 2], [2, 2, 2, 2]]  # 2 is the mean, under no box or both
+    assert torch.equal(places[1], 2 * places[0])

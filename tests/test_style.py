@@ -70,7 +70,15 @@ def test_a_style_of_another_translator_is_refused():
         unknown.check(tiny.translator(tokenizer, upscale=2))
 
 
-@pytest.mark.parametrize("rank", [0, 33])
+def test_rank_0_changes_the_decoder_and_output_layer_whole():
+    tensors = new_adapter(BASE, 0, torch.Generator())
+    parameters = dict(BASE.named_parameters())
+    assert {name.removesuffix(".delta") for name in tensors} == {name for name in parameters if name.startswith(TUNED)}
+    assert all(tensor.shape == parameters[name.removesuffix(".delta")].shape for name, tensor in tensors.items())
+    assert not any(tensor.any() for tensor in tensors.values())
+
+
+@pytest.mark.parametrize("rank", [-1, 33])
 def test_a_rank_that_cannot_be_is_refused(rank):
     with pytest.raises(ValueError, match="1 to 32"):
         new_adapter(BASE, rank, torch.Generator())

@@ -14,7 +14,8 @@ import re
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from copy import deepcopy
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -52,12 +53,13 @@ class ClipConfig:
     text_width: int = 128  # its heads are 64 wide
     text_layers: int = 3
     context: int = 32  # text positions trained; longer texts are read with repeated last positions
-    steps: int = 1800
+    steps: int = 3200
     batch: int = 128
     lr: float = 1e-3  # AdamW, cosine to 2 %
     weight_decay: float = 0.05
     style_weight: float = 1.0  # of the style term beside CLIP's loss
     least: int = 12  # pictures a style needs to be a class of the style term
+    average: float = 0.995  # decay of the running mean of the weights; the mean is what is measured and saved
     seed: int = 0
     compile: bool = False  # torch.compile of the picture tower
 
@@ -137,9 +139,11 @@ def train(
     decayed = [p for p in model.parameters() if p.ndim >= 2]
     groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.98))
+    mean_model = deepcopy(model).eval().requires_grad_(False)
     first = 0
-    if state := run.load():
+    if state := run.load(asdict(config)):
         model.load_state_dict(state["model"])
+        mean_model.load_state_dict(state["mean_model"])
         optimizer.load_state_dict(state["optimizer"])
         first = state["step"]
         log.info("resumed at step %d", first)
@@ -170,7 +174,8 @@ def train(
         return to_tensor(crops), clip.tokenize(texts, config.context, truncate=True), labels, same
 
     def save(step: int) -> None:
-        run.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step})
+        state = {"model": model.state_dict(), "mean_model": mean_model.state_dict()}
+        run.save({**state, "optimizer": optimizer.state_dict(), "step": step})
 
     mean = {"contrast": 0.0, "style": 0.0}
     started = saved = time.monotonic()
@@ -191,10 +196,11 @@ def train(
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
+        accumulate(mean_model, model, min(config.average, (step + 1) / (step + 10)))
         for key, value in (("contrast", contrast), ("style", style)):
             mean[key] += 0.05 * (value.item() - mean[key])
         if (step + 1) % 50 == 0:
-            full = with_full_context(model, config)
+            full = with_full_context(mean_model, config)
             accuracy = style_accuracy(full, [p for p in valid if class_of(p) in place and p.kind in ("art", "graphic")], classes)
             speed = (step + 1 - first) * config.batch / (time.monotonic() - started)
             log.info(
@@ -205,7 +211,18 @@ def train(
             save(step + 1)
             saved = time.monotonic()
     save(config.steps)
-    return with_full_context(model, config)
+    return with_full_context(mean_model, config)
+
+
+@torch.no_grad()
+def accumulate(mean_model: nn.Module, model: nn.Module, decay: float) -> None:
+    """mean_model <- decay * mean_model + (1 - decay) * model, weights and running statistics alike."""
+    new = model.state_dict()
+    for name, tensor in mean_model.state_dict().items():
+        if tensor.is_floating_point():
+            tensor.lerp_(new[name], 1 - decay)
+        else:
+            tensor.copy_(new[name])
 
 
 @torch.inference_mode()

@@ -8,14 +8,14 @@ from __future__ import annotations
 import argparse
 import logging
 import re
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from .. import checkpoint
-from ..options import RUNS, add_config_options, add_model_options, add_run_options, config_from, number
+from ..options import RUNS, add_config_options, add_model_options, add_run_options, given_options, number
 from ..pictures import check_output
 from .data import Picture, read_pictures, split
 from .run import Run
@@ -31,7 +31,7 @@ def train_tokenizer(parser: argparse.ArgumentParser) -> None:
 
     def run(args: argparse.Namespace) -> int:
         output, train_on, valid, state = start(args, "tokenizer")
-        config = config_from(args, TokenizerConfig)
+        config = TokenizerConfig(**given_options(args, TokenizerConfig))
         checkpoint.save_tokenizer(output, train(train_on, valid, config, state), recipe=recipe(args, config))
         return done(output)
 
@@ -46,7 +46,7 @@ def train_clip(parser: argparse.ArgumentParser) -> None:
 
     def run(args: argparse.Namespace) -> int:
         output, train_on, valid, state = start(args, "clip")
-        config = config_from(args, ClipConfig)
+        config = ClipConfig(**given_options(args, ClipConfig))
         model = train(train_on, valid, config, state)
         checkpoint.save_clip(output, model, recipe=recipe(args, config), words=" ".join(words(train_on)))
         return done(output)
@@ -67,7 +67,7 @@ def pretrain(parser: argparse.ArgumentParser) -> None:
 
     def run(args: argparse.Namespace) -> int:
         output, train_on, valid, state = start(args, "translator")
-        config = config_from(args, PretrainConfig)
+        config = PretrainConfig(**given_options(args, PretrainConfig))
         tokenizer = checkpoint.load_tokenizer(args.tokenizer, dtype=choose_dtype(torch.device("cpu")))
         checkpoint.save_translator(output, train(tokenizer, train_on, config, state, valid), recipe=recipe(args, config))
         return done(output)
@@ -92,13 +92,13 @@ def tune(parser: argparse.ArgumentParser) -> None:
 def run_tune(args: argparse.Namespace) -> int:
     from ..commands import bar
     from ..pipeline import check_prompt, load_bundle, warn_of_unknown_words
-    from ..style import Style
     from ..tune import TuneConfig, TuneState
     from ..tune import tune as learn
     from .styles import make_pairs
 
     prompt = check_prompt(args.style)
-    config = config_from(args, TuneConfig)
+    given = given_options(args, TuneConfig)
+    config = TuneConfig.of(given.pop("method", TuneConfig.method), **given)
     slug = re.sub(r"\W+", "-", prompt.lower()).strip("-")[:60]
     output, pictures, _, state = start(args, f"tune-{slug}", validate=False)
     bundle = load_bundle(args.bundle, args.device, "fp32")  # gradients; autocast chooses where less is enough
@@ -112,8 +112,12 @@ def run_tune(args: argparse.Namespace) -> int:
         pairs = make_pairs(pictures, args.pairs, window, args.pairs_count, config.seed) if args.pairs else None
         learnt = learn(bundle.tokenizer, bundle.translator, bundle.clip, pictures, prompt, config, state, pairs, callback)  # type: ignore[arg-type]
     made = {"pairs": args.pairs, "pairs_count": args.pairs_count} if args.pairs else {}
-    style = Style(learnt.tensors, prompt, args.name or output.stem, checkpoint.sha256(bundle.translator_path))
-    checkpoint.save_style(output, style, method=config.method, recipe={**recipe(args, config), **made})
+    style = replace(learnt.style, name=args.name or output.stem, base_sha256=checkpoint.sha256(bundle.translator_path))
+    checkpoint.save_style(output, style, recipe={**recipe(args, config), **made}, **learnt.notes())
+    print(
+        f"held-out score {learnt.held_out[0]:.3f} at the start, {learnt.held_out[1]:.3f} at step {learnt.best_step} "
+        f"of {learnt.steps}, which is kept"
+    )
     return done(output)
 
 

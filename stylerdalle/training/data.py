@@ -141,6 +141,12 @@ def random_crop(
     return np.asarray(image)
 
 
+def aligned_crop(image: Image.Image, size: int, rng: np.random.Generator, unit: int = 8) -> np.ndarray:
+    """A square of `size` px at a random multiple of `unit` px, neither resampled nor mirrored -> uint8 (size, size, 3)."""
+    x, y = (unit * int(rng.integers((side - size) // unit + 1)) for side in image.size)
+    return np.asarray(image.crop((x, y, x + size, y + size)))
+
+
 def centre_crop(image: Image.Image, size: int) -> Image.Image:
     """Shortest side resized to `size` (Lanczos), then the centre square: the paper's evaluation crop."""
     width, height = image.size

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import csv
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image, ImageDraw
@@ -25,38 +27,76 @@ class Run:
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.resume = resume
+        self.config: dict[str, Any] = {}
         if not resume:
             (self.folder / "curve.csv").unlink(missing_ok=True)
 
-    def load(self) -> dict | None:
-        """The last saved state, or None where there is none."""
+    def load(self, config: Mapping[str, Any], free: tuple[str, ...] = ("steps", "minutes")) -> dict | None:
+        """The last saved state, or None where there is none. Rows of the curve after its step are dropped.
+
+        Args:
+            config: the options of this run, all but those in `free` as when the state was saved.
+
+        Raises:
+            ValueError: the options differ, or the state cannot be read.
+        """
+        self.config = {key: value for key, value in config.items() if key not in free}
         path = self.folder / "state.pt"
         if not (self.resume and path.is_file()):
             return None
-        state: dict = torch.load(path, map_location="cpu", weights_only=True)
+        try:
+            state: dict = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # torch names many
+            raise ValueError(f"{path} cannot be read ({type(error).__name__}): start anew with --no-resume") from error
+        before = state.get("config", {})
+        if differ := [key for key, value in self.config.items() if key in before and before[key] != value]:
+            was = ", ".join(f"{key} {before[key]!r} (now {self.config[key]!r})" for key in differ)
+            raise ValueError(
+                f"the run in {self.folder} was begun with {was}: go on with the same options, start anew with --no-resume, "
+                "or give another --run-dir"
+            )
+        rows = [row for row in self.rows() if float(row["step"]) <= state["step"]]
+        if rows:
+            self._write(rows, list(rows[0]))
         return state
 
+    def rows(self) -> list[dict[str, str]]:
+        """The curve so far; a row that a kill cut short is left out."""
+        path = self.folder / "curve.csv"
+        if not path.is_file():
+            return []
+        with path.open(newline="") as stream:
+            return [row for row in csv.DictReader(stream) if None not in row.values()]
+
+    def _write(self, rows: list[dict[str, str]], columns: list[str]) -> None:
+        temporary = self.folder / f"curve.csv.{os.getpid()}"
+        with temporary.open("w", newline="") as stream:
+            writer = csv.DictWriter(stream, fieldnames=columns)
+            writer.writeheader()
+            writer.writerows(rows)
+        temporary.replace(self.folder / "curve.csv")
+
     def save(self, state: dict) -> None:
-        """Write the state to a temporary file, then rename: a kill leaves the previous one whole."""
+        """Write the state and curve.png, each to a temporary file, then renamed: a kill leaves the previous one whole."""
         temporary = self.folder / f"state.pt.{os.getpid()}"
         with temporary.open("wb") as stream:
-            torch.save(state, stream)
+            torch.save({**state, "config": self.config}, stream)
             stream.flush()
             os.fsync(stream.fileno())
         temporary.replace(self.folder / "state.pt")
+        if rows := self.rows():
+            draw_curve(rows).save(self.folder / f"curve.png.{os.getpid()}", "PNG")
+            (self.folder / f"curve.png.{os.getpid()}").replace(self.folder / "curve.png")
 
-    def log(self, **row: float) -> None:
-        """Append one row to curve.csv (its columns are those of the first row) and redraw curve.png."""
+    def log(self, **row: float | None) -> None:
+        """Append one row to curve.csv (its columns are those of the first row; None is left blank)."""
         path = self.folder / "curve.csv"
         new = not path.exists()
         with path.open("a", newline="") as stream:
             writer = csv.DictWriter(stream, fieldnames=list(row))
             if new:
                 writer.writeheader()
-            writer.writerow({key: f"{value:.6g}" for key, value in row.items()})
-        with path.open(newline="") as stream:
-            rows = list(csv.DictReader(stream))
-        draw_curve(rows).save(self.folder / "curve.png")
+            writer.writerow({key: "" if value is None else f"{value:.7g}" for key, value in row.items()})
 
 
 def draw_curve(rows: list[dict], x: str = "step", size: tuple[int, int] = (640, 150)) -> Image.Image:

@@ -83,7 +83,7 @@ def sharpen(tokenizer: DVAE, pictures: Sequence[Picture], valid: Sequence[Pictur
     optimizer = torch.optim.Adam(own, lr=config.lr, betas=(0.5, 0.9))
     critic_optimizer = torch.optim.Adam(judge.parameters(), lr=config.critic_lr, betas=(0.5, 0.9))
     first = 0
-    if state := run.load():
+    if state := run.load(asdict(config)):
         tokenizer.decoder.load_state_dict(state["decoder"])
         judge.load_state_dict(state["critic"])
         optimizer.load_state_dict(state["optimizer"])

@@ -12,7 +12,7 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,6 @@ from tqdm import tqdm
 
 from .. import checkpoint
 from ..pipeline import WEIGHTS, choose_device, choose_dtype
-from ..style import Style
 from ..tune import TuneConfig, TuneState, tune
 from .data import Picture, at_least, random_crop, read_pictures, split
 from .filters import apply
@@ -42,7 +41,8 @@ class Recipe:
 
 
 def _recipe(prompt: str, made: str, **options: float) -> Recipe:
-    defaults = {"pairs_steps": 130, "steps": 20, "pairs_weight": 0.5, "lr": 5e-4}
+    # little KL: on made pairs a style is far from the base, and its pull would bring the photo's colours back
+    defaults = {"pairs_steps": 400, "steps": 20, "pairs_weight": 0.5, "kl_weight": 0.005, "lr": 5e-4}
     return Recipe(prompt, made, TuneConfig(**{**defaults, **options}))  # type: ignore[arg-type]
 
 
@@ -93,15 +93,15 @@ def make(name: str, recipe: Recipe, pictures: Sequence[Picture], folder: Path, r
 
         def show(state: TuneState) -> None:
             bar.n = state.step
-            bar.set_postfix(reward=f"{state.reward:.3f}", kl=f"{state.kl:.2f}", loss=f"{state.loss:.3f}")
+            bar.set_postfix(loss=f"{state.loss:.3f}")
 
         window = tokenizer.downsample * translator.config.grid * translator.config.upscale
         pairs = make_pairs(photos, recipe.filter, window, recipe.pairs)
-        style = tune(tokenizer, translator, model, photos, recipe.prompt, recipe.config, run, pairs, show)
+        learnt = tune(tokenizer, translator, model, photos, recipe.prompt, recipe.config, run, pairs, show)
     path = folder / "styles" / f"{name}.safetensors"
     how = {**asdict(recipe.config), "warm_start": f"{recipe.pairs} pairs made by the filter {recipe.filter!r}"}
-    named = Style(style.tensors, recipe.prompt, name, checkpoint.sha256(base))
-    checkpoint.save_style(path, named, recipe=how, licence=LICENCE)
+    style = replace(learnt.style, name=name, base_sha256=checkpoint.sha256(base))
+    checkpoint.save_style(path, style, recipe=how, licence=LICENCE, **learnt.notes())
     return path
 
 

@@ -13,7 +13,7 @@ import logging
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Protocol
 
 import numpy as np
@@ -23,12 +23,12 @@ from dall_e import Decoder, Encoder
 from torch import Tensor, nn
 
 from ..tokenizers.dvae import DVAE, map_pixels
-from .data import Picture, batches, centre_crop, random_crop, to_tensor
+from .data import Picture, aligned_crop, batches, centre_crop, random_crop, to_tensor
 from .quantizer import Quantizer
 from .run import Run
 
 log = logging.getLogger(__name__)
-SHARES = {"photo": 0.42, "wallpaper": 0.1, "art": 0.22, "graphic": 0.1, "made": 0.13, "flat": 0.03}  # of training crops
+SHARES = {"photo": 0.4, "wallpaper": 0.1, "art": 0.18, "graphic": 0.07, "made": 0.22, "flat": 0.03}  # of training crops
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class TokenizerConfig:
     n_init: int = 128  # numbers a token at the decoder's input
     vocab_size: int = 4096
     dim: int = 32  # numbers a code while training; gone after folding
-    steps: int = 1950
+    steps: int = 2750
     batch: int = 32
     size: int = 96  # px of a training crop
     lr: float = 1.5e-3  # AdamW, cosine to 2 %
@@ -138,8 +138,9 @@ def mixture(pictures: Sequence[Picture], size: int, zoom: tuple[float, float], s
             return flat_colours(size, rng)
         pool = by_kind[kind]
         picture = pool[rng.integers(len(pool))]
-        # made pictures have structure at a fixed pitch (pixel blocks, strokes): never resample them
-        return random_crop(picture.open(), size, rng, zoom if kind != "made" else (1.0, 1.0))
+        if kind == "made":  # blocks, hatching and dots lie on the grid of tokens, where a code can be found for them
+            return aligned_crop(picture.open(), size, rng)
+        return random_crop(picture.open(), size, rng, zoom)
 
     return draw
 
@@ -165,7 +166,7 @@ def train(
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=config.lr, betas=(0.9, 0.99), weight_decay=1e-4)
     first = 0
-    if state := run.load():
+    if state := run.load(asdict(config)):
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         first = state["step"]

@@ -24,7 +24,9 @@ from stylerdalle.training.clip import (
 from stylerdalle.training.data import Picture
 from stylerdalle.training.run import Run
 
-SMALL = ClipConfig(embed_dim=16, resolution=32, vision_width=8, text_width=64, text_layers=1, steps=50, batch=8, least=2)
+SMALL = ClipConfig(
+    embed_dim=16, resolution=32, vision_width=8, text_width=64, text_layers=1, steps=50, batch=8, least=2, average=0.5
+)
 
 
 def art(style: str, count: int, captions: tuple[str, ...] = ()) -> list[Picture]:

@@ -33,7 +33,7 @@ def test_the_same_seed_gives_the_same_picture(name, picture):
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("shape", [(16, 16, 3), (16, 45, 3)])
+@pytest.mark.parametrize("shape", [(32, 32, 3), (32, 45, 3)])
 @pytest.mark.parametrize("value", [0, 255])
 def test_the_smallest_and_the_plainest_pictures_are_filtered(name, shape, value):
     out = filters.apply(name, np.full(shape, value, np.uint8), np.random.default_rng(0))

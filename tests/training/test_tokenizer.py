@@ -97,7 +97,7 @@ def test_the_learning_rate_warms_up_and_ends_low():
 def test_a_resumed_training_ends_where_it_was_told_to_and_gives_a_dvae(tmp_path):
     first = train(pictures(4), pictures(2), SMALL, Run(tmp_path))
     assert first.vocab_size == 512
-    state = Run(tmp_path).load()
+    state = Run(tmp_path).load({})
     assert state["step"] == 6
     again = train(pictures(4), pictures(2), SMALL, Run(tmp_path))  # nothing left to do
     assert torch.equal(again.codebook(), first.codebook())

@@ -1,0 +1,250 @@
+"""What a tuning step minimises: a CLIP reward, followed in one of three ways, and cross-entropy on made pairs.
+
+- `direct`: soft or straight-through tokens -> decoder -> CLIP, differentiated end to end (AlignProp, arXiv 2310.03739; DRaFT,
+  arXiv 2309.17400).
+- `rloo`: k draws a photo share one forward pass, each judged against the mean of the others (arXiv 2402.14740); the
+  reward of a crop is credited to the tokens under it.
+- `reinforce`: the paper's (arXiv 2303.09268, section 3.3): one draw a photo, one reward for all of its tokens, one running
+  baseline that starts at 0.
+
+The models are never changed: the adapter lives beside them (style.py), and without it they are the reference of the KL.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor
+
+from . import reward
+from .pretrain import all_embeddings, soft_cross_entropy, soft_targets
+from .reward import NEUTRAL, crop_boxes, take_crops
+from .style import Style, translate_with
+from .tokenizers.dvae import DVAE, to_pixels
+from .translator import Translator
+
+if TYPE_CHECKING:
+    from clip.model import CLIP
+
+    from .tune import TuneConfig
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Of one batch: the mean loss, reward and KL (nats a token), and the pictures that were judged, (B, 3, S, S)."""
+
+    loss: float
+    reward: float
+    kl: float
+    pictures: Tensor
+
+
+class Objective:
+    """The models of a tuning run and what is asked of them.
+
+    Args:
+        prompt: of the style.
+
+    Raises:
+        ValueError: the config's size does not fit the translator's window.
+    """
+
+    def __init__(self, tokenizer: DVAE, translator: Translator, model: CLIP, prompt: str, config: TuneConfig):
+        self.tokenizer, self.translator, self.clip, self.prompt, self.config = tokenizer, translator, model, prompt, config
+        self.device = translator.outNet.weight.device
+        window = tokenizer.downsample * translator.config.grid * translator.config.upscale
+        if config.size % window:
+            raise ValueError(f"size {config.size} px is not a multiple of {window} px, the translator's window")
+        with torch.no_grad():
+            self.style, self.neutral = reward.embed_texts(model, [prompt, NEUTRAL]).unbind()
+        self.embeddings = all_embeddings(tokenizer)
+        self.index, self.shares = soft_targets(self.embeddings, 16, 0.25)
+        self.baseline = 0.0  # of `reinforce`
+        self._texts: dict[str, Tensor] = {}
+
+    def text(self, caption: str) -> Tensor:
+        """(E): "{style} of {caption}" as the paper has it (lower case, no full stop); the style alone where there is none."""
+        caption = caption.strip().rstrip(".").lower()
+        if caption not in self._texts:
+            with torch.no_grad():
+                words = f"{self.prompt} of {caption}" if caption else self.prompt
+                self._texts[caption] = reward.embed_texts(self.clip, [words])[0]
+        return self._texts[caption]
+
+    @torch.no_grad()
+    def content(self, images: Tensor) -> Tensor:
+        """Photos (B, 3, S, S) -> the content tokens that the translator reads, (B, S/8u, S/8u)."""
+        u = self.translator.config.upscale
+        source = images if u == 1 else F.interpolate(images, scale_factor=1 / u, mode="bicubic", antialias=True).clamp(0, 1)
+        return self.tokenizer.encode(source)
+
+    def logits(self, content: Tensor, style: Style | None) -> Tensor:
+        """Content tokens (B, h, w) -> logits (B, u*h, u*w, V), window by window without overlap."""
+        u, n = self.translator.config.upscale, self.translator.config.grid
+        read = self.tokenizer.embed(content)
+        windows = rearrange(read, "b (y n) (x m) d -> (b y x) (n m) d", n=n, m=n)
+        out = translate_with(self.translator, windows, [(style, 1.0)] if style else [])
+        count = read.shape[1] // n
+        return rearrange(out, "(b y x) (n m) v -> b (y n) (x m) v", y=count, x=count, n=u * n)
+
+    def paint(self, logits: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Logits (B, h, w, V) -> pictures (B, 3, 8h, 8w), differentiable.
+
+        With softness the mean embedding of the likely tokens (sampling.py); without, Gumbel samples forwards and their
+        softmax backwards, or the likeliest tokens where there is no generator.
+        """
+        if self.config.softness:
+            embedded = (logits / self.config.softness).softmax(-1) @ self.embeddings
+        else:
+            if generator:
+                logits = logits + gumbel(logits, generator)
+            soft = logits.softmax(-1) @ self.embeddings
+            embedded = self.embeddings[logits.argmax(-1)] + (soft - soft.detach())
+        return to_pixels(self.tokenizer.decode_embedded(embedded.permute(0, 3, 1, 2)))
+
+    def judge(self, out: Tensor, photo: Tensor, text: Tensor, boxes: list[tuple[int, int, int]]) -> tuple[Tensor, Tensor]:
+        """Rewards of k pictures (k, 3, S, S) of one photo (1, 3, S, S): of the whole (k), and of each box (V, k)."""
+        c, side = self.config, self.clip.visual.input_resolution
+        whole = out.new_zeros(len(out))
+        crops = out.new_zeros(len(boxes), len(out))
+        if c.caption_weight or c.content_weight:
+            seen = self.see(out)
+            whole = c.caption_weight * reward.cosine(seen, text)
+            if c.content_weight:
+                with torch.no_grad():
+                    content = self.see(photo)
+                whole = whole + c.content_weight * reward.cosine(seen, content)
+        if c.patch_weight or c.directional_weight:
+            views = torch.cat([take_crops(out, [box] * len(out), side) for box in boxes])  # (V*k, 3, side, side)
+            seen = self.see(views)
+            crops = c.patch_weight * reward.cosine(seen, self.style)
+            if c.directional_weight:
+                with torch.no_grad():
+                    content = self.see(torch.cat([take_crops(photo, [box], side) for box in boxes]))
+                content = content.repeat_interleave(len(out), 0)
+                crops = crops + c.directional_weight * reward.directional(seen, content, self.style, self.neutral)
+            crops = crops.view(len(boxes), len(out))
+        return whole, crops
+
+    def see(self, images: Tensor) -> Tensor:
+        """CLIP's unit vectors of pictures, (B, E)."""
+        return reward.embed_images(self.clip, images, self.config.normalise)
+
+    def step(
+        self, photos: Tensor, texts: Tensor, style: Style, generator: torch.Generator, tick: Callable[[], None] = lambda: None
+    ) -> Outcome:
+        """Adds the gradient of the batch's mean loss to the style's tensors, photo by photo: it takes the memory of one.
+
+        Args:
+            photos: (B, 3, S, S) in [0, 1].
+            texts: (B, E), from `text`.
+            tick: called between parts of the work; may raise to cancel.
+        """
+        own = list(style.tensors.values())
+        drawn = [torch.zeros_like(tensor) for tensor in own] if self.config.method == "reinforce" else []
+        losses, rewards, kls, pictures = [], [], [], []
+        for photo, text in zip(photos.split(1), texts, strict=True):
+            tick()
+            with torch.autocast(self.device.type, torch.bfloat16):
+                content = self.content(photo)
+                logits = self.logits(content, style).float()
+                kl = self.kl(logits, content)
+                tick()
+                loss, score, out = getattr(self, self.config.method)(logits, photo, text, generator)
+            tick()
+            if drawn:  # sum of (r - b) grad log p: b is known only when all photos are judged
+                gradients = torch.autograd.grad(loss, own, retain_graph=bool(self.config.kl_weight))
+                for tensor, total, gradient in zip(own, drawn, gradients, strict=True):
+                    total += gradient
+                    tensor.grad = (0 if tensor.grad is None else tensor.grad) + score * gradient / len(photos)
+                loss = loss * score
+                if self.config.kl_weight:
+                    (self.config.kl_weight * kl / len(photos)).backward()
+            else:
+                loss = loss + self.config.kl_weight * kl
+                (loss / len(photos)).backward()
+            losses.append(loss.item())
+            rewards.append(score)
+            kls.append(kl.item())
+            pictures.append(out.detach()[:1])
+        mean = sum(rewards) / len(rewards)
+        if drawn:
+            self.baseline = (len(photos) * self.baseline + mean) / (len(photos) + 1)
+            for tensor, total in zip(own, drawn, strict=True):
+                assert tensor.grad is not None
+                tensor.grad -= self.baseline * total / len(photos)
+        return Outcome(sum(losses) / len(losses), mean, sum(kls) / len(kls), torch.cat(pictures))
+
+    def kl(self, logits: Tensor, content: Tensor) -> Tensor:
+        """KL(adapter || base) in nats a token, exact over the vocabulary."""
+        with torch.no_grad():
+            base = self.logits(content, None).float().log_softmax(-1)
+        log_p = logits.log_softmax(-1)
+        return (log_p.exp() * (log_p - base)).sum(-1).mean()
+
+    def direct(self, logits: Tensor, photo: Tensor, text: Tensor, generator: torch.Generator) -> tuple[Tensor, float, Tensor]:
+        """(loss, reward, pictures): the reward itself is differentiated."""
+        out = self.paint(logits, generator)
+        whole, crops = self.judge(out, photo, text, crop_boxes(self.config.views, self.config.size, generator))
+        score = whole.mean() + crops.mean()
+        loss = -score
+        if self.config.colour_weight:
+            loss = loss + self.config.colour_weight * (F.avg_pool2d(out, 16) - F.avg_pool2d(photo, 16)).abs().mean()
+        return loss, score.item(), out
+
+    def rloo(self, logits: Tensor, photo: Tensor, text: Tensor, generator: torch.Generator) -> tuple[Tensor, float, Tensor]:
+        """(loss, reward, pictures): log p of each draw, weighted by how much better it was than the other draws."""
+        c = self.config
+        tokens, log_p = draw(logits, c.samples, generator)  # (k, h, w) each
+        boxes = crop_boxes(c.views, c.size, generator)
+        with torch.no_grad():
+            out = self.tokenizer.decode(tokens)
+            whole, crops = self.judge(out, photo, text, boxes)
+            credit = whole[:, None, None] + reward.credit(crops, boxes, c.size, tokens.shape[1])  # (k, h, w)
+            others = (credit.sum(0) - credit) / (c.samples - 1)
+            advantage = credit - others
+            if c.normalise_advantage:
+                advantage = advantage / (advantage.std() + 1e-6)
+        return -(advantage * log_p).mean(), float(whole.mean() + crops.mean()), out
+
+    def reinforce(self, logits: Tensor, photo: Tensor, text: Tensor, generator: torch.Generator) -> tuple[Tensor, float, Tensor]:
+        """(-mean log p of one draw, its reward, its picture): `step` weighs them with reward minus baseline."""
+        tokens, log_p = draw(logits, 1, generator)
+        with torch.no_grad():
+            out = self.tokenizer.decode(tokens)
+            whole, crops = self.judge(out, photo, text, crop_boxes(self.config.views, self.config.size, generator))
+        return -log_p.mean(), float(whole.mean() + crops.mean()), out
+
+    def pairs_loss(self, content: Tensor, target: Tensor, style: Style | None) -> Tensor:
+        """Cross-entropy of the made pictures' tokens (B, u*h, u*w) given the photos' content tokens (B, h, w)."""
+        return soft_cross_entropy(self.logits(content, style).flatten(1, 2), target.flatten(1), self.index, self.shares).mean()
+
+    def encode_pairs(self, photos: Tensor, made: Tensor) -> tuple[Tensor, Tensor]:
+        """uint8 (N, 3, S, S) each -> content tokens of the photos, tokens of the made pictures."""
+        parts = zip(photos.split(32), made.split(32), strict=True)
+        with torch.no_grad():
+            coded = [
+                (self.content(a.to(self.device).float() / 255), self.tokenizer.encode(b.to(self.device).float() / 255))
+                for a, b in parts
+            ]
+        left, right = zip(*coded, strict=True)
+        return torch.cat(left), torch.cat(right)
+
+
+def gumbel(logits: Tensor, generator: torch.Generator) -> Tensor:
+    """Gumbel noise of the logits' shape, drawn on the CPU, so that a seed means the same on every device."""
+    uniform = torch.rand(logits.shape, generator=generator).clamp_(min=1e-20)
+    return uniform.log_().neg_().log_().neg_().to(logits.device)
+
+
+def draw(logits: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """`count` draws from softmax(logits), logits (1, h, w, V) -> tokens and their log p, (count, h, w) each."""
+    log_p = logits.log_softmax(-1)
+    with torch.no_grad():
+        tokens = torch.cat([(logits + gumbel(logits, generator)).argmax(-1) for _ in range(count)])
+    return tokens, log_p.expand(count, -1, -1, -1).gather(-1, tokens[..., None])[..., 0]
