@@ -2,7 +2,8 @@
 
 The loss is CLIP's own (Radford et al. 2021, arXiv 2103.00020) plus a style term: every picture is classified among the
 prompts of all common styles, encoded anew each step with a random template. Pictures are sampled by 1/sqrt(pictures of
-their style). The text tower is trained on 32 positions and extended to CLIP's 77 when saved.
+their style), and for the last steps all styles alike. The text tower is trained on 32 positions and extended to CLIP's 77
+when saved.
 
     stylerdalle train-clip --images SHARDS --output weights/mini/clip.safetensors
 """
@@ -53,9 +54,11 @@ class ClipConfig:
     text_width: int = 128  # its heads are 64 wide
     text_layers: int = 3
     context: int = 32  # text positions trained; longer texts are read with repeated last positions
-    steps: int = 3200
+    steps: int = 3500
     batch: int = 128
     lr: float = 1e-3  # AdamW, cosine to 2 %
+    last_steps: int = 300  # of the steps: all styles drawn alike, pictures nearly whole
+    last_lr: float = 4e-4  # the same for them
     weight_decay: float = 0.05
     style_weight: float = 1.0  # of the style term beside CLIP's loss
     least: int = 12  # pictures a style needs to be a class of the style term
@@ -152,15 +155,19 @@ def train(
     names = list(classes)
     place = {name: i for i, name in enumerate(names)}
     count = Counter(class_of(p) for p in pictures)
-    weight = np.array([count[class_of(p)] ** -0.5 if class_of(p) in place else RARE for p in pictures])
-    edges = np.cumsum(weight / weight.sum())
+    main_steps = config.steps - config.last_steps
+    edges = []  # of the main steps, and of the last
+    for power, rare in ((0.5, RARE), (1.0, RARE / 10)):
+        weight = np.array([count[class_of(p)] ** -power if class_of(p) in place else rare for p in pictures])
+        edges.append(np.cumsum(weight / weight.sum()))
 
     def make(step: int, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        chosen = [pictures[i] for i in np.searchsorted(edges, rng.random(config.batch)).clip(max=len(pictures) - 1)]
+        last = step >= main_steps
+        chosen = [pictures[i] for i in np.searchsorted(edges[last], rng.random(config.batch)).clip(max=len(pictures) - 1)]
         crops = []
         for picture in chosen:
             image = picture.open()
-            share = rng.uniform(0.55, 1.0)  # of the shortest side
+            share = rng.uniform(0.8 if last else 0.55, 1.0)  # of the shortest side
             zoom = config.resolution / (share * min(image.size))
             crops.append(random_crop(image, config.resolution, rng, (zoom, zoom)))
         texts = [caption_of(p, rng) for p in chosen]
@@ -180,8 +187,10 @@ def train(
     mean = {"contrast": 0.0, "style": 0.0}
     started = saved = time.monotonic()
     for step, (images, texts, labels, same) in enumerate(batches(make, config.seed, first, config.steps), first):
+        last = step >= main_steps
+        rate = config.last_lr * schedule(step - main_steps, config.last_steps) if last else config.lr * schedule(step, main_steps)
         for group in optimizer.param_groups:
-            group["lr"] = config.lr * schedule(step, config.steps)
+            group["lr"] = rate
         with torch.autocast("cpu", torch.bfloat16):
             seen = F.normalize(visual(normalised(images)).float(), dim=-1)
             said = F.normalize(model.encode_text(texts).float(), dim=-1)

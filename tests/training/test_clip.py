@@ -25,7 +25,16 @@ from stylerdalle.training.data import Picture
 from stylerdalle.training.run import Run
 
 SMALL = ClipConfig(
-    embed_dim=16, resolution=32, vision_width=8, text_width=64, text_layers=1, steps=50, batch=8, least=2, average=0.5
+    embed_dim=16,
+    resolution=32,
+    vision_width=8,
+    text_width=64,
+    text_layers=1,
+    steps=50,
+    last_steps=10,
+    batch=8,
+    least=2,
+    average=0.5,
 )
 
 
