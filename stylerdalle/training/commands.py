@@ -81,9 +81,14 @@ def tune(parser: argparse.ArgumentParser) -> None:
 
     parser.add_argument("--style", required=True, metavar="TEXT", help="the prompt of the new style")
     parser.add_argument("--name", help="the style's name (default: the output file's)")
-    parser.add_argument("--pairs", choices=sorted(FILTERS), help="made pairs for --pairs-steps and --pairs-weight")
-    parser.add_argument("--pairs-count", type=number(int, 1, 100_000), default=1200, help="how many (default: 1200)")
-    add_run_options(parser, "tune-STYLE", resume=False)
+    parser.add_argument(
+        "--pairs",
+        metavar="DIR|FILTER",
+        help="pairs for --pairs-steps and --pairs-weight: DIR/photos/NAME.jpg and DIR/styled/NAME.jpg, "
+        f"or made here by a filter ({', '.join(FILTERS)})",
+    )
+    parser.add_argument("--pairs-count", type=number(int, 1, 100_000), default=1200, help="crops of them (default: 1200)")
+    add_run_options(parser, "tune-STYLE")
     add_config_options(parser, TuneConfig)
     add_model_options(parser)
     parser.set_defaults(run=run_tune)
@@ -94,7 +99,8 @@ def run_tune(args: argparse.Namespace) -> int:
     from ..pipeline import check_prompt, load_bundle, warn_of_unknown_words
     from ..tune import TuneConfig, TuneState
     from ..tune import tune as learn
-    from .styles import make_pairs
+    from .filters import FILTERS
+    from .pairs import make_pairs, read_pairs
 
     prompt = check_prompt(args.style)
     given = given_options(args, TuneConfig)
@@ -109,7 +115,11 @@ def run_tune(args: argparse.Namespace) -> int:
             progress(state.step, state.steps)
 
         window = bundle.tokenizer.downsample * bundle.translator.config.grid * bundle.translator.config.upscale
-        pairs = make_pairs(pictures, args.pairs, window, args.pairs_count, config.seed) if args.pairs else None
+        pairs = None
+        if args.pairs in FILTERS:
+            pairs = make_pairs(pictures, args.pairs, window, args.pairs_count, config.seed)
+        elif args.pairs:
+            pairs = read_pairs(args.pairs, window, args.pairs_count, config.seed)
         learnt = learn(bundle.tokenizer, bundle.translator, bundle.clip, pictures, prompt, config, state, pairs, callback)  # type: ignore[arg-type]
     made = {"pairs": args.pairs, "pairs_count": args.pairs_count} if args.pairs else {}
     style = replace(learnt.style, name=args.name or output.stem, base_sha256=checkpoint.sha256(bundle.translator_path))

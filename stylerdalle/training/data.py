@@ -20,7 +20,9 @@ from typing import TypeVar
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
+
+from ..pictures import DAMAGE
 
 T = TypeVar("T")
 SUFFIXES = (".webp", ".jpg", ".jpeg", ".png")
@@ -39,8 +41,11 @@ class Picture:
     source: str = ""
 
     def open(self) -> Image.Image:
-        """Decode to RGB; transparent parts become white."""
-        return _decode(self.data)
+        """Decode to upright RGB; transparent parts become white. Raises ValueError where the picture is damaged."""
+        try:
+            return _decode(self.data)
+        except DAMAGE as error:
+            raise ValueError(f"{self.key} is damaged or cut off ({error}): leave it out") from error
 
     @property
     def size(self) -> tuple[int, int]:
@@ -50,7 +55,7 @@ class Picture:
 
 @lru_cache(maxsize=2048)
 def _decode(data: bytes) -> Image.Image:
-    image = Image.open(io.BytesIO(data))
+    image = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)

@@ -15,16 +15,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import numpy as np
-import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from .. import checkpoint
 from ..pipeline import WEIGHTS, choose_device, choose_dtype
 from ..tune import TuneConfig, TuneState, tune
-from .data import Picture, at_least, random_crop, read_pictures, split
-from .filters import apply
+from .data import Picture, read_pictures, split
+from .pairs import make_pairs
 from .run import Run
 
 LICENCE = "MIT"
@@ -60,23 +57,6 @@ def large_photos(pictures: Sequence[Picture]) -> list[Picture]:
     """Photos of 256 px and more on their shortest side, or all photos where there is none."""
     photos = [p for p in pictures if p.kind in ("photo", "wallpaper") and p.style == "photo"]
     return [p for p in photos if min(p.size) >= 256] or photos
-
-
-def make_pairs(pictures: Sequence[Picture], name: str, size: int, count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """`count` random photo crops and the same through a filter, uint8 (count, 3, size, size) each.
-
-    Crops have the size of the translator's window and the filter's own chance is the same for all of them: strokes and
-    grain then follow from the picture and the place in the window alone, and a translator can learn them crisply, where
-    chance would leave it only their average.
-    """
-    photos, made = [], []
-    for i in range(count):
-        rng = np.random.default_rng([seed, i])
-        image = at_least(pictures[rng.integers(len(pictures))].open(), size)
-        photos.append(random_crop(image, size, rng, (0.4, 1.3)))
-        made.append(apply(name, photos[-1], np.random.default_rng(seed)))
-    stacks = (torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2) for pixels in (photos, made))
-    return next(stacks), next(stacks)
 
 
 def make(name: str, recipe: Recipe, pictures: Sequence[Picture], folder: Path, run: Run) -> Path:

@@ -2,27 +2,17 @@
 
 import io
 
-import torch
 from PIL import Image
 from training.test_tokenizer import pictures
 
 from stylerdalle.training.data import Picture
 from stylerdalle.training.filters import FILTERS
-from stylerdalle.training.styles import RECIPES, large_photos, make_pairs
+from stylerdalle.training.styles import RECIPES, large_photos
 
 
 def test_every_recipe_has_a_known_filter_and_its_own_prompt():
     assert {recipe.filter for recipe in RECIPES.values()} <= set(FILTERS)
     assert len({recipe.prompt for recipe in RECIPES.values()}) == len(RECIPES)
-
-
-def test_made_pairs_are_reproducible_and_of_the_size_asked_for():
-    photos, made = make_pairs(pictures(2), "pixel_art", 32, 3)
-    assert photos.shape == made.shape == (3, 3, 32, 32)
-    assert photos.dtype == torch.uint8
-    again = make_pairs(pictures(2), "pixel_art", 32, 3)
-    assert torch.equal(made, again[1])
-    assert torch.equal(made, made[..., ::8, ::8].repeat_interleave(8, 2).repeat_interleave(8, 3))
 
 
 def test_large_photos_are_preferred_and_small_ones_are_the_last_resort():

@@ -1,0 +1,77 @@
+"""Made pairs for the warm start of a style: a photo, and the same photo in the style by other means."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ..pictures import over_white, read_picture, to_image
+from .data import SUFFIXES, Picture, at_least, random_crop
+from .filters import apply
+
+
+def make_pairs(pictures: Sequence[Picture], name: str, size: int, count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """`count` random photo crops and the same through a filter, uint8 (count, 3, size, size) each.
+
+    Crops have the size of the translator's window and the filter's own chance is the same for all of them: strokes and
+    grain then follow from the picture and the place in the window alone, and a translator can learn them crisply, where
+    chance would leave it only their average.
+    """
+    photos, made = [], []
+    for i in range(count):
+        rng = np.random.default_rng([seed, i])
+        image = at_least(pictures[rng.integers(len(pictures))].open(), size)
+        photos.append(random_crop(image, size, rng, (0.4, 1.3)))
+        made.append(apply(name, photos[-1], np.random.default_rng(seed)))
+    return _stack(photos), _stack(made)
+
+
+def read_pairs(folder: str | Path, size: int, count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """`count` random crops of the pairs in FOLDER/photos/NAME and FOLDER/styled/NAME, uint8 (count, 3, size, size) each.
+
+    Raises:
+        ValueError: a folder or a twin is missing, or the two pictures of a pair differ in shape.
+    """
+    sides = [_files(Path(folder) / part) for part in ("photos", "styled")]
+    if alone := sorted(set(sides[0]) ^ set(sides[1])):
+        raise ValueError(
+            f"{folder}: {', '.join(alone[:5])} {'is' if len(alone) == 1 else 'are'} in only one of photos and styled"
+        )
+    pairs = [_pair(*(side[name] for side in sides), size) for name in sorted(sides[0])]
+    photos, styled = [], []
+    for i in range(count):
+        rng = np.random.default_rng([seed, i])
+        pair = pairs[rng.integers(len(pairs))]
+        state = rng.bit_generator.state
+        photos.append(random_crop(pair[0], size, rng, (0.4, 1.3)))
+        rng.bit_generator.state = state  # the same place, zoom and mirroring
+        styled.append(random_crop(pair[1], size, rng, (0.4, 1.3)))
+    return _stack(photos), _stack(styled)
+
+
+def _files(folder: Path) -> dict[str, Path]:
+    """Name without suffix -> picture."""
+    found = {path.stem: path for path in sorted(folder.glob("*")) if path.suffix.lower() in SUFFIXES}
+    if not found:
+        raise ValueError(f"{folder} holds no picture: pairs are FOLDER/photos/NAME.jpg and FOLDER/styled/NAME.jpg")
+    return found
+
+
+def _pair(photo: Path, styled: Path, size: int) -> tuple[Image.Image, Image.Image]:
+    first, second = (to_image(over_white(*read_picture(path))) for path in (photo, styled))
+    if abs(first.width / first.height - second.width / second.height) > 0.02 * first.width / first.height:
+        raise ValueError(
+            f"{photo} is {first.width} x {first.height} px and {styled} {second.width} x {second.height}: "
+            "the two pictures of a pair must have the same shape"
+        )
+    first = at_least(first, size)
+    return first, second if second.size == first.size else second.resize(first.size, Image.Resampling.LANCZOS)
+
+
+def _stack(crops: list[np.ndarray]) -> Tensor:
+    return torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2)
