@@ -39,10 +39,9 @@ def read_pairs(folder: str | Path, size: int, count: int, seed: int = 0) -> tupl
     """
     sides = [_files(Path(folder) / part) for part in ("photos", "styled")]
     if alone := sorted(set(sides[0]) ^ set(sides[1])):
-        raise ValueError(
-            f"{folder}: {', '.join(alone[:5])} {'is' if len(alone) == 1 else 'are'} in only one of photos and styled"
-        )
-    pairs = [_pair(*(side[name] for side in sides), size) for name in sorted(sides[0])]
+        verb = "is" if len(alone) == 1 else "are"
+        raise ValueError(f"{folder}: {', '.join(alone[:5])} {verb} in only one of photos and styled")
+    pairs = [_pair(path, sides[1][name], size) for name, path in sides[0].items()]
     photos, styled = [], []
     for i in range(count):
         rng = np.random.default_rng([seed, i])
