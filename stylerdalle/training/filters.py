@@ -39,13 +39,14 @@ from .strokes import (
     warp,
 )
 
+PITCH = 16 / 2**0.5  # of hatching at 45 degrees, in pixels
 Filter = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
 
 def _hatching(darkness: Tensor, degrees: float, pitch: float, generator: np.random.Generator, wobble: float = 1.5) -> Tensor:
     """Ink (H, W) of parallel strokes at an angle, wider where darkness (H, W) is higher, none where it is 0.
 
-    With 45 degrees, a pitch of 8 / sqrt(2) and no wobble, every 8x8 block has the same strokes: a translator of 8x8 tokens
+    With 45 degrees, the pitch PITCH and no wobble, strokes repeat every 2 x 2 blocks of 8 pixels: a translator of such tokens
     can foretell them.
     """
     y, x = pixel_grid(darkness.shape)
@@ -68,7 +69,7 @@ def pencil_sketch(image: np.ndarray, generator: np.random.Generator) -> np.ndarr
     ink = torch.zeros_like(tone)
     for degrees, start in ((45, 0.6), (-45, 0.22)):
         dark = (1 - soft / start).clamp(0, 1)
-        ink = 1 - (1 - ink) * (1 - 0.62 * _hatching(dark, degrees, 8 / 2**0.5, generator, wobble=0))
+        ink = 1 - (1 - ink) * (1 - 0.52 * _hatching(dark, degrees, PITCH, generator, wobble=0))
     ink = 1 - (1 - ink) * (1 - 0.95 * line) * (1 - 0.2 * (1 - soft))
     ink = ink * (1 - 0.12 * noise(generator, tone.shape, 1.5).abs())
     grey = (0.965 + 0.008 * noise(generator, tone.shape, 2)) * (1 - 0.86 * ink)
@@ -280,7 +281,7 @@ def ink(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     marks = [line, 1 - smoothstep(tone, 0.10, 0.13)]
     for degrees, start in ((45, 0.5), (-45, 0.28)):
         dark = (1 - tone / start).clamp(0, 0.6)
-        marks.append(smoothstep(_hatching(dark, degrees, 16 / 2**0.5, generator, wobble=0), 0.3, 0.55))
+        marks.append(smoothstep(_hatching(dark, degrees, PITCH, generator, wobble=0), 0.3, 0.55))
     return to_image(1 - torch.stack(marks).amax(0).expand(3, -1, -1))
 
 
