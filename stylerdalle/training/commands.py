@@ -88,6 +88,13 @@ def tune(parser: argparse.ArgumentParser) -> None:
         f"or made here by a filter ({', '.join(FILTERS)})",
     )
     parser.add_argument("--pairs-count", type=number(int, 1, 100_000), default=1200, help="crops of them (default: 1200)")
+    parser.add_argument(
+        "--save-every",
+        type=number(float, 0),
+        default=30.0,
+        metavar="SECONDS",
+        help="between saves of the run's state (default: 30)",
+    )
     add_run_options(parser, "tune-STYLE")
     add_config_options(parser, TuneConfig)
     add_model_options(parser)
@@ -120,7 +127,18 @@ def run_tune(args: argparse.Namespace) -> int:
             pairs = make_pairs(pictures, args.pairs, window, args.pairs_count, config.seed)
         elif args.pairs:
             pairs = read_pairs(args.pairs, window, args.pairs_count, config.seed)
-        learnt = learn(bundle.tokenizer, bundle.translator, bundle.clip, pictures, prompt, config, state, pairs, callback)  # type: ignore[arg-type]
+        learnt = learn(
+            bundle.tokenizer,  # type: ignore[arg-type]
+            bundle.translator,
+            bundle.clip,  # type: ignore[arg-type]
+            pictures,
+            prompt,
+            config,
+            state,
+            pairs,
+            callback,
+            minutes_between_saves=args.save_every / 60,
+        )
     made = {"pairs": args.pairs, "pairs_count": args.pairs_count} if args.pairs else {}
     style = replace(learnt.style, name=args.name or output.stem, base_sha256=checkpoint.sha256(bundle.translator_path))
     checkpoint.save_style(output, style, recipe={**recipe(args, config), **made}, **learnt.notes())
