@@ -229,10 +229,11 @@ def load_clip(path: str | Path, device: torch.device | str = "cpu", dtype: torch
 
 
 def save_style(path: str | Path, style: Style, dtype: torch.dtype = torch.float16, **metadata: Any) -> None:
-    """Write a style with its prompt, name and the hash of its base translator."""
+    """Write a style with its prompt, name and the hash of its base translator, and what else it was loaded with."""
     tensors = {name: tensor.detach().cpu().to(dtype) for name, tensor in style.tensors.items()}
+    kept = {key: value for key, value in style.metadata.items() if key not in ("format", "kind")}
     notes = {"prompt": style.prompt, "name": style.name, "base_sha256": style.base_sha256}
-    write(path, tensors, "style", **{**style.metadata, **notes, **metadata})
+    write(path, tensors, "style", **{**kept, **notes, **metadata})
 
 
 def load_style(path: str | Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Style:

@@ -42,12 +42,14 @@ class Bundle:
     name: str
     tokenizer: ImageTokenizer
     translator: Translator
+    tokenizer_path: Path
     translator_path: Path
     clip_path: Path  # the CLIP is loaded when first needed: a named style works without it
     style_paths: tuple[Path, ...]
     device: torch.device
     dtype: torch.dtype
     load: Load = cache.load  # how its files are opened: a host that manages memory brings its own
+    default_style: Style | None = None  # what an empty prompt means, where there is one: a translator just tuned
 
     @property
     def clip(self) -> torch.nn.Module:
@@ -126,7 +128,7 @@ def open_bundle(
             f"the translator {translator} speaks {nat.config.vocab_size} tokens of {nat.config.embed_dim} numbers, "
             f"the tokenizer {tokenizer} {tokens.vocab_size} of {tokens.embed_dim}: they do not belong together"
         )
-    return Bundle(name, tokens, nat, translator, clip, tuple(styles), where, kind, load)
+    return Bundle(name, tokens, nat, tokenizer, translator, clip, tuple(styles), where, kind, load)
 
 
 def list_styles(bundle: Bundle) -> list[Style]:
@@ -138,7 +140,7 @@ def find_style(bundle: Bundle, style: str | Style) -> Style:
     """The style meant by a name, a prompt, a style file's path, or a Style itself.
 
     A text is matched to the bundle's styles by name, then by prompt (both without regard to case), then by the nearest
-    prompt in CLIP's text space if that is at least NEAR.
+    prompt in CLIP's text space if that is at least NEAR. An empty text is the bundle's default style.
 
     Raises:
         ValueError: nothing fits (the styles are listed), or the style belongs to another translator (both hashes).
@@ -178,8 +180,10 @@ def warn_of_unknown_words(clip_path: str | Path, text: str) -> list[str]:
 
 
 def _match(bundle: Bundle, text: str) -> Style:
+    if bundle.default_style and not text.strip():
+        return bundle.default_style
     text = check_prompt(text)
-    styles = list_styles(bundle)
+    styles = [*filter(None, [bundle.default_style]), *list_styles(bundle)]
     for style in styles:
         if text.casefold() in (style.name.casefold(), style.prompt.casefold()):
             return style

@@ -7,6 +7,8 @@ A style never touches the translator: its weights are merged into a dictionary o
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -95,6 +97,47 @@ def merged(translator: Translator, styles: Sequence[tuple[Style, float]]) -> dic
             before = out[name] if name in out else base[name]
             out[name] = before + change.to(before.dtype)
     return out
+
+
+def mix(styles: Sequence[tuple[Style, float]], name: str = "mix") -> Style:
+    """The weighted sum of styles as one style: at strength 1 it changes what `merged` changes with these weights.
+
+    Low-rank changes of a parameter stay low-rank, [w1 B1, w2 B2] [A1; A2]; where one of them is full, the sum is.
+
+    Raises:
+        ValueError: nothing to mix, a weight that is not a number, or styles of different translators (both hashes).
+    """
+    if not styles or not all(math.isfinite(weight) for _, weight in styles):
+        raise ValueError(f"weights {[weight for _, weight in styles]}: give one or more styles, and a number for each")
+    first = next((style for style, _ in styles if style.base_sha256), styles[0][0])
+    for style, _ in styles:
+        if style.base_sha256 not in ("", first.base_sha256):
+            raise ValueError(
+                f"the style {first.name!r} belongs to the translator with sha256 {first.base_sha256[:12]}…, {style.name!r} to "
+                f"that with {style.base_sha256[:12]}…: only styles of the same translator can be mixed"
+            )
+    parts = [(style.to("cpu", torch.float32), weight) for style, weight in styles]
+    tensors: dict[str, Tensor] = {}
+    for parameter in sorted({parameter for style, _ in parts for parameter in style.names()}):
+        tensors |= _mixed(parameter, [(style, weight) for style, weight in parts if parameter in style.names()])
+    made = {"command": "mix", "styles": [{"name": s.name, "prompt": s.prompt, "weight": weight} for s, weight in styles]}
+    licences = sorted({style.metadata["licence"] for style, _ in styles if "licence" in style.metadata})
+    metadata = {"recipe": json.dumps(made)} | ({"licence": " and ".join(licences)} if licences else {})
+    return Style(tensors, " + ".join(style.prompt for style, _ in styles), name, first.base_sha256, metadata)
+
+
+def _mixed(parameter: str, parts: Sequence[tuple[Style, float]]) -> dict[str, Tensor]:
+    """The tensors of the weighted sum of the changes of one parameter."""
+    a, b, delta = (f"{parameter}.{kind}" for kind in ("lora_a", "lora_b", "delta"))
+    shapes = {tuple(style.change(parameter).shape) for style, _ in parts}
+    if len(shapes) > 1:
+        raise ValueError(f"the styles change {parameter} in shapes {sorted(shapes)}: they are of different translators")
+    if any(delta in style.tensors for style, _ in parts):
+        return {delta: torch.stack([weight * style.change(parameter) for style, weight in parts]).sum(0)}
+    return {
+        a: torch.cat([style.tensors[a] for style, _ in parts]),  # (sum of r, in)
+        b: torch.cat([weight * style.tensors[b] for style, weight in parts], 1),  # (out, sum of r)
+    }
 
 
 def translate_with(translator: Translator, embeddings: Tensor, styles: Sequence[tuple[Style, float]] = ()) -> Tensor:

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,16 @@ def test_a_style_comes_back_with_prompt_name_base_and_recipe(bundle_folder):
     assert (loaded.name, loaded.prompt, loaded.base_sha256) == ("van-gogh", "a Van Gogh style oil painting", base)
     assert json.loads(loaded.metadata["recipe"])["method"] == "direct"
     assert loaded.metadata["format"] == "stylerdalle/1"
+
+
+def test_a_style_loaded_and_saved_again_keeps_what_is_known_of_it(tmp_path):
+    first, second = tmp_path / "first.safetensors", tmp_path / "second.safetensors"
+    notes = {"recipe": {"steps": 3}, "scores": {"held_out": 0.25}, "licence": "MIT"}
+    checkpoint.save_style(first, Style({"outNet.bias.delta": torch.ones(4)}, "a print", "first", "f" * 64), **notes)
+    checkpoint.save_style(second, replace(checkpoint.load_style(first), name="second"))
+    before, after = checkpoint.read_metadata(first), checkpoint.read_metadata(second)
+    assert after == {**before, "name": "second"}
+    assert json.loads(after["scores"]) == {"held_out": 0.25}
 
 
 def test_the_dtype_is_the_one_asked_for(folder):

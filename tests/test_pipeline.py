@@ -134,6 +134,22 @@ def test_a_prompt_that_is_empty_or_endless_is_refused(bundle, text, says):
         find_style(bundle, text)
 
 
+def test_an_empty_prompt_is_the_default_style_and_a_prompt_may_name_another(bundle):
+    tuned = tiny.style(bundle.translator, "stained glass")
+    with_default = replace(bundle, default_style=tuned)
+    for text in ("", "  ", "Stained Glass"):
+        assert find_style(with_default, text) is tuned
+    assert find_style(with_default, "ukiyo-e").name == "ukiyo-e"
+    with pytest.raises(ValueError, match="it has: stained glass"):
+        find_style(with_default, "steel bridge")
+
+
+def test_a_default_style_of_another_translator_is_refused(bundle):
+    other = tiny.style(bundle.translator, "stained glass", "f" * 64)
+    with pytest.raises(ValueError, match="tuned on another translator"):
+        find_style(replace(bundle, default_style=other), "")
+
+
 def test_a_style_can_be_a_file_but_not_of_another_translator(bundle, bundle_folder, half):
     file = str(bundle_folder / "styles" / "ukiyo-e.safetensors")
     assert find_style(bundle, file).name == "ukiyo-e"

@@ -1,10 +1,13 @@
 """Styles: low-rank changes that leave the base alone."""
 
+import json
+from dataclasses import replace
+
 import pytest
 import tiny
 import torch
 
-from stylerdalle.style import TUNED, Style, merged, new_adapter, translate_with
+from stylerdalle.style import TUNED, Style, merged, mix, new_adapter, translate_with
 
 TOKENIZER = tiny.tokenizer()
 BASE = tiny.translator(TOKENIZER)
@@ -82,3 +85,38 @@ def test_rank_0_changes_the_decoder_and_output_layer_whole():
 def test_a_rank_that_cannot_be_is_refused(rank):
     with pytest.raises(ValueError, match="1 to 32"):
         new_adapter(BASE, rank, torch.Generator())
+
+
+def test_a_mix_is_the_weighted_sum_of_its_styles():
+    one, two = tiny.style(BASE, "a", "f" * 64), tiny.style(BASE, "b")
+    full = Style({"outNet.weight.delta": torch.randn(512, 32), "outNet.bias.delta": torch.randn(512)}, "c")
+    parts = [(one, 0.7), (two, -0.4), (full, 0.5)]
+    mixed = mix(parts, "three")
+    expected, got = merged(BASE, parts), merged(BASE, [(mixed, 1.0)])
+    assert got.keys() == expected.keys()
+    assert all(torch.allclose(got[name], expected[name], atol=1e-5) for name in expected)
+    assert (mixed.name, mixed.prompt, mixed.base_sha256) == ("three", "a + b + c", "f" * 64)
+    mixed.check(BASE)
+
+
+def test_a_mix_of_low_rank_styles_is_low_rank_and_says_what_is_in_it():
+    one, two = (replace(tiny.style(BASE, name), metadata={"licence": "MIT"}) for name in "ab")
+    mixed = mix([(one, 0.5), (two, 0.25)])
+    assert mixed.tensors["outNet.weight.lora_a"].shape == (4, 32)
+    assert mixed.metadata["licence"] == "MIT"
+    parts = json.loads(mixed.metadata["recipe"])["styles"]
+    assert [(part["name"], part["weight"]) for part in parts] == [("a", 0.5), ("b", 0.25)]
+
+
+def test_styles_of_different_translators_cannot_be_mixed():
+    one, two = tiny.style(BASE, "a", "1" * 64), tiny.style(BASE, "b", "2" * 64)
+    with pytest.raises(ValueError, match="111111111111.*222222222222"):
+        mix([(one, 0.5), (two, 0.5)])
+    with pytest.raises(ValueError, match="outNet.bias in shapes"):
+        mix([(one, 0.5), (Style({"outNet.bias.delta": torch.zeros(7)}), 0.5)])
+
+
+@pytest.mark.parametrize("weights", [[], [float("nan")], [float("inf")]])
+def test_nothing_and_weights_that_are_no_numbers_cannot_be_mixed(weights):
+    with pytest.raises(ValueError, match="give one or more styles, and a number for each"):
+        mix([(tiny.style(BASE, "a"), weight) for weight in weights])
