@@ -5,10 +5,14 @@ from comfy_api.latest import ComfyExtension, io
 from .detokenize import Detokenize
 from .load import Load
 from .load_style import LoadStyle
+from .mix_styles import MixStyles
+from .reward import Reward
+from .reward_tune import RewardTune
+from .save_style import SaveStyle
 from .tokenize import Tokenize
 from .translate import Translate
 
 
 class StylerDALLE(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        return [Load, LoadStyle, Tokenize, Translate, Detokenize]
+        return [Load, LoadStyle, Tokenize, Translate, Detokenize, RewardTune, SaveStyle, MixStyles, Reward]

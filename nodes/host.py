@@ -17,6 +17,7 @@ import torch
 from comfy import model_management
 from comfy.model_patcher import ModelPatcher
 from comfy.utils import ProgressBar
+from PIL import Image
 
 from ..stylerdalle import Bundle, checkpoint
 from ..stylerdalle.pipeline import WEIGHTS
@@ -24,6 +25,7 @@ from ..stylerdalle.pipeline import WEIGHTS
 FOLDER = "stylerdalle"
 PARTS = {"tokenizer": "tokenizers", "translator": "translators", "clip": "clip"}
 SUFFIX = ".safetensors"
+PREVIEW = 768  # px a side, at most
 WORKING_MEMORY = 2 * 1024**3  # bytes, about what a tile or a batch of windows takes with the official models
 log = logging.getLogger(__name__)
 _shared: WeakValueDictionary[tuple[Any, ...], Any] = WeakValueDictionary()
@@ -80,15 +82,28 @@ def use(bundle: Bundle, *models: torch.nn.Module) -> None:
         model_management.load_models_gpu(patchers, memory_required=WORKING_MEMORY, force_full_load=True)
 
 
-def progress() -> Callable[[int, int], None]:
-    """A bar on the running node, to be made inside execute; it raises where the user pressed cancel."""
+def progress() -> Callable[..., None]:
+    """A bar on the running node, to be made inside execute: called with (done, total) and, now and then, a picture to show.
+
+    It raises where the user pressed cancel.
+    """
     bar = ProgressBar(1)
 
-    def update(done: int, total: int) -> None:
-        model_management.throw_exception_if_processing_interrupted()
-        bar.update_absolute(done, total)
+    def update(done: int, total: int, preview: Image.Image | None = None) -> None:
+        tick()
+        bar.update_absolute(done, total, ("JPEG", preview, PREVIEW) if preview else None)
 
     return update
+
+
+def tick(*_: object) -> None:
+    """Raises where the user pressed cancel."""
+    model_management.throw_exception_if_processing_interrupted()
+
+
+def run_folder(name: str) -> Path:
+    """Where a tuning run keeps its state."""
+    return Path(folder_paths.get_output_directory(), FOLDER, "runs", name)
 
 
 def choose(what: str, name: str, allowed: list[str]) -> str:
@@ -132,6 +147,13 @@ def styles() -> list[str]:
 def style_file(name: str) -> Path:
     """Raises ValueError where there is no such style file."""
     return Path(folder_paths.get_full_path(FOLDER, choose("style", name, styles())))
+
+
+def new_style_file(name: str) -> Path:
+    """Where a style of the user's is saved: in the first of the configured folders that is not the pack's own."""
+    own = os.path.realpath(WEIGHTS)
+    folder = next(path for path in folder_paths.get_folder_paths(FOLDER) if os.path.realpath(path) != own)
+    return Path(folder, "styles", f"{name}{SUFFIX}")
 
 
 def styles_for(bundle: Bundle) -> list[Path]:

@@ -6,7 +6,7 @@ from comfy_api.latest import io
 from ..stylerdalle import Bundle
 from ..stylerdalle.pipeline import encode
 from . import host
-from .types import CATEGORY, TOKENIZER, TOKENS, expect
+from .types import CATEGORY, TOKENIZER, TOKENS, expect, pixels
 
 
 class Tokenize(io.ComfyNode):
@@ -27,10 +27,7 @@ class Tokenize(io.ComfyNode):
     @classmethod
     def execute(cls, tokenizer: Bundle, image: torch.Tensor) -> io.NodeOutput:
         bundle = expect(tokenizer, Bundle, "TOKENIZER")
-        if image.ndim != 4 or image.shape[-1] not in (3, 4) or not image.numel():
-            raise ValueError(f"the image has shape {tuple(image.shape)}: give pictures (B, H, W, 3), or 4 with alpha")
-        pixels = image.movedim(-1, 1).float().clamp(0, 1)  # (B, C, H, W)
-        alpha = pixels[:, 3:] if pixels.shape[1] == 4 else None
+        images, alpha = pixels(image)
         host.use(bundle, bundle.tokenizer)
         upscale = bundle.translator.config.upscale
-        return io.NodeOutput(encode(bundle.tokenizer, pixels[:, :3], alpha, upscale, bundle.device, host.progress()))
+        return io.NodeOutput(encode(bundle.tokenizer, images, alpha, upscale, bundle.device, host.progress()))

@@ -22,14 +22,15 @@ class Translate(io.ComfyNode):
             category=CATEGORY,
             description="Translates content tokens into the tokens of the same picture in the style you describe.",
             inputs=[
-                TRANSLATOR.Input("translator", tooltip="The TRANSLATOR of Load StylerDALLE."),
+                TRANSLATOR.Input("translator", tooltip="The TRANSLATOR of Load StylerDALLE, or of Reward Tune."),
                 TOKENS.Input("tokens", tooltip="Content tokens, from Tokenize with the same bundle."),
                 io.String.Input(
                     "prompt",
                     default="a Van Gogh style oil painting",
                     multiline=True,
                     tooltip="The style: the name or prompt of a style you have, or words close to it. "
-                    "With a STYLE connected: empty, or that style's name or prompt.",
+                    "With a STYLE connected: empty, or that style's name or prompt; "
+                    "with the TRANSLATOR of Reward Tune: empty for the style it learnt.",
                 ),
                 STYLE.Input("style", optional=True, tooltip="A style from Load Style; without it the prompt chooses one."),
                 io.Float.Input(

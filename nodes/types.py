@@ -6,6 +6,7 @@ translator its tokenizer's embedding. TOKENS carries `Tokens`, STYLE a `Style`.
 
 from typing import Any, TypeVar
 
+import torch
 from comfy_api.latest import io
 
 TOKENIZER = io.Custom("STYLERDALLE_TOKENIZER")
@@ -23,3 +24,13 @@ def expect(value: Any, kind: type[T], socket: str) -> T:
     if not isinstance(value, kind):
         raise ValueError(f"{socket} got a {type(value).__name__}: connect the {socket} output of a StylerDALLE node")
     return value
+
+
+def pixels(image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """An IMAGE (B, H, W, 3 or 4) as the library has it: float32 (B, 3, H, W) in [0, 1], and its alpha (B, 1, H, W) or None."""
+    if image.ndim != 4 or image.shape[-1] not in (3, 4) or not image.numel():
+        raise ValueError(f"the image has shape {tuple(image.shape)}: give pictures (B, H, W, 3), or 4 with alpha")
+    if not image.isfinite().all():
+        raise ValueError("the image has pixels that are not numbers: look for the node that made them")
+    planes = image.movedim(-1, 1).float().clamp(0, 1)  # (B, C, H, W)
+    return planes[:, :3], planes[:, 3:] if planes.shape[1] == 4 else None

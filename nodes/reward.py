@@ -1,0 +1,46 @@
+"""Reward: how well pictures match a text, by CLIP."""
+
+import torch
+from comfy_api.latest import io
+
+from ..stylerdalle import Bundle
+from ..stylerdalle.pictures import over_white
+from ..stylerdalle.pipeline import check_prompt, warn_of_unknown_words
+from ..stylerdalle.reward import cosine, embed_images, embed_texts
+from . import host
+from .types import CATEGORY, REWARD, expect, pixels
+
+
+class Reward(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="StylerDALLE_Reward",
+            display_name="Reward (StylerDALLE)",
+            category=CATEGORY,
+            description="Scores how well pictures match a text: the cosine of CLIP's embeddings, -1 to 1.",
+            inputs=[
+                REWARD.Input("reward", tooltip="The REWARD of Load StylerDALLE."),
+                io.Image.Input("image", tooltip="One or more pictures; transparent parts are seen as white."),
+                io.String.Input("text", default="a Van Gogh style oil painting", multiline=True, tooltip="What to look for."),
+            ],
+            outputs=[
+                io.Float.Output(display_name="score", tooltip="The mean over the pictures. Compare scores of one text only."),
+                io.String.Output(display_name="scores", tooltip="One line a picture."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, reward: Bundle, image: torch.Tensor, text: str) -> io.NodeOutput:
+        bundle, text = expect(reward, Bundle, "REWARD"), check_prompt(text, "text")
+        images = over_white(*pixels(image))
+        warn_of_unknown_words(bundle.clip_path, text)
+        clip, progress = bundle.clip, host.progress()
+        host.use(bundle, clip)
+        said = embed_texts(clip, [text])
+        scores = []
+        for picture in images.split(1):
+            scores.append(float(cosine(embed_images(clip, picture.to(bundle.device)), said)))
+            progress(len(scores), len(images))
+        lines = [f"{score:+.4f}  picture {number}" for number, score in enumerate(scores, 1)]
+        return io.NodeOutput(sum(scores) / len(scores), "\n".join(lines))

@@ -1,0 +1,176 @@
+"""Reward Tune in a real ComfyUI, with tiny random models."""
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+Run = Callable[..., tuple[Any, ...]]
+
+
+@pytest.fixture
+def photo() -> torch.Tensor:
+    blocks = torch.rand(2, 8, 10, 3, generator=torch.Generator().manual_seed(0))
+    return blocks.repeat_interleave(8, 1).repeat_interleave(8, 2)  # (2, 64, 80, 3)
+
+
+@pytest.fixture
+def tune(run: Run, photo: torch.Tensor) -> Callable[..., tuple[Any, ...]]:
+    """tune(steps=2) -> what Reward Tune gives for the bundle `tiny` and two photos."""
+    bundle = run("StylerDALLE_Load", bundle="tiny")[0]
+
+    def execute(**inputs: Any) -> tuple[Any, ...]:
+        given = {"tokenizer": bundle, "translator": bundle, "reward": bundle, "image": photo, "prompt": "a wood cut", "steps": 2}
+        return run("StylerDALLE_RewardTune", **{**given, **inputs})
+
+    return execute
+
+
+@pytest.fixture
+def told(comfy: SimpleNamespace) -> Iterator[list[tuple[int, int, Any]]]:
+    """(done, total, preview) of every call of a progress bar."""
+    from comfy import utils
+
+    calls: list[tuple[int, int, Any]] = []
+    utils.set_progress_bar_global_hook(lambda done, total, preview, node_id=None: calls.append((done, total, preview)))
+    yield calls
+    utils.set_progress_bar_global_hook(None)
+
+
+@pytest.fixture
+def runs(comfy: SimpleNamespace) -> Path:
+    """Where the runs are kept; empty at first."""
+    folder = Path(comfy.folder_paths.get_output_directory(), "stylerdalle", "runs")
+    shutil.rmtree(folder, ignore_errors=True)
+    return folder
+
+
+def translated(run: Run, photo: torch.Tensor, translator: Any, **inputs: Any) -> torch.Tensor:
+    tokenizer = run("StylerDALLE_Load", bundle="tiny")[0]
+    (tokens,) = run("StylerDALLE_Tokenize", tokenizer=tokenizer, image=photo)
+    mixture: torch.Tensor = run("StylerDALLE_Translate", translator=translator, tokens=tokens, **inputs)[0].mixture
+    return mixture
+
+
+@pytest.mark.parametrize("method", ["direct", "rloo", "reinforce"])
+def test_it_learns_a_style_and_leaves_models_and_photos_alone(
+    run: Run, tune: Run, photo: torch.Tensor, runs: Path, method: str
+) -> None:
+    bundle = run("StylerDALLE_Load", bundle="tiny")[0]
+    models, before = (bundle.tokenizer, bundle.translator, bundle.clip), photo.clone()
+    weights = [{name: value.clone() for name, value in model.state_dict().items()} for model in models]
+    _, style, curve, sheet, losses = tune(method=method, captions="a house")
+    for model, old in zip(models, weights, strict=True):
+        assert all(torch.equal(value, old[name]) for name, value in model.state_dict().items())
+        assert not any(p.requires_grad or p.grad is not None for p in model.parameters())
+    assert torch.equal(photo, before)
+    assert not any(tensor.requires_grad for tensor in style.tensors.values())
+    assert (style.name, style.prompt) == ("a-wood-cut", "a wood cut")
+    recipe = json.loads(style.metadata["recipe"])
+    assert (recipe["method"], recipe["steps"], recipe["rank"]) == (method, 2, 8) and "held_out" in style.metadata["scores"]
+    assert curve.shape == (1, 600, 640, 3) and sheet.shape == (1, 512, 640, 3)
+    assert all(0 <= image.min() < image.max() <= 1 and image.dtype == torch.float32 for image in (curve, sheet))
+    assert len(losses["loss"]) >= 2
+
+
+def test_its_translator_paints_in_the_new_style_where_the_prompt_names_no_other(
+    run: Run, tune: Run, photo: torch.Tensor, runs: Path
+) -> None:
+    bundle = run("StylerDALLE_Load", bundle="tiny")[0]
+    translator, style, *_ = tune(learning_rate=0.5)
+    new = translated(run, photo, translator, prompt="")
+    assert any(style.change(name).any() for name in style.names())
+    assert torch.equal(new, translated(run, photo, bundle, prompt="", style=style))
+    assert torch.equal(new, translated(run, photo, translator, prompt="a Wood Cut"))
+    old = translated(run, photo, bundle, prompt="van-gogh")
+    assert torch.equal(old, translated(run, photo, translator, prompt="van-gogh")) and not torch.equal(old, new)
+    with pytest.raises(ValueError, match="prompt is empty"):
+        translated(run, photo, bundle, prompt="")
+
+
+def test_every_step_is_told_and_the_last_preview_is_before_and_after(tune: Run, told: list[Any], runs: Path) -> None:
+    tune(steps=3)
+    assert [call[:2] for call in told] == [(1, 3), (2, 3), (3, 3), (1, 1)]
+    assert told[0][2][1].size == (256, 256) and told[-1][2][1].size == (640, 512)
+
+
+def test_a_cancelled_run_goes_on_as_if_it_had_not_been(
+    comfy: SimpleNamespace, tune: Run, told: list[Any], runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = tune(steps=3)[1]
+    shutil.rmtree(runs)
+    check, ticks = comfy.model_management.throw_exception_if_processing_interrupted, 0
+
+    def cancel_in_the_second_step() -> None:
+        nonlocal ticks
+        if len(told) == 5:  # four of the whole run, and the first step of this one
+            ticks += 1
+            if ticks == 4:
+                comfy.model_management.interrupt_current_processing()
+        check()
+
+    monkeypatch.setattr(comfy.model_management, "throw_exception_if_processing_interrupted", cancel_in_the_second_step)
+    with pytest.raises(comfy.model_management.InterruptProcessingException):
+        tune(steps=3)
+    (folder,) = runs.iterdir()
+    assert torch.load(folder / "state.pt")["step"] == 1
+    told.clear()
+    resumed = tune(steps=3)[1]
+    assert [call[:2] for call in told] == [(2, 3), (3, 3), (1, 1)]
+    assert all(torch.allclose(tensor, resumed.tensors[name], atol=1e-5) for name, tensor in whole.tensors.items())
+
+
+def test_a_finished_run_returns_at_once_and_more_steps_make_it_longer(tune: Run, told: list[Any], runs: Path) -> None:
+    first = tune(steps=2)
+    told.clear()
+    again = tune(steps=2)
+    assert [call[:2] for call in told] == [(1, 1)] and torch.equal(first[2], again[2]) and torch.equal(first[3], again[3])
+    told.clear()
+    assert len(tune(steps=3)[4]["loss"]) == 3 and told[0][:2] == (3, 3) and len(list(runs.iterdir())) == 1
+    tune(steps=1, seed=1)
+    assert len(list(runs.iterdir())) == 2
+
+
+def test_a_single_step_can_be_plotted(tune: Run, runs: Path) -> None:
+    loss = tune(steps=1)[4]["loss"]
+    assert max(loss) > min(loss)
+
+
+def test_transparent_parts_of_photos_are_white(tune: Run, photo: torch.Tensor, runs: Path) -> None:
+    sheet = tune(steps=1, image=torch.cat([photo, torch.zeros(2, 64, 80, 1)], -1))[3]
+    assert sheet[:, :256].min() > 0.999
+
+
+@pytest.mark.parametrize(
+    ("inputs", "says"),
+    [
+        ({"prompt": " "}, "prompt is empty"),
+        ({"prompt": "x" * 2000}, "2000 characters"),
+        ({"captions": "one\ntwo\nthree"}, r"more captions \(3\) than photos \(2\)"),
+        ({"method": "zzz"}, "'zzz' is not known: direct, rloo, reinforce"),
+        ({"steps": 0}, "steps 0"),
+        ({"rank": 200}, "rank 200 is out of range: 1 to 32"),
+        ({"minutes": float("nan")}, "minutes nan"),
+        ({"learning_rate": float("nan")}, "learning rates nan"),
+        ({"image": torch.full((1, 64, 64, 3), float("nan"))}, "not numbers"),
+        ({"image": torch.zeros(1, 64, 64, 1)}, "shape"),
+        ({"reward": "mine"}, "REWARD got a str"),
+    ],
+)
+def test_bad_inputs_are_refused_before_anything_is_written(tune: Run, runs: Path, inputs: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        tune(**inputs)
+    assert not runs.exists()
+
+
+def test_models_that_do_not_belong_together_are_refused(run: Run, tune: Run, runs: Path) -> None:
+    apart, half = (run("StylerDALLE_Load", bundle=name)[0] for name in ("apart", "half"))
+    tune(steps=1, tokenizer=apart, reward=apart)  # the same files elsewhere
+    with pytest.raises(ValueError, match=r"'half' is not the one that the TRANSLATOR of 'tiny' belongs to"):
+        tune(tokenizer=replace(half, tokenizer_path=half.translator_path))

@@ -1,0 +1,113 @@
+"""Save Style, Mix Styles and Reward in a real ComfyUI."""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from stylerdalle import checkpoint, cli
+
+Run = Callable[..., tuple[Any, ...]]
+
+
+@pytest.fixture
+def styles(run: Run) -> tuple[Any, Any]:
+    return tuple(run("StylerDALLE_LoadStyle", style=f"tiny/styles/{name}.safetensors")[0] for name in ("ukiyo-e", "van-gogh"))
+
+
+@pytest.fixture
+def saved(comfy: SimpleNamespace) -> Iterator[Path]:
+    """The folder that styles are saved in; what a test saved is removed."""
+    folder = Path(comfy.folder_paths.get_folder_paths("stylerdalle")[0], "styles")
+    before = set(folder.iterdir())
+    yield folder
+    for path in set(folder.iterdir()) - before:
+        path.unlink()
+
+
+def tokens(run: Run, **inputs: Any) -> torch.Tensor:
+    bundle = run("StylerDALLE_Load", bundle="tiny")[0]
+    photo = torch.rand(1, 50, 70, 3, generator=torch.Generator().manual_seed(0))
+    (content,) = run("StylerDALLE_Tokenize", tokenizer=bundle, image=photo)
+    mixture: torch.Tensor = run("StylerDALLE_Translate", translator=bundle, tokens=content, **inputs)[0].mixture
+    return mixture
+
+
+def test_a_saved_style_is_found_by_its_name_and_keeps_its_metadata(run: Run, styles: Any, saved: Path) -> None:
+    named, path = run("StylerDALLE_SaveStyle", style=styles[0], name=" mine at last.safetensors ")
+    assert Path(path) == saved / "mine at last.safetensors" and named.name == "mine at last"
+    metadata = checkpoint.read_metadata(path)
+    assert metadata["licence"] == "MIT" and json.loads(metadata["recipe"])["method"] == "direct"
+    assert (metadata["prompt"], metadata["base_sha256"]) == (styles[0].prompt, styles[0].base_sha256)
+    (loaded,) = run("StylerDALLE_LoadStyle", style="styles/mine at last.safetensors")
+    assert torch.equal(tokens(run, prompt="", style=loaded), tokens(run, prompt="mine at last"))
+
+
+def test_a_style_file_is_replaced_only_where_that_is_asked_for(run: Run, styles: Any, saved: Path) -> None:
+    (saved / "taken.safetensors").write_text("mine")
+    with pytest.raises(ValueError, match=r"taken.safetensors exists already: choose another name"):
+        run("StylerDALLE_SaveStyle", style=styles[0], name="taken")
+    assert (saved / "taken.safetensors").read_text() == "mine"
+    run("StylerDALLE_SaveStyle", style=styles[0], name="taken", overwrite=True)
+    assert checkpoint.load_style(saved / "taken.safetensors").name == "taken"
+
+
+@pytest.mark.parametrize(
+    "name", ["", "  ", ".safetensors", "a/b", "a\\b", "../up", ".hidden", "what?", "a:b", "nul", "a\nb", "x" * 101]
+)
+def test_a_name_that_is_no_files_is_refused(run: Run, styles: Any, saved: Path, name: str) -> None:
+    before = sorted(saved.iterdir())
+    with pytest.raises(ValueError, match="cannot be a style's name"):
+        run("StylerDALLE_SaveStyle", style=styles[0], name=name)
+    assert sorted(saved.iterdir()) == before
+
+
+def test_a_mix_paints_and_one_with_itself_is_the_style(run: Run, styles: Any) -> None:
+    one, two = styles
+    (mixed,) = run("StylerDALLE_MixStyles", style_a=one, style_b=two, name="both")
+    assert (mixed.name, mixed.prompt) == ("both", f"{one.prompt} + {two.prompt}")
+    assert not torch.equal(tokens(run, prompt="", style=mixed), tokens(run, prompt="", style=one))
+    (same,) = run("StylerDALLE_MixStyles", style_a=one, style_b=one)
+    torch.testing.assert_close(tokens(run, prompt="", style=same), tokens(run, prompt="", style=one), rtol=0.05, atol=0.05)
+
+
+def test_a_mix_can_be_saved(run: Run, styles: Any, saved: Path) -> None:
+    (mixed,) = run("StylerDALLE_MixStyles", style_a=styles[0], style_b=styles[1], weight_a=0.75)
+    _, path = run("StylerDALLE_SaveStyle", style=mixed, name="mixed")
+    recipe = json.loads(checkpoint.read_metadata(path)["recipe"])
+    assert [(part["name"], part["weight"]) for part in recipe["styles"]] == [("ukiyo-e", 0.75), ("van-gogh", 0.5)]
+
+
+def test_styles_of_different_translators_cannot_be_mixed(run: Run, styles: Any) -> None:
+    with pytest.raises(ValueError, match="ffffffffffff.*only styles of the same translator"):
+        run("StylerDALLE_MixStyles", style_a=styles[0], style_b=replace(styles[1], base_sha256="f" * 64))
+    with pytest.raises(ValueError, match="STYLE got a str"):
+        run("StylerDALLE_MixStyles", style_a=styles[0], style_b="mine")
+
+
+def test_the_reward_is_the_number_of_the_command_line(
+    run: Run, comfy: SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle = run("StylerDALLE_Load", bundle="tiny")[0]
+    pixels = torch.randint(256, (2, 90, 70, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    score, lines = run("StylerDALLE_Reward", reward=bundle, image=pixels / 255, text="a ukiyo-e print")
+    names = [str(tmp_path / f"{number}.png") for number in range(2)]
+    for picture, name in zip(pixels, names, strict=True):
+        Image.fromarray(picture.numpy()).save(name)
+    folder = str(comfy.base / "models" / "stylerdalle" / "tiny")
+    assert cli.main(["score", *names, "--text", "a ukiyo-e print", "--bundle", folder, "--device", "cpu", "--json"]) == 0
+    each = [json.loads(line)["score"] for line in capsys.readouterr().out.splitlines()]
+    assert type(score) is float and score == pytest.approx(sum(each) / 2, abs=1e-5)
+    assert [float(line.split()[0]) for line in lines.splitlines()] == pytest.approx(each, abs=1e-4)
+
+
+def test_the_reward_of_no_text_is_refused(run: Run) -> None:
+    bundle = run("StylerDALLE_Load", bundle="tiny")[0]
+    with pytest.raises(ValueError, match="text is empty"):
+        run("StylerDALLE_Reward", reward=bundle, image=torch.rand(1, 32, 32, 3), text=" ")
