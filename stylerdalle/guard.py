@@ -7,7 +7,7 @@ looks at other photos, and through other views than tuning does: mirrored, and c
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -35,11 +35,16 @@ class Guard:
         self.best_score, self.best_step, self.first_score, self.stale = -math.inf, 0, math.nan, 0
 
     @torch.no_grad()
-    def score(self, style: Style) -> float:
-        """Mean cosine of CLIP's views of the stylised held-out photos to the style prompt, in [-1, 1]."""
+    def score(self, style: Style, tick: Callable[[], None] = lambda: None) -> float:
+        """Mean cosine of CLIP's views of the stylised held-out photos to the style prompt, in [-1, 1].
+
+        Args:
+            tick: called once a photo; may raise to cancel.
+        """
         o, generator = self.objective, torch.Generator().manual_seed(10_007)
         values = []
         for photo in self.photos.split(1):
+            tick()
             with torch.autocast(o.device.type, torch.bfloat16):
                 out = o.paint(o.logits(o.content(photo.to(o.device)), style).float()).flip(-1)
                 boxes = reward.crop_boxes(VIEWS, out.shape[-1], generator, least=0.6)
@@ -47,9 +52,9 @@ class Guard:
                 values.append(reward.cosine(o.see(views), o.style).mean())
         return float(torch.stack(values).mean())
 
-    def check(self, style: Style, step: int, kl: float) -> float:
+    def check(self, style: Style, step: int, kl: float, tick: Callable[[], None] = lambda: None) -> float:
         """Score the style and keep it if it is the best that is within the KL budget -> the score."""
-        score, budget = self.score(style), self.objective.config.kl_budget
+        score, budget = self.score(style, tick), self.objective.config.kl_budget
         self.stale += 1
         if math.isnan(self.first_score):
             self.first_score = score

@@ -227,7 +227,8 @@ def tune(
         return TuneState(step + 1, steps, outcome.reward, None, outcome.kl, loss, outcome.pictures[0].cpu())
 
     steps, done = config.pairs_steps + config.steps, first
-    for step, batch in enumerate(batches(make, config.seed, first, steps), first):
+    ended = bool(config.patience) and guard.stale >= config.patience  # a run that had stopped by itself
+    for step, batch in enumerate(batches(make, config.seed, first, first if ended else steps), first):
         warm = step < config.pairs_steps
         k, total, peak = (
             (step, config.pairs_steps, config.pairs_lr) if warm else (step - config.pairs_steps, config.steps, config.lr)
@@ -247,7 +248,7 @@ def tune(
             optimizer.zero_grad(set_to_none=True)
             done, held_out = step + 1, None
             if done == config.pairs_steps or (not warm and ((k + 1) % config.check_every == 0 or done == steps)):
-                held_out = guard.check(style, done, now.kl or 0.0)
+                held_out = guard.check(style, done, now.kl or 0.0, tick)
             run.log(step=done, loss=now.loss, reward=now.reward, kl=now.kl, held_out=held_out)
             settled = True
             late = bool(config.minutes) and before + time.monotonic() - started > 60 * config.minutes

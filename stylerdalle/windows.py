@@ -15,12 +15,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def starts(length: int, window: int, overlap: int) -> list[int]:
-    """First positions of windows that cover `length`, evenly spaced, neighbours sharing at least `overlap`."""
+def starts(length: int, window: int, overlap: int, snap: int = 1) -> list[int]:
+    """First positions of windows that cover `length`, about evenly spaced, neighbours sharing at least `overlap`.
+
+    Positions are multiples of `snap`, as window - overlap and, beyond one window, length - window must be.
+    """
     if length <= window:
         return [0]
     count = -(-(length - window) // (window - overlap)) + 1
-    return [round(i * (length - window) / (count - 1)) for i in range(count)]
+    return [snap * round(i * (length - window) / (count - 1) / snap) for i in range(count)]
 
 
 def falloff(side: int) -> Tensor:
@@ -62,11 +65,13 @@ def translate_grid(
     overlap = n // 4 if overlap is None else overlap
     if not 0 <= overlap < n:
         raise ValueError(f"overlap {overlap} is out of range: 0 to {n - 1} for windows of {n} tokens")
-    pad_h, pad_w = max(0, n - h), max(0, n - w)
-    if pad_h or pad_w:  # small pictures: repeat the last row and column up to one window
+    # windows begin at multiples of a quarter window: marks that a style repeats at that pitch then agree where windows overlap
+    snap = n // 4 if n % 4 == 0 and overlap % (n // 4) == 0 else 1
+    pad_h, pad_w = (max(0, n - side) if side < n else -side % snap for side in (h, w))
+    if pad_h or pad_w:  # repeat the last row and column
         rows, columns = (torch.arange(s + p).clamp(max=s - 1) for s, p in ((h, pad_h), (w, pad_w)))
         source, strength = source[:, rows][:, :, columns], strength[:, rows][:, :, columns]
-    tops, lefts = starts(h + pad_h, n, overlap), starts(w + pad_w, n, overlap)
+    tops, lefts = starts(h + pad_h, n, overlap, snap), starts(w + pad_w, n, overlap, snap)
     weight = falloff(u * n).to(source.device)
     out = []
     done, total = 0, b * len(tops) * len(lefts)

@@ -33,7 +33,7 @@ def test_the_score_is_a_cosine_that_repeats_and_depends_on_the_style(guard):
 
 def test_an_adapter_beyond_the_kl_budget_is_not_kept(guard, monkeypatch):
     scores = iter([0.1, 0.9, 0.2])
-    monkeypatch.setattr(guard, "score", lambda style: next(scores))
+    monkeypatch.setattr(guard, "score", lambda style, tick: next(scores))
     for step, kl in ((1, 0.5), (2, 1.5), (3, 0.9)):
         guard.check(style(guard, step), step, kl)
     assert (guard.first_score, guard.best_score, guard.best_step, guard.stale) == (0.1, 0.2, 3, 0)

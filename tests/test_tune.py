@@ -117,7 +117,7 @@ def test_a_loss_that_is_not_a_number_stops_the_run_and_its_last_state_is_kept(mo
 
 def test_the_adapter_with_the_best_held_out_score_is_returned(models, tmp_path, monkeypatch):
     scores = iter([0.1, 0.4, 0.2, 0.3])
-    monkeypatch.setattr("stylerdalle.guard.Guard.score", lambda self, style: next(scores))
+    monkeypatch.setattr("stylerdalle.guard.Guard.score", lambda self, style, tick: next(scores))
     config = dataclasses.replace(SMALL, steps=4, check_every=1, lr=0.05)
     learnt = tune(*models, pictures(6), PROMPT, config, Run(tmp_path / "four"))
     assert (learnt.best_step, learnt.held_out) == (2, (0.1, 0.4))
@@ -125,9 +125,10 @@ def test_the_adapter_with_the_best_held_out_score_is_returned(models, tmp_path, 
 
 
 def test_the_run_stops_when_the_held_out_score_no_longer_rises(models, tmp_path, monkeypatch):
-    monkeypatch.setattr("stylerdalle.guard.Guard.score", lambda self, style: 0.5)
+    monkeypatch.setattr("stylerdalle.guard.Guard.score", lambda self, style, tick: 0.5)
     config = dataclasses.replace(SMALL, steps=50, check_every=1, patience=3)
     assert tune(*models, pictures(6), PROMPT, config, Run(tmp_path)).steps == 4
+    assert tune(*models, pictures(6), PROMPT, config, Run(tmp_path)).steps == 4  # nor when it is taken up again
 
 
 def test_the_run_stops_beyond_its_kl_budget_and_keeps_what_was_within(models, tmp_path):

@@ -37,6 +37,7 @@ from .strokes import (
     to_image,
     to_planes,
     warp,
+    waves,
 )
 
 PITCH = 16 / 2**0.5  # of hatching at 45 degrees, in pixels
@@ -105,24 +106,27 @@ VAN_GOGH = torch.tensor(
 ).float().div(255)  # fmt: skip
 
 
+VAN_GOGH_PERIOD = 16  # pixels, of the strokes' places before they are enlarged: with it a translator can foretell them
+
+
 def van_gogh(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     """Thick curved strokes along contours and swirls, in three sizes, colours drawn to his palette, lit as impasto."""
     planes = saturate(stretch(to_planes(image), 0.01, 0.99, 0.8), 1.35)
     flat = flatten(planes, 2, rounds=1)
     nearness = torch.softmax(-palette_distance(flat, VAN_GOGH, 1.7) / 0.006, dim=0)  # (K, H, W)
-    colours = torch.lerp(flat, torch.einsum("khw,kc->chw", nearness, VAN_GOGH), 0.65)
+    colours = torch.lerp(flat, torch.einsum("khw,kc->chw", nearness, VAN_GOGH), 0.85)
     lum = luminance(flat)
-    colours = torch.lerp(colours, VAN_GOGH[0].view(3, 1, 1), 0.6 * contours(flat, 1.3))
-    angle = flow(lum, 3.0, noise(generator, lum.shape, min(lum.shape) / 4), floor=4e-4)
+    colours = torch.lerp(colours, VAN_GOGH[0].view(3, 1, 1), 0.85 * contours(flat, 1.3))
+    angle = flow(lum, 3.0, waves(lum.shape, VAN_GOGH_PERIOD), floor=4e-4)
     detail = blur((lum - blur(lum, 4)).abs(), 2)
     canvas, relief = colours, torch.zeros_like(lum)
     for brush, where in (
-        (Brush(7, 36, 3.5, 0.5, 0.10, 0.035), torch.ones_like(lum)),
-        (Brush(4.5, 20, 3.5, 0.35, 0.08, 0.03), smoothstep(detail, 0.015, 0.05)),
-        (Brush(3, 11, 3.0, 0.3, 0.05, 0.02), smoothstep(detail, 0.04, 0.08)),
+        (Brush(6, 30, 3.5, 0.5, 0.12, 0.035), torch.ones_like(lum)),
+        (Brush(4.5, 20, 3.5, 0.35, 0.10, 0.04), smoothstep(detail, 0.02, 0.06)),
+        (Brush(3, 11, 3.0, 0.3, 0.05, 0.02), smoothstep(detail, 0.05, 0.09)),
     ):
-        canvas, relief = paint(canvas, relief, colours, angle, brush, generator, where)
-    return to_image(canvas * emboss(relief, 0.28))
+        canvas, relief = paint(canvas, relief, colours, angle, brush, generator, where, VAN_GOGH_PERIOD)
+    return to_image(canvas * emboss(relief, 0.4))
 
 
 WOODBLOCK = torch.tensor(
@@ -326,7 +330,7 @@ PROMPTS: dict[str, tuple[str, ...]] = {
 
 
 # Marks of these filters are enlarged: at their own size they fall between tokens of 8x8 pixels and come back as mud.
-SCALES = {"van_gogh": 1.75, "stained_glass": 1.75, "mosaic": 1.75, "pointillism": 1.75}
+SCALES = {"van_gogh": 2.0, "stained_glass": 1.75, "mosaic": 1.75, "pointillism": 1.75}
 
 
 def apply(name: str, image: np.ndarray, generator: np.random.Generator) -> np.ndarray:

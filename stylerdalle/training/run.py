@@ -47,7 +47,9 @@ class Run:
         try:
             state: dict = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # torch names many
-            raise ValueError(f"{path} cannot be read ({type(error).__name__}): start anew with --no-resume") from error
+            raise ValueError(
+                f"{path} cannot be read ({type(error).__name__}): delete that folder, or start anew with --no-resume"
+            ) from error
         before = state.get("config", {})
         if differ := [key for key, value in self.config.items() if key in before and before[key] != value]:
             was = ", ".join(f"{key} {before[key]!r} (now {self.config[key]!r})" for key in differ)

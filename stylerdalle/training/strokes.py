@@ -43,10 +43,15 @@ def saturate(planes: Tensor, amount: float) -> Tensor:
 
 
 def stretch(values: Tensor, low: float = 0.02, high: float = 0.98, strength: float = 1.0) -> Tensor:
-    """Move the `low` and `high` quantiles of the picture's values to 0 and 1; `strength` blends with the input."""
+    """Move the `low` and `high` quantiles of the picture's values to 0 and 1; `strength` blends with the input.
+
+    Contrast is at most doubled, about a level that keeps white white and black black: a plain wall stays what it is.
+    """
     flat = values.flatten()
     a, b = torch.quantile(flat[:: max(1, flat.numel() // 65536)], torch.tensor([low, high]))
-    return torch.lerp(values, ((values - a) / (b - a).clamp_min(0.15)).clamp(0, 1), strength)
+    lacking = (0.5 - (b - a)).clamp_min(0)
+    still = a / (1 - (b - a)).clamp_min(1e-3)  # 0 for a dark picture, 1 for a light one
+    return torch.lerp(values, ((values - a + lacking * still) / (b - a + lacking).clamp_min(1e-3)).clamp(0, 1), strength)
 
 
 def smoothstep(x: Tensor, low: float, high: float) -> Tensor:
@@ -89,6 +94,12 @@ def noise(generator: np.random.Generator, shape: tuple[int, int], scale: float) 
         return field[: shape[0], : shape[1]]
     size = [round(side * scale) for side in coarse]
     return 1.3 * F.interpolate(field[None, None], size, mode="bicubic")[0, 0, : shape[0], : shape[1]]
+
+
+def waves(shape: tuple[int, int], period: int) -> Tensor:
+    """A map (H, W) of crossing waves that repeats every `period` pixels: its contours are short curves, mostly slanting."""
+    y, x = (2 * torch.pi / period * place for place in pixel_grid(shape))
+    return x.sin() * y.sin() + 0.5 * (x + 2 * y).cos()
 
 
 def gradients(lum: Tensor) -> tuple[Tensor, Tensor]:
@@ -139,7 +150,7 @@ def contours(planes: Tensor, sigma: float, reach: int = 4) -> Tensor:
     """
     band = (blur(planes, 1.6 * sigma) - blur(planes, sigma)).amax(0)  # (H, W)
     band = along(band, flow(planes.mean(0), 2 * sigma), reach)
-    strong = torch.quantile(band.flatten()[:: max(1, band.numel() // 65536)], 0.96).clamp_min(0.008)
+    strong = torch.quantile(band.flatten()[:: max(1, band.numel() // 65536)], 0.96).clamp_min(0.015)
     return smoothstep(band / strong, 0.25, 0.85)
 
 
@@ -266,16 +277,29 @@ def paint(
     brush: Brush,
     generator: np.random.Generator,
     where: Tensor,
+    period: int = 0,
 ) -> tuple[Tensor, Tensor]:
     """Lay curved strokes of the picture's colours on canvas (3, H, W) and their bristle marks on relief (H, W).
 
     `where` (H, W) in 0..1 is the chance of a stroke starting at a pixel. Later strokes cover earlier ones.
+    With `period`, places and chances repeat every so many pixels.
     """
     height, width = relief.shape
-    count = max(1, round(brush.coverage * height * width / (brush.width * brush.length)))
-    start = generator.random((count, 2), dtype=np.float32) * np.array([height, width], dtype=np.float32)
+    across = np.linspace(-1, 1, max(3, round(brush.width / 0.7)), dtype=np.float32)  # (A,)
+    area = (period, period) if period else (height, width)
+    count = max(1, round(brush.coverage * area[0] * area[1] / (brush.width * brush.length)))
+    start = generator.random((count, 2), dtype=np.float32) * np.array(area, dtype=np.float32)
+    drawn = generator.random((count, 1))
+    light, tint = generator.normal(1, brush.jitter, (count, 1)), generator.normal(0, brush.hue, (count, 3))
+    bristle = generator.normal(0, 0.35, (count, len(across))) + np.sqrt(1.05 - across**2)
+    if period:  # the first stroke of every tile, then the second of every tile ...
+        tiles = np.mgrid[0:height:period, 0:width:period].reshape(2, -1).T.astype(np.float32)  # (tiles, 2)
+        start = (start[:, None] + tiles).reshape(-1, 2)
+        drawn, light, tint, bristle = (values.repeat(len(tiles), 0) for values in (drawn, light, tint, bristle))
+    inside = (start < (height, width)).all(1)
     chance = where.numpy()[tuple(start.astype(np.int64).clip(0, (height - 1, width - 1)).T)]
-    start = start[generator.random(count) < chance]
+    kept = inside & (drawn[:, 0] < chance)
+    start, light, tint, bristle = (values[kept] for values in (start, light, tint, bristle))
     count = len(start)
     if not count:
         return canvas, relief
@@ -285,15 +309,13 @@ def paint(
     y, x = (path[..., i].astype(np.int64).clip(0, side - 1) for i, side in enumerate((height, width)))
     seen = picture.permute(1, 2, 0).numpy()[y, x]  # (N, T, 3)
 
-    across = np.linspace(-1, 1, max(3, round(brush.width / 0.7)), dtype=np.float32)  # (A,)
     row, col = np.moveaxis(np.floor(_outline(path, brush.width, across)).astype(np.int64), -1, 0)  # (N, T, A) each
     wet = (row >= 0) & (row < height) & (col >= 0) & (col < width) & _alike(seen, brush.tolerance)[:, :, None]
     owner = np.full(height * width, -1, dtype=np.int64)  # (H*W,) the topmost stroke * A + place across it
     ident = np.arange(count)[:, None, None] * len(across) + np.arange(len(across))
     owner[(row * width + col)[wet]] = np.broadcast_to(ident, wet.shape)[wet]  # of repeated pixels the last one stays
 
-    colour = seen[:, half] * generator.normal(1, brush.jitter, (count, 1)) + generator.normal(0, brush.hue, (count, 3))
-    bristle = generator.normal(0, 0.35, (count, len(across))) + np.sqrt(1.05 - across**2)
+    colour = seen[:, half] * light + tint
     painted, hit = torch.from_numpy(owner >= 0).view(height, width), owner.clip(0)
     colours = torch.from_numpy(colour.astype(np.float32)[hit // len(across)].T).view(3, height, width)
     heights = torch.from_numpy(bristle.astype(np.float32).reshape(-1)[hit]).view(height, width)

@@ -40,7 +40,7 @@ class Recipe:
 def _recipe(prompt: str, made: str, **options: float) -> Recipe:
     # little KL: on made pairs a style is far from the base, and its pull would bring the photo's colours back.
     # A low rate for the reward: this CLIP likes drawings better with blue and brown blots in them
-    defaults = {"pairs_steps": 300, "steps": 15, "check_every": 5, "pairs_weight": 1.0, "kl_weight": 0.005, "lr": 1e-4}
+    defaults = {"pairs_steps": 220, "steps": 10, "check_every": 5, "pairs_weight": 1.0, "kl_weight": 0.005, "lr": 1e-4}
     return Recipe(prompt, made, TuneConfig(**{**defaults, **options}))  # type: ignore[arg-type]
 
 
