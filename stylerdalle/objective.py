@@ -221,8 +221,19 @@ class Objective:
         return -log_p.mean(), float(whole.mean() + crops.mean()), out
 
     def pairs_loss(self, content: Tensor, target: Tensor, style: Style | None) -> Tensor:
-        """Cross-entropy of the made pictures' tokens (B, u*h, u*w) given the photos' content tokens (B, h, w)."""
-        return soft_cross_entropy(self.logits(content, style).flatten(1, 2), target.flatten(1), self.index, self.shares).mean()
+        """Cross-entropy of the made pictures' tokens (B, u*h, u*w) given the photos' content tokens (B, h, w).
+
+        With pairs_colour_weight also the L1 distance of the pictures shown, over 4x4 px: where several tokens are likely, the
+        likeliest may be one of a colour that none of the made pictures has.
+        """
+        logits = self.logits(content, style)
+        loss = soft_cross_entropy(logits.flatten(1, 2), target.flatten(1), self.index, self.shares).mean()
+        if not self.config.pairs_colour_weight:
+            return loss
+        with torch.no_grad():
+            made = self.tokenizer.decode(target)
+        shown = self.paint(logits.float())
+        return loss + self.config.pairs_colour_weight * (F.avg_pool2d(shown, 4) - F.avg_pool2d(made, 4)).abs().mean()
 
     def encode_pairs(self, photos: Tensor, made: Tensor) -> tuple[Tensor, Tensor]:
         """uint8 (N, 3, S, S) each -> content tokens of the photos, tokens of the made pictures."""

@@ -74,6 +74,7 @@ class TuneConfig:
     kl_weight: float = 0.02  # pull to the base translator: content and image quality
     kl_budget: float = 0.0  # nats a token; adapters beyond it are not kept, and the run stops. 0 is no limit
     colour_weight: float = 0.0  # keeps the photo's colours (direct); 0 for styles that have their own palette
+    pairs_colour_weight: float = 0.0  # of the colours shown beside the cross-entropy on made pairs
     pairs_weight: float = 0.0  # cross-entropy on made pairs beside the reward
     softness: float = 0.5  # of the pictures CLIP sees, as when stylising; 0 is straight-through samples, one token a place
     normalise_advantage: bool = False  # rloo: advantages of a photo to standard deviation 1

@@ -146,3 +146,15 @@ def test_the_content_reward_sees_the_photo(models):
     same, _ = objective.judge(photo, photo, objective.text(""), [(0, 0, 32)])
     other, _ = objective.judge(1 - photo, photo, objective.text(""), [(0, 0, 32)])
     assert same.item() == pytest.approx(1, abs=1e-4) and other.item() < same.item()
+
+
+def test_the_colours_of_pairs_are_a_term_of_their_loss(models):
+    content, target = torch.randint(512, (2, 1, 4, 4), generator=torch.Generator().manual_seed(0))
+    plain, coloured = (
+        Objective(*models, PROMPT, dataclasses.replace(SMALL, pairs_colour_weight=weight)).pairs_loss(content, target, None)
+        for weight in (0.0, 10.0)
+    )
+    objective = Objective(*models, PROMPT, SMALL)
+    shown, made = objective.paint(objective.logits(content, None)), models[0].decode(target)
+    distance = torch.nn.functional.avg_pool2d(shown - made, 4).abs().mean()
+    assert coloured - plain == pytest.approx(10 * distance.item(), rel=1e-3)
