@@ -45,7 +45,7 @@ def _recipe(prompt: str, made: str, **options: float) -> Recipe:
 
 
 RECIPES = {
-    "van-gogh": _recipe("a Van Gogh style oil painting", "van_gogh"),
+    "van-gogh": _recipe("a Van Gogh style oil painting", "van_gogh", pairs_colour_weight=10.0),
     "ukiyo-e": _recipe("a ukiyo-e print", "ukiyo_e"),
     "pencil-sketch": _recipe("a pencil sketch", "pencil_sketch", pairs_colour_weight=20.0),
     "pixel-art": _recipe("pixel art", "pixel_art"),
