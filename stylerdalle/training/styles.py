@@ -49,8 +49,8 @@ RECIPES = {
     "ukiyo-e": _recipe("a ukiyo-e print", "ukiyo_e"),
     "pencil-sketch": _recipe("a pencil sketch", "pencil_sketch", pairs_colour_weight=20.0),
     "pixel-art": _recipe("pixel art", "pixel_art"),
-    "watercolour": _recipe("a watercolour painting", "watercolour"),
-    "comic": _recipe("a comic book illustration", "comic"),
+    "watercolour": _recipe("a watercolour painting", "watercolour", pairs_steps=150),
+    "comic": _recipe("a comic book illustration", "comic", pairs_steps=150),
 }
 
 
