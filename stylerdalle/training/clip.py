@@ -54,10 +54,10 @@ class ClipConfig:
     text_width: int = 128  # its heads are 64 wide
     text_layers: int = 3
     context: int = 32  # text positions trained; longer texts are read with repeated last positions
-    steps: int = 3750
+    steps: int = 3500
     batch: int = 128
     lr: float = 1e-3  # AdamW, cosine to 2 %
-    last_steps: int = 550  # of the steps: all styles drawn alike, pictures nearly whole
+    last_steps: int = 300  # of the steps: all styles drawn alike, pictures nearly whole
     last_lr: float = 4e-4  # the same for them
     weight_decay: float = 0.05
     style_weight: float = 1.0  # of the style term beside CLIP's loss
