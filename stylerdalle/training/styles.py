@@ -47,7 +47,7 @@ def _recipe(prompt: str, made: str, **options: float) -> Recipe:
 RECIPES = {
     "van-gogh": _recipe("a Van Gogh style oil painting", "van_gogh", pairs_colour_weight=10.0),
     "ukiyo-e": _recipe("a ukiyo-e print", "ukiyo_e"),
-    "pencil-sketch": _recipe("a pencil sketch", "pencil_sketch", pairs_colour_weight=20.0),
+    "pencil-sketch": _recipe("a pencil sketch", "pencil_sketch"),
     "pixel-art": _recipe("pixel art", "pixel_art"),
     "watercolour": _recipe("a watercolour painting", "watercolour", pairs_steps=150),
     "comic": _recipe("a comic book illustration", "comic", pairs_steps=150),
