@@ -24,6 +24,7 @@ from torch import Tensor
 from . import reward
 from .pretrain import all_embeddings, soft_cross_entropy, soft_targets
 from .reward import NEUTRAL, crop_boxes, take_crops
+from .sampling import gumbel
 from .style import Style, translate_with
 from .tokenizers.dvae import DVAE, to_pixels
 from .translator import Translator
@@ -245,12 +246,6 @@ class Objective:
             ]
         left, right = zip(*coded, strict=True)
         return torch.cat(left), torch.cat(right)
-
-
-def gumbel(logits: Tensor, generator: torch.Generator) -> Tensor:
-    """Gumbel noise of the logits' shape, drawn on the CPU, so that a seed means the same on every device."""
-    uniform = torch.rand(logits.shape, generator=generator).clamp_(min=1e-20)
-    return uniform.log_().neg_().log_().neg_().to(logits.device)
 
 
 def draw(logits: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:

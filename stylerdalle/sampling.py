@@ -65,10 +65,15 @@ def choose_tokens(
         beyond = p.cumsum(-1) - p >= sampling.top_p
         z = z.masked_fill(beyond.gather(-1, order.argsort()), -torch.inf)
     if temperature:
-        uniform = torch.rand(z.shape, generator=generator, device=z.device).clamp_(min=1e-20)
-        z = z - temperature * uniform.log_().neg_().log_()
+        z = z + temperature * gumbel(z, generator)
     tokens = z.argmax(-1)
     if sampling.softness == 0:
         return (tokens,)
     assert rows is not None
     return tokens, (z / sampling.softness).softmax(-1).to(rows.dtype) @ rows
+
+
+def gumbel(logits: Tensor, generator: torch.Generator) -> Tensor:
+    """Gumbel noise of the logits' shape, drawn where the generator is: from one on the CPU a seed means the same everywhere."""
+    uniform = torch.rand(logits.shape, generator=generator, device=generator.device).clamp_(min=1e-20)
+    return uniform.log_().neg_().log_().neg_().to(logits.device)

@@ -96,6 +96,14 @@ def noise(generator: np.random.Generator, shape: tuple[int, int], scale: float) 
     return 1.3 * F.interpolate(field[None, None], size, mode="bicubic")[0, 0, : shape[0], : shape[1]]
 
 
+def grain(generator: np.random.Generator, shape: tuple[int, int], scale: float, period: int = 32) -> Tensor:
+    """As `noise`, of blobs `scale` pixels wide, and repeating every `period` pixels without a seam."""
+    tile = torch.from_numpy(generator.standard_normal((period, period), dtype=np.float32)).repeat(3, 3)
+    tile = blur(tile, scale / 2)[period : 2 * period, period : 2 * period]
+    count = [math.ceil(side / period) for side in shape]
+    return (tile / tile.std()).repeat(*count)[: shape[0], : shape[1]]
+
+
 def waves(shape: tuple[int, int], period: int) -> Tensor:
     """A map (H, W) of crossing waves that repeats every `period` pixels: its contours are short curves, mostly slanting."""
     y, x = (2 * torch.pi / period * place for place in pixel_grid(shape))
@@ -170,6 +178,12 @@ def palette_distance(planes: Tensor, palette: Tensor, chroma: float) -> Tensor:
     return torch.cdist(colours, pixels).square().view(-1, *planes.shape[1:])
 
 
+def towards(planes: Tensor, palette: Tensor, chroma: float, spread: float, amount: float = 1.0) -> Tensor:
+    """Planes drawn by `amount` to the nearest colours of palette (K, 3), softly where several are within `spread`."""
+    nearness = torch.softmax(-palette_distance(planes, palette, chroma) / spread, dim=0)  # (K, H, W)
+    return torch.lerp(planes, torch.einsum("khw,kc->chw", nearness, palette), amount)
+
+
 def boundaries(labels: Tensor, width: float) -> Tensor:
     """Antialiased lines (H, W) in 0..1, `width` pixels wide, between areas of different label (H, W)."""
     edge = torch.zeros(labels.shape)
@@ -178,20 +192,25 @@ def boundaries(labels: Tensor, width: float) -> Tensor:
     return smoothstep(blur(edge.clamp(max=1), width / 2.5), 0.12, 0.42)
 
 
-def cells(planes: Tensor, pitch: float, fit: float, angle: Tensor | None, generator: np.random.Generator) -> Tensor:
-    """Label (H, W) of the cell of each pixel, for cells about `pitch` pixels wide.
+def cells(
+    planes: Tensor, pitch: float, fit: float, angle: Tensor | None, generator: np.random.Generator, staggered: bool = False
+) -> Tensor:
+    """Label (H, W) of the cell of each pixel, for cells about `pitch` pixels wide, or twice as wide and `staggered`: then
+    they begin in the same places every 2 `pitch` pixels.
 
     `fit` is the pull of colour on the cells' borders (0 = straight ones). With `angle` (H, W) the cells are squares
     along it (Hausner 2001, https://doi.org/10.1145/383259.383327), else Voronoi polygons.
     """
     height, width = planes.shape[1:]
-    rows, cols = math.ceil(height / pitch), math.ceil(width / pitch)
+    wide = 2 * pitch if staggered else pitch
+    rows, cols = math.ceil(height / pitch), math.ceil(width / wide)
     y, x = pixel_grid((height, width))
     features = torch.cat([torch.stack([y, x]), planes * (fit * pitch)]).flatten(1)  # (5, H*W)
-    home_row, home_col = ((v.flatten() / pitch).long() for v in (y, x))
-    jitter = torch.from_numpy(generator.random((2, rows, cols), dtype=np.float32))
+    home_row, home_col = (y.flatten() / pitch).long(), (x.flatten() / wide).long()
     seed_y, seed_x = pixel_grid((rows, cols))
-    seeds = (torch.stack([seed_y, seed_x]) + 0.5 + 0.9 * (jitter - 0.5)) * pitch  # (2, rows, cols)
+    jitter = torch.from_numpy(generator.random((2, rows, cols), dtype=np.float32)) - 0.5
+    off_y, off_x = ((0.5 + 0.2 * (seed_y % 2), 0.25 + 0.5 * (seed_y % 2))) if staggered else 0.5 + 0.9 * jitter
+    seeds = torch.stack([(seed_y + off_y) * pitch, (seed_x + off_x) * wide])  # (2, rows, cols)
     at = (seeds[0].long().clamp(max=height - 1) * width + seeds[1].long().clamp(max=width - 1)).flatten()
     centres = torch.cat([seeds.flatten(1), features[2:, at]])  # (5, N)
     for last in (False, False, True):
