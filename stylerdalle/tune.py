@@ -146,6 +146,7 @@ def tune(
     callback: Callable[[TuneState], None] | None = None,
     tick: Callable[[], None] = lambda: None,
     minutes_between_saves: float = 0.5,
+    start: Style | None = None,
 ) -> Tuned:
     """Learn a style for `prompt` from photos, by any method. The models are left as they are.
 
@@ -155,9 +156,11 @@ def tune(
         pairs: made pairs, uint8 (N, 3, S, S) each: photos, and the same in the style; S a multiple of the window.
         callback: once a step; what it raises stops the run after a save, and goes on to the caller.
         tick: several times a step; the same.
+        start: a style of the config's rank to begin with; without it the adapter changes nothing at first.
 
     Raises:
-        ValueError: no pictures, pairs asked for and not given, impossible options, a loss that is not a number.
+        ValueError: no pictures, pairs asked for and not given, a start of another shape, impossible options, a loss that is not
+            a number.
     """
     if not pictures:
         raise ValueError("there are no pictures to tune on: give at least one photo")
@@ -168,6 +171,8 @@ def tune(
         name: tensor.requires_grad_(True)
         for name, tensor in new_adapter(translator, config.rank, torch.Generator().manual_seed(config.seed)).items()
     }
+    if start:
+        begin_with(start, tensors)
     style = Style(tensors, prompt)
     paper = config.method == "reinforce"
     betas, eps, clip = ((0.9, 0.98), 1e-9, 3.0) if paper else ((0.9, 0.99), 1e-8, 1.0)
@@ -175,7 +180,7 @@ def tune(
     train_on, kept = hold_out(pictures, config)
     guard = Guard(objective, kept)
     first, before = 0, 0.0
-    if state := run.load({**asdict(config), "prompt": prompt}):
+    if state := run.load({**asdict(config), "prompt": prompt, "start": start.name if start else None}):
         for name, tensor in state["adapter"].items():
             tensors[name].data.copy_(tensor)
         optimizer.load_state_dict(state["optimizer"])
@@ -275,6 +280,19 @@ def tune(
     if warning:
         log.warning(warning)
     return Tuned(Style(tensors, prompt), done, guard.best_step, (guard.first_score, guard.best_score), rows, warning)
+
+
+def begin_with(start: Style, tensors: dict[str, Tensor]) -> None:
+    """Copy a style's tensors into an adapter's. Raises ValueError where they are not of the same names and shapes."""
+    had, wanted = ({name: tuple(t.shape) for name, t in some.items()} for some in (start.tensors, tensors))
+    if had != wanted:
+        ranks = [next((shape[0] for name, shape in s.items() if name.endswith(".lora_a")), 0) for s in (had, wanted)]
+        raise ValueError(
+            f"the style {start.name!r} cannot be started from: it has rank {ranks[0]}, the new one {ranks[1]}, or it belongs to "
+            "another translator; give its rank, or another style"
+        )
+    for name, tensor in tensors.items():
+        tensor.data.copy_(start.tensors[name])
 
 
 def hold_out(pictures: Sequence[Picture], config: TuneConfig) -> tuple[Sequence[Picture], Tensor]:

@@ -346,6 +346,9 @@ def test_tuning_a_style_and_pretraining_a_translator_end_in_files_that_fit(shell
     assert shell("tune", *words, "--images", "photos", "--run-dir", "tune", *sizes, *pairs) == 0
     assert shell("stylize", "photo.jpg", "--style", "charcoal.safetensors", "--output", "drawing.png") == 0
     assert "style charcoal" in shell.out
+    more = (*words, "--overwrite", "--images", "photos", "--start", "charcoal.safetensors", "--run-dir", "more")
+    assert shell("tune", *more, "--size", 32, "--batch", 1, "--rank", 2, "--steps", 1) == 0
+    assert "rank 2, the new one 3" in shell.refuses("tune", *more[:-1], "other", "--size", 32, "--rank", 3, "--steps", 1)
     words = ("--tokenizer", shell.bundle / "tokenizer.safetensors", "--output", "t.safetensors", "--run-dir", "pretrain")
     sizes = ("--width", 32, "--heads", 2, "--encoder-layers", 1, "--decoder-blocks", 1, "--grid", 4, "--batch", 2, "--steps", 1)
     assert shell("pretrain", *words, "--images", "photos", *sizes) == 0

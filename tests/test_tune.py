@@ -201,3 +201,16 @@ def test_scores_are_cosines_of_each_picture(models):
     assert (scores.abs() <= 1).all()
     assert scores.std() > 0
     assert embed_texts(model, [PROMPT]).norm() == pytest.approx(1, abs=1e-5)
+
+
+def test_a_run_begins_with_the_style_given(models, tmp_path):
+    first = tune(*models, pictures(3), PROMPT, dataclasses.replace(SMALL, lr=0.05), Run(tmp_path / "first")).style
+    config = dataclasses.replace(SMALL, steps=1, lr=1e-9)
+    again = tune(*models, pictures(3), PROMPT, config, Run(tmp_path / "again"), start=first).style
+    assert all(torch.allclose(tensor, first.tensors[name], atol=1e-6) for name, tensor in again.tensors.items())
+
+
+def test_a_style_of_another_rank_cannot_be_started_from(models, tmp_path):
+    first = tune(*models, pictures(1), PROMPT, dataclasses.replace(SMALL, steps=1), Run(tmp_path / "first")).style
+    with pytest.raises(ValueError, match="it has rank 2, the new one 3"):
+        tune(*models, pictures(1), PROMPT, dataclasses.replace(SMALL, rank=3), Run(tmp_path / "other"), start=first)

@@ -81,6 +81,7 @@ def tune(parser: argparse.ArgumentParser) -> None:
 
     parser.add_argument("--style", required=True, metavar="TEXT", help="the prompt of the new style")
     parser.add_argument("--name", help="the style's name (default: the output file's)")
+    parser.add_argument("--start", metavar="STYLE", help="a style to begin with, by name, prompt or file; of the same --rank")
     parser.add_argument(
         "--pairs",
         metavar="DIR|FILTER",
@@ -103,7 +104,7 @@ def tune(parser: argparse.ArgumentParser) -> None:
 
 def run_tune(args: argparse.Namespace) -> int:
     from ..commands import bar
-    from ..pipeline import check_prompt, load_bundle, warn_of_unknown_words
+    from ..pipeline import check_prompt, find_style, load_bundle, warn_of_unknown_words
     from ..tune import TuneConfig, TuneState
     from ..tune import tune as learn
     from .filters import FILTERS
@@ -116,6 +117,7 @@ def run_tune(args: argparse.Namespace) -> int:
     output, pictures, _, state = start(args, f"tune-{slug}", validate=False)
     bundle = load_bundle(args.bundle, args.device, "fp32")  # gradients; autocast chooses where less is enough
     warn_of_unknown_words(bundle.clip_path, prompt)
+    begun = find_style(bundle, args.start) if args.start else None
     with bar(f"tune {prompt!r}") as progress:
 
         def callback(state: TuneState) -> None:
@@ -138,8 +140,10 @@ def run_tune(args: argparse.Namespace) -> int:
             pairs,
             callback,
             minutes_between_saves=args.save_every / 60,
+            start=begun,
         )
     made = {"pairs": args.pairs, "pairs_count": args.pairs_count} if args.pairs else {}
+    made |= {"start": begun.name} if begun else {}
     style = replace(learnt.style, name=args.name or output.stem, base_sha256=checkpoint.sha256(bundle.translator_path))
     checkpoint.save_style(output, style, recipe={**recipe(args, config), **made}, **learnt.notes())
     print(

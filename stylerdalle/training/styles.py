@@ -9,6 +9,7 @@ Usage:
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import sys
 from collections.abc import Sequence
@@ -45,12 +46,23 @@ def _recipe(prompt: str, made: str, **options: float) -> Recipe:
 
 
 RECIPES = {
-    "van-gogh": _recipe("a Van Gogh style oil painting", "van_gogh", pairs_colour_weight=10.0),
+    "van-gogh": _recipe("a Van Gogh style oil painting", "van_gogh"),
     "ukiyo-e": _recipe("a ukiyo-e print", "ukiyo_e"),
     "pencil-sketch": _recipe("a pencil sketch", "pencil_sketch"),
     "pixel-art": _recipe("pixel art", "pixel_art"),
-    "watercolour": _recipe("a watercolour painting", "watercolour", pairs_steps=150),
-    "comic": _recipe("a comic book illustration", "comic", pairs_steps=150),
+    "watercolour": _recipe("a watercolour painting", "watercolour"),
+    "comic": _recipe("a comic book illustration", "comic"),
+    "impressionism": _recipe("an impressionist oil painting", "impressionism"),
+    "pointillism": _recipe("a pointillist painting", "pointillism"),
+    "fauvism": _recipe("a fauvist painting", "fauvism"),
+    "cubism": _recipe("a cubist painting", "cubism"),
+    "baroque": _recipe("a baroque oil painting", "baroque"),
+    "charcoal": _recipe("a charcoal drawing", "charcoal"),
+    "ink": _recipe("an ink drawing", "ink"),
+    "pop-art": _recipe("pop art", "pop_art"),
+    "anime": _recipe("anime", "anime"),
+    "art-nouveau": _recipe("an art nouveau poster", "art_nouveau"),
+    "stained-glass": _recipe("a stained glass window", "stained_glass"),
 }
 
 
@@ -60,8 +72,12 @@ def large_photos(pictures: Sequence[Picture]) -> list[Picture]:
     return [p for p in photos if min(p.size) >= 256] or photos
 
 
-def make(name: str, recipe: Recipe, pictures: Sequence[Picture], folder: Path, run: Run) -> Path:
-    """Tune one style on the models of `folder` and save it under its styles/ -> the file."""
+def make(name: str, recipe: Recipe, pictures: Sequence[Picture], folder: Path, run: Run, start: Path | None = None) -> Path:
+    """Tune one style on the models of `folder` and save it under its styles/ -> the file.
+
+    Args:
+        start: a style file to begin with, in place of the recipe's own warm start.
+    """
     device = choose_device("auto")
     dtype = choose_dtype(device)
     tokenizer = checkpoint.load_tokenizer(folder / "tokenizer.safetensors", dtype=dtype)
@@ -69,7 +85,9 @@ def make(name: str, recipe: Recipe, pictures: Sequence[Picture], folder: Path, r
     translator = checkpoint.load_translator(base)
     model = checkpoint.load_clip(folder / "clip.safetensors")
     photos = large_photos(split(pictures)[0])
-    total = recipe.config.pairs_steps + recipe.config.steps
+    begun = checkpoint.load_style(start) if start else None
+    config = replace(recipe.config, pairs_steps=0) if begun else recipe.config
+    total = config.pairs_steps + config.steps
     with tqdm(total=total, desc=name, disable=not sys.stderr.isatty()) as bar:
 
         def show(state: TuneState) -> None:
@@ -78,9 +96,11 @@ def make(name: str, recipe: Recipe, pictures: Sequence[Picture], folder: Path, r
 
         window = tokenizer.downsample * translator.config.grid * translator.config.upscale
         pairs = make_pairs(photos, recipe.filter, window, recipe.pairs)
-        learnt = tune(tokenizer, translator, model, photos, recipe.prompt, recipe.config, run, pairs, show)
+        learnt = tune(tokenizer, translator, model, photos, recipe.prompt, config, run, pairs, show, start=begun)
     path = folder / "styles" / f"{name}.safetensors"
-    how = {**asdict(recipe.config), "warm_start": f"{recipe.pairs} pairs made by the filter {recipe.filter!r}"}
+    how: dict[str, object] = {**asdict(config), "pairs": f"{recipe.pairs} made by the filter {recipe.filter!r}"}
+    if begun:
+        how["start"] = json.loads(begun.metadata.get("recipe", "{}"))
     style = replace(learnt.style, name=name, base_sha256=checkpoint.sha256(base))
     checkpoint.save_style(path, style, recipe=how, licence=LICENCE, **learnt.notes())
     return path
@@ -93,6 +113,7 @@ def main() -> None:
     parser.add_argument(
         "--folder", type=Path, default=WEIGHTS / "mini", help="the bundle's models; styles/ in it receives the files"
     )
+    parser.add_argument("--start", type=Path, metavar="FOLDER", help="begin with FOLDER/NAME.safetensors (of joint training)")
     parser.add_argument("--run-dir", type=Path, default=Path.home() / ".cache" / "stylerdalle" / "runs")
     parser.add_argument("--no-resume", action="store_true")
     args = parser.parse_args()
@@ -102,7 +123,8 @@ def main() -> None:
     pictures = read_pictures(args.images)
     for name in args.names or RECIPES:
         run = Run(args.run_dir / f"style-{name}", resume=not args.no_resume)
-        print(make(name, RECIPES[name], pictures, args.folder, run))
+        start = args.start / f"{name}.safetensors" if args.start else None
+        print(make(name, RECIPES[name], pictures, args.folder, run, start))
 
 
 if __name__ == "__main__":

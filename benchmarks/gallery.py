@@ -1,0 +1,58 @@
+"""Every bundled style on the same photos, as one sheet: docs/styles.jpg.
+
+Usage:
+
+    python benchmarks/gallery.py PHOTO PHOTO PHOTO PHOTO --output docs/styles.jpg
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from stylerdalle import load_bundle
+from stylerdalle.pictures import over_white, read_picture, to_image, write_picture
+from stylerdalle.pipeline import list_styles, stylize
+from stylerdalle.sheet import sheet
+from stylerdalle.training.data import centre_crop, to_tensor
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("photos", nargs="+", type=Path)
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--styles", nargs="*", help="default: all of the bundle")
+    parser.add_argument("--bundle", default="mini")
+    parser.add_argument("--size", type=int, default=512, help="px of the square that is stylised")
+    parser.add_argument("--shown", type=int, default=256, help="px of a picture on the sheet")
+    parser.add_argument("--columns", type=int, default=2, help="styles side by side")
+    args = parser.parse_args()
+
+    bundle = load_bundle(args.bundle)
+    photos = [centre_crop(to_image(over_white(*read_picture(path))), args.size) for path in args.photos]
+    strips, labels = [strip(photos, args.shown)], ["the photos"]
+    for style in list_styles(bundle):
+        if args.styles and style.name not in args.styles:
+            continue
+        painted = [stylize(to_tensor([np.asarray(photo)]), style, bundle) for photo in photos]
+        strips.append(strip([to_image(picture) for picture in painted], args.shown))
+        labels.append(style.prompt)
+        print(style.name, flush=True)
+    page = sheet(strips, labels, args.columns, args.shown)
+    write_picture(args.output, torch.from_numpy(np.array(page)).permute(2, 0, 1).float() / 255, overwrite=True)
+
+
+def strip(pictures: list[Image.Image], side: int) -> Image.Image:
+    """Square pictures beside each other, `side` px each."""
+    whole = Image.new("RGB", (side * len(pictures), side))
+    for i, picture in enumerate(pictures):
+        whole.paste(picture.resize((side, side), Image.Resampling.LANCZOS), (i * side, 0))
+    return whole
+
+
+if __name__ == "__main__":
+    main()

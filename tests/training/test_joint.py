@@ -1,0 +1,69 @@
+"""Translator and styles learnt together."""
+
+from dataclasses import replace
+
+import pytest
+import tiny
+import torch
+import torch.nn.functional as F
+from training.test_tokenizer import pictures
+
+from stylerdalle.pretrain import all_embeddings
+from stylerdalle.style import Style, translate_with
+from stylerdalle.training.joint import JointConfig, coded_pairs, train
+from stylerdalle.training.run import Run
+
+SMALL = JointConfig(steps=40, styles=2, batch=4, rank=2, lr=2e-3, adapter_lr=0.02, pairs=40, neighbours=4)
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return tiny.tokenizer()
+
+
+@pytest.fixture(scope="module")
+def pairs(tokenizer, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pairs")
+    return {name: coded_pairs(tokenizer, pictures(4), name, 32, 40, folder) for name in ("pixel_art", "ink", "comic")}
+
+
+def test_pairs_are_made_once(tokenizer, tmp_path, monkeypatch):
+    first = coded_pairs(tokenizer, pictures(2), "ink", 32, 3, tmp_path)
+    monkeypatch.setattr("stylerdalle.training.joint.make_pairs", None)
+    again = coded_pairs(tokenizer, pictures(2), "ink", 32, 3, tmp_path)
+    assert first[0].shape == (3, 16)
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+
+
+def test_every_style_is_learnt_and_the_translator_alone_stays_the_identity(tokenizer, pairs, tmp_path):
+    translator = tiny.translator(tokenizer)
+    adapters = train(tokenizer, translator, pairs, SMALL, Run(tmp_path))
+    embeddings = all_embeddings(tokenizer)
+    assert set(adapters) == set(pairs)
+    for name, (content, target) in pairs.items():
+        plain = translator(embeddings[content])
+        styled = translate_with(translator, embeddings[content], [(Style(adapters[name]), 1.0)])
+        assert (plain.argmax(-1) == content).float().mean() > 0.9
+        before, after = (F.cross_entropy(logits.flatten(0, 1), target.flatten()) for logits in (plain, styled))
+        assert after < 0.7 * before
+
+
+def test_a_run_taken_up_again_ends_as_an_unbroken_one(tokenizer, pairs, tmp_path):
+    config = replace(SMALL, steps=6)
+    whole = train(tokenizer, tiny.translator(tokenizer), pairs, config, Run(tmp_path / "whole"))
+
+    class Stop(Exception):
+        pass
+
+    class Breaking(Run):
+        def save(self, state):
+            super().save(state)
+            if state["step"] == 3:
+                raise Stop
+
+    with pytest.raises(Stop):
+        train(tokenizer, tiny.translator(tokenizer), pairs, config, Breaking(tmp_path / "broken"), minutes_between_saves=0)
+    again = train(tokenizer, tiny.translator(tokenizer), pairs, config, Run(tmp_path / "broken"))
+    for name, adapter in whole.items():
+        for key, tensor in adapter.items():
+            assert torch.allclose(again[name][key], tensor, atol=1e-6), (name, key)
