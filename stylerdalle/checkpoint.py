@@ -11,11 +11,12 @@ import json
 import logging
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -50,10 +51,18 @@ def write(path: str | Path, tensors: Mapping[str, Tensor], kind: str, **metadata
     notes = {k: v if isinstance(v, str) else json.dumps(v) for k, v in metadata.items() if v is not None}
     blob = save({k: v.contiguous() for k, v in tensors.items()}, {"format": FORMAT, "kind": kind, **notes})
     path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as stream:
+        stream.write(blob)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A stream to a temporary file beside `path`, which takes its place when it is whole and on the disk: a kill, an error or a
+    full disk leave what was there before."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with temporary.open("wb") as stream:
-            stream.write(blob)
+            yield stream
             stream.flush()
             os.fsync(stream.fileno())
         temporary.replace(path)

@@ -6,13 +6,16 @@ A run folder holds state.pt (models, optimiser, step: for resuming only), curve.
 from __future__ import annotations
 
 import csv
-import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image, ImageDraw
+
+from ..checkpoint import replacing
 
 
 class Run:
@@ -25,7 +28,8 @@ class Run:
 
     def __init__(self, folder: str | Path, resume: bool = True):
         self.folder = Path(folder)
-        self.folder.mkdir(parents=True, exist_ok=True)
+        with self._writing():
+            self.folder.mkdir(parents=True, exist_ok=True)
         self.resume = resume
         self.config: dict[str, Any] = {}
         if not resume:
@@ -70,31 +74,42 @@ class Run:
         with path.open(newline="") as stream:
             return [row for row in csv.DictReader(stream) if None not in row.values()]
 
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, RuntimeError) as error:  # torch's writer has the second one
+            reason = getattr(error, "strerror", None) or error
+            raise ValueError(
+                f"the run cannot be saved in {self.folder} ({reason}): make room there, or choose a folder that can be written; "
+                "run again, it goes on from its last save"
+            ) from error
+
     def _write(self, rows: list[dict[str, str]], columns: list[str]) -> None:
-        temporary = self.folder / f"curve.csv.{os.getpid()}"
-        with temporary.open("w", newline="") as stream:
-            writer = csv.DictWriter(stream, fieldnames=columns)
-            writer.writeheader()
-            writer.writerows(rows)
-        temporary.replace(self.folder / "curve.csv")
+        text = StringIO(newline="")
+        writer = csv.DictWriter(text, fieldnames=columns)
+        writer.writeheader()
+        writer.writerows(rows)
+        with self._writing(), replacing(self.folder / "curve.csv") as stream:
+            stream.write(text.getvalue().encode())
 
     def save(self, state: dict) -> None:
-        """Write the state and curve.png, each to a temporary file, then renamed: a kill leaves the previous one whole."""
-        temporary = self.folder / f"state.pt.{os.getpid()}"
-        with temporary.open("wb") as stream:
+        """Write the state and curve.png; a kill leaves the previous ones whole.
+
+        Raises:
+            ValueError: the folder cannot be written or the disk is full; the previous ones are left.
+        """
+        with self._writing(), replacing(self.folder / "state.pt") as stream:
             torch.save({**state, "config": self.config}, stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(self.folder / "state.pt")
         if rows := self.rows():
-            draw_curve(rows).save(self.folder / f"curve.png.{os.getpid()}", "PNG")
-            (self.folder / f"curve.png.{os.getpid()}").replace(self.folder / "curve.png")
+            with self._writing(), replacing(self.folder / "curve.png") as stream:
+                draw_curve(rows).save(stream, "PNG")
 
     def log(self, **row: float | None) -> None:
         """Append one row to curve.csv (its columns are those of the first row; None is left blank)."""
         path = self.folder / "curve.csv"
         new = not path.exists()
-        with path.open("a", newline="") as stream:
+        with self._writing(), path.open("a", newline="") as stream:
             writer = csv.DictWriter(stream, fieldnames=list(row))
             if new:
                 writer.writeheader()

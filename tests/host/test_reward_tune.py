@@ -174,3 +174,15 @@ def test_models_that_do_not_belong_together_are_refused(run: Run, tune: Run, run
     tune(steps=1, tokenizer=apart, reward=apart)  # the same files elsewhere
     with pytest.raises(ValueError, match=r"'half' is not the one that the TRANSLATOR of 'tiny' belongs to"):
         tune(tokenizer=replace(half, tokenizer_path=half.translator_path))
+
+
+def test_a_full_disk_is_said_to_be_one_and_the_models_stay_whole(tune: Run, runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full_disk(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("os.fsync", full_disk)
+        with pytest.raises(ValueError, match="No space left on device.*goes on from its last save"):
+            tune(steps=2)
+    assert not [path for path in runs.rglob("*") if path.name.startswith(".") or path.name == "state.pt"]
+    assert tune(steps=2)[1].tensors  # once there is room

@@ -45,3 +45,24 @@ def test_the_curve_is_cut_back_to_the_state(tmp_path):
     assert again.rows() == [{"step": "1", "loss": "0.5", "held_out": ""}, {"step": "2", "loss": "1", "held_out": "0.5"}]
     assert (tmp_path / "curve.png").is_file()
     assert not [p for p in tmp_path.iterdir() if p.suffix not in (".pt", ".csv", ".png")]  # nothing half-written is left
+
+
+def full_disk(*_):
+    raise OSError(28, "No space left on device")
+
+
+def test_a_full_disk_is_said_to_be_one_and_leaves_the_last_state_and_no_other_file(tmp_path, monkeypatch):
+    run = Run(tmp_path)
+    run.log(step=1, loss=0.5)
+    run.save({"step": 1})
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    monkeypatch.setattr("os.fsync", full_disk)
+    with pytest.raises(ValueError, match=r"cannot be saved in .*No space left on device.*make room.*goes on from its last save"):
+        run.save({"step": 2})
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(ValueError, match="choose a folder that can be written"):
+        Run(tmp_path / "file" / "run")
