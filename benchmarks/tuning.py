@@ -4,8 +4,10 @@ Usage:
 
     python benchmarks/tuning.py race   --photos TRAIN --heldout HELDOUT --output FOLDER [--minutes 30] [--prompt TEXT]
     python benchmarks/tuning.py ablate --photos TRAIN --heldout HELDOUT --output FOLDER [--steps 60]
+    python benchmarks/tuning.py cost   [--steps 3]
 
-Both write FOLDER/NAME.csv (the runs' curves, with seconds) and a table; `race` draws FOLDER/race.png and prints the ratio.
+The first two write FOLDER/NAME.csv (the runs' curves, with seconds) and a table; `race` draws FOLDER/race.png and prints the
+ratio. `cost` prints seconds a step and peak memory of every method, with mini and with random weights of the official sizes.
 Scores are cosines of CLIP's views of stylised photos to the style prompt. During a run they are of photos that the run keeps
 apart, in the table of held-out photos.
 """
@@ -15,9 +17,15 @@ from __future__ import annotations
 import argparse
 import csv
 import math
+import multiprocessing
+import resource
+import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,9 +33,11 @@ from PIL import Image, ImageDraw
 
 from stylerdalle import load_bundle
 from stylerdalle.pipeline import Bundle, stylize
+from stylerdalle.tokenizers.dvae import DVAE
 from stylerdalle.training.data import Picture, centre_crop, read_pictures, to_tensor
 from stylerdalle.training.run import Run
-from stylerdalle.tune import TuneConfig, TuneState, score_pictures, tune
+from stylerdalle.translator import Translator, TranslatorConfig, start_as_identity
+from stylerdalle.tune import METHODS, TuneConfig, TuneState, score_pictures, tune
 
 # what the default is made of, each taken away alone
 ABLATIONS: dict[str, dict] = {
@@ -137,17 +147,78 @@ def ablate(args: argparse.Namespace, bundle: Bundle, photos: list[Picture], held
         table(results)
 
 
+def cost(args: argparse.Namespace) -> None:
+    print("| models | method | photos a step | seconds a step | memory with models loaded, MB | peak while tuning, MB |")
+    print("|---|---|---|---|---|---|")
+    for size in ("mini", "official"):
+        for method in METHODS:
+            # a process each, for the peak is that of a process's whole life
+            with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+                seconds, loaded, peak = pool.submit(measure, size, method, args.steps).result()
+            print(
+                f"| {size} | {method} | {TuneConfig.of(method).batch} | {seconds:.2f} | {loaded:.0f} | {peak:.0f} |", flush=True
+            )
+
+
+def measure(size: str, method: str, steps: int) -> tuple[float, float, float]:
+    """(seconds a step after the first, MB before the first, peak MB)."""
+    models = official_sizes() if size == "official" else mini_models()
+    window = models[0].downsample * models[1].config.grid * models[1].config.upscale
+    noise = np.random.default_rng(0).integers(0, 255, (8, 16, 16, 3), dtype=np.uint8)
+    photos = []
+    for i, pixels in enumerate(noise):
+        stream = BytesIO()
+        Image.fromarray(pixels).resize((384, 384), Image.Resampling.BICUBIC).save(stream, "PNG")
+        photos.append(Picture(str(i), stream.getvalue()))
+    config = TuneConfig.of(method, steps=steps + 1, size=-(-TuneConfig.size // window) * window, patience=0, check_every=10**6)
+    at: list[float] = []
+    loaded = peak_memory()
+    with tempfile.TemporaryDirectory() as folder:
+        tune(*models, photos, "a ukiyo-e print", config, Run(folder), callback=lambda _: at.append(time.monotonic()))
+    return (
+        (at[-2] - at[0]) / (steps - 1),
+        loaded,
+        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    )  # the last step scores
+
+
+def mini_models() -> tuple[DVAE, Translator, Any]:
+    bundle = load_bundle("mini", dtype="fp32")
+    return bundle.tokenizer, bundle.translator, bundle.clip  # type: ignore[return-value]
+
+
+def official_sizes() -> tuple[DVAE, Translator, Any]:
+    """Random weights of the sizes of DALL-E's dVAE, the paper's translator and CLIP ViT-B/32."""
+    from dall_e import Decoder, Encoder
+
+    from stylerdalle.clip_package import clip
+
+    torch.manual_seed(0)
+    tokenizer = DVAE(Encoder(), Decoder()).eval().requires_grad_(False)
+    sizes = TranslatorConfig(tokenizer.embed_dim, tokenizer.vocab_size, 512, 8, 4, 4, grid=16, upscale=2)
+    translator = Translator(sizes).eval().requires_grad_(False)
+    start_as_identity(translator, tokenizer.embed(torch.arange(tokenizer.vocab_size)[None, None])[0, 0])
+    model = clip.model.CLIP(512, 224, 12, 768, 32, 77, 49408, 512, 8, 12).eval().requires_grad_(False)
+    return tokenizer, translator, model
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("race", "ablate"))
-    parser.add_argument("--photos", nargs="+", required=True, help="shards or folders to tune on")
-    parser.add_argument("--heldout", nargs="+", required=True)
-    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("what", choices=("race", "ablate", "cost"))
+    parser.add_argument("--photos", nargs="+", help="shards or folders to tune on")
+    parser.add_argument("--heldout", nargs="+")
+    parser.add_argument("--output", type=Path)
     parser.add_argument("--prompt", default="a ukiyo-e print")
     parser.add_argument("--minutes", type=float, default=30, help="of paper mode")
-    parser.add_argument("--steps", type=int, default=60, help="of the default")
+    parser.add_argument("--steps", type=int, help="of the default, 60; of cost, 3")
     parser.add_argument("--count", type=int, default=120, help="photos to tune on")
     args = parser.parse_args()
+    if args.what == "cost":
+        args.steps = args.steps or 3
+        return cost(args)
+    if not (args.photos and args.heldout and args.output):
+        parser.error(f"{args.what} needs --photos, --heldout and --output")
+    args.steps = args.steps or 60
     args.output.mkdir(parents=True, exist_ok=True)
     photos = [p for p in read_pictures(args.photos) if p.kind == "photo"]
     photos = photos[:: max(1, len(photos) // args.count)][: args.count]

@@ -41,14 +41,14 @@ class JointConfig:
     """Defaults are the recipe of the shipped files."""
 
     steps: int = 1500
-    styles: int = 3  # of each step, by turns
-    batch: int = 6  # windows of each of them, and of the translator alone
+    styles: int = 4  # of each step, by turns
+    batch: int = 5  # windows of each of them, and of the translator alone
     lr: float = 4e-4  # AdamW on the translator, cosine to 2 %
     adapter_lr: float = 3e-3  # Adam on the adapters, the same
     rank: int = 8
     pairs: int = 600  # made pairs a style
     whole: float = 0.5  # share of the translator's own windows in which nothing is hidden
-    own_weight: float = 1.0  # of the translator's own loss beside a style's
+    hidden_weight: float = 0.2  # of hidden places in the translator's own loss; those that are seen, and a style's, have 1
     neighbours: int = 16  # codes that share a soft target
     softness: float = 0.25  # their spread, as in pretrain.py
     seed: int = 0
@@ -112,8 +112,8 @@ def train(
         with torch.autocast("cpu", torch.bfloat16):
             logits = translator(embeddings[tokens] * ~hidden[..., None])
         loss = soft_cross_entropy(logits, tokens, index, shares)
-        parts = [loss[place].mean() for place in (hidden, ~hidden) if place.any()]
-        return torch.stack(parts).sum()
+        parts = ((config.hidden_weight, hidden), (1.0, ~hidden))
+        return torch.stack([weight * loss[place].mean() for weight, place in parts if place.any()]).sum()
 
     def make(step: int, rng: np.random.Generator) -> tuple[list[str], list[Tensor], Tensor, Tensor]:
         order = np.random.default_rng([config.seed, step * config.styles // len(names)]).permutation(len(names))
@@ -144,7 +144,7 @@ def train(
     for step, (chosen, rows, tokens, hidden) in enumerate(batches(make, config.seed, first, config.steps), first):
         factor = schedule(step, config.steps, warm=30)
         alone = own_loss(tokens, hidden)
-        (config.own_weight * alone).backward()
+        alone.backward()
         total = 0.0
         for name, places in zip(chosen, rows, strict=True):
             loss = loss_of(name, places)
