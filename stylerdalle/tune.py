@@ -187,6 +187,8 @@ def tune(
         guard.restore(state["guard"])
         first, before, objective.baseline = state["step"], state["seconds"], state["baseline"]
         log.info("resumed at step %d", first)
+    elif start:
+        guard.check(style, 0, 0.0, tick)  # it is kept where nothing better comes of it
 
     started = saved = time.monotonic()
 

@@ -1,9 +1,9 @@
-"""The recipes of the styles in the box: prompt, made pairs for the warm start, options of the tuner.
+"""The recipes of the styles in the box: prompt, filter of the made pairs, options of the tuner.
 
-Usage:
+They begin with what joint.py learnt from made pairs.
 
-    python -m stylerdalle.training.styles van-gogh ukiyo-e --images SHARDS
-    python -m stylerdalle.training.styles --images SHARDS            # all of them
+    python -m stylerdalle.training.styles van-gogh ukiyo-e --images SHARDS --start JOINT/styles
+    python -m stylerdalle.training.styles --images SHARDS --start JOINT/styles            # all of them
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ class Recipe:
     """How one bundled style is made."""
 
     prompt: str
-    filter: str  # of filters.py, for made pairs
+    filter: str  # of filters/, for made pairs
     config: TuneConfig
-    pairs: int = 900  # made pairs
+    pairs: int = 200  # made pairs
 
 
 def _recipe(prompt: str, made: str, **options: float) -> Recipe:
     # little KL: on made pairs a style is far from the base, and its pull would bring the photo's colours back.
-    # A low rate for the reward: this CLIP likes drawings better with blue and brown blots in them
-    defaults = {"pairs_steps": 220, "steps": 10, "check_every": 5, "pairs_weight": 1.0, "kl_weight": 0.005, "lr": 1e-4}
+    # A low rate: this CLIP likes drawings better with blue and brown blots in them
+    defaults = {"steps": 10, "check_every": 5, "pairs_weight": 1.0, "kl_weight": 0.005, "lr": 1e-4}
     return Recipe(prompt, made, TuneConfig(**{**defaults, **options}))  # type: ignore[arg-type]
 
 
@@ -72,12 +72,8 @@ def large_photos(pictures: Sequence[Picture]) -> list[Picture]:
     return [p for p in photos if min(p.size) >= 256] or photos
 
 
-def make(name: str, recipe: Recipe, pictures: Sequence[Picture], folder: Path, run: Run, start: Path | None = None) -> Path:
-    """Tune one style on the models of `folder` and save it under its styles/ -> the file.
-
-    Args:
-        start: a style file to begin with, in place of the recipe's own warm start.
-    """
+def make(name: str, recipe: Recipe, pictures: Sequence[Picture], folder: Path, run: Run, start: Path) -> Path:
+    """Tune one style, from the file `start` on, on the models of `folder` and save it under its styles/ -> the file."""
     device = choose_device("auto")
     dtype = choose_dtype(device)
     tokenizer = checkpoint.load_tokenizer(folder / "tokenizer.safetensors", dtype=dtype)
@@ -85,10 +81,8 @@ def make(name: str, recipe: Recipe, pictures: Sequence[Picture], folder: Path, r
     translator = checkpoint.load_translator(base)
     model = checkpoint.load_clip(folder / "clip.safetensors")
     photos = large_photos(split(pictures)[0])
-    begun = checkpoint.load_style(start) if start else None
-    config = replace(recipe.config, pairs_steps=0) if begun else recipe.config
-    total = config.pairs_steps + config.steps
-    with tqdm(total=total, desc=name, disable=not sys.stderr.isatty()) as bar:
+    begun = checkpoint.load_style(start)
+    with tqdm(total=recipe.config.steps, desc=name, disable=not sys.stderr.isatty()) as bar:
 
         def show(state: TuneState) -> None:
             bar.n = state.step
@@ -96,11 +90,10 @@ def make(name: str, recipe: Recipe, pictures: Sequence[Picture], folder: Path, r
 
         window = tokenizer.downsample * translator.config.grid * translator.config.upscale
         pairs = make_pairs(photos, recipe.filter, window, recipe.pairs)
-        learnt = tune(tokenizer, translator, model, photos, recipe.prompt, config, run, pairs, show, start=begun)
+        learnt = tune(tokenizer, translator, model, photos, recipe.prompt, recipe.config, run, pairs, show, start=begun)
     path = folder / "styles" / f"{name}.safetensors"
-    how: dict[str, object] = {**asdict(config), "pairs": f"{recipe.pairs} made by the filter {recipe.filter!r}"}
-    if begun:
-        how["start"] = json.loads(begun.metadata.get("recipe", "{}"))
+    how = {**asdict(recipe.config), "pairs": f"{recipe.pairs} made by the filter {recipe.filter!r}"}
+    how["start"] = json.loads(begun.metadata.get("recipe", "{}"))
     style = replace(learnt.style, name=name, base_sha256=checkpoint.sha256(base))
     checkpoint.save_style(path, style, recipe=how, licence=LICENCE, **learnt.notes())
     return path
@@ -113,7 +106,7 @@ def main() -> None:
     parser.add_argument(
         "--folder", type=Path, default=WEIGHTS / "mini", help="the bundle's models; styles/ in it receives the files"
     )
-    parser.add_argument("--start", type=Path, metavar="FOLDER", help="begin with FOLDER/NAME.safetensors (of joint training)")
+    parser.add_argument("--start", type=Path, required=True, metavar="FOLDER", help="styles/ of joint training's output")
     parser.add_argument("--run-dir", type=Path, default=Path.home() / ".cache" / "stylerdalle" / "runs")
     parser.add_argument("--no-resume", action="store_true")
     args = parser.parse_args()
@@ -123,8 +116,7 @@ def main() -> None:
     pictures = read_pictures(args.images)
     for name in args.names or RECIPES:
         run = Run(args.run_dir / f"style-{name}", resume=not args.no_resume)
-        start = args.start / f"{name}.safetensors" if args.start else None
-        print(make(name, RECIPES[name], pictures, args.folder, run, start))
+        print(make(name, RECIPES[name], pictures, args.folder, run, args.start / f"{name}.safetensors"))
 
 
 if __name__ == "__main__":
