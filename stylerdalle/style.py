@@ -17,7 +17,9 @@ from torch import Tensor
 
 from .translator import Translator
 
-TUNED = ("nat_dec.transformer.", "nat_dec.ln_final.", "outNet.")  # the paper tunes the NAT's decoder and output layer
+# the paper tunes the NAT's decoder and output layer
+TUNED = ("nat_dec.transformer.", "nat_dec.ln_final.", "nat_dec.places", "outNet.")
+WHOLE = ("nat_dec.places", "outNet.bias")  # what an adapter changes freely: it is small
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ class Style:
 
 
 def new_adapter(translator: Translator, rank: int, generator: torch.Generator) -> dict[str, Tensor]:
-    """A fresh adapter for the decoder and output layer that changes nothing yet: A random, B and the bias change zero.
+    """A fresh adapter for the decoder and output layer that changes nothing yet: A random, B and the other changes zero.
 
     Args:
         rank: of the low-rank changes; 0 changes every weight freely, as the paper does.
@@ -82,7 +84,7 @@ def new_adapter(translator: Translator, rank: int, generator: torch.Generator) -
             a = torch.randn(rank, p.shape[1], generator=generator) / p.shape[1] ** 0.5
             tensors[f"{name}.lora_a"] = a.to(p.device)
             tensors[f"{name}.lora_b"] = p.new_zeros(p.shape[0], rank, dtype=torch.float32)
-        elif name == "outNet.bias":
+        elif name in WHOLE:
             tensors[f"{name}.delta"] = p.new_zeros(p.shape, dtype=torch.float32)
     return tensors
 

@@ -5,7 +5,10 @@ authors' research checkpoints. What differs from the authors:
 - sizes are free, and `upscale` may be 1 (same grid: every token is translated in place) as well as the paper's 2
   (a half-resolution picture in, 4 tokens out for each token in);
 - attention is `scaled_dot_product_attention`;
-- dropout before the output layer is a plain dropout, off at inference (theirs stayed on).
+- dropout before the output layer is a plain dropout, off at inference (theirs stayed on);
+- with `period`, learned places are added to the decoder's input, the same every so many tokens. The paper's decoder learns
+  where a token lies from attention alone, and in a plain sky, where all values are alike, that tells nothing: all of it gets
+  one token, and no hatching, dots or strokes. Period 0, the default, is the paper's.
 """
 
 from __future__ import annotations
@@ -31,6 +34,7 @@ class TranslatorConfig:
     upscale: int = 2  # u: target tokens a side for each source token a side
     mlp_ratio: int = 2
     dropout: float = 0.5  # before the output layer, in training only
+    period: int = 0  # target tokens after which the places added to the decoder's input repeat; 0 is none
 
     def __post_init__(self) -> None:
         if self.width % self.heads or self.width % 2:
@@ -40,6 +44,8 @@ class TranslatorConfig:
         for name in ("embed_dim", "vocab_size", "grid", "encoder_layers", "decoder_blocks", "mlp_ratio"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: it must be 1 or more")
+        if self.period < 0 or (self.period and self.grid * self.upscale % self.period):
+            raise ValueError(f"period {self.period} must divide {self.grid * self.upscale}, the target tokens a side, or be 0")
 
 
 class Attention(nn.Module):
@@ -144,12 +150,17 @@ class Decoder(nn.Module):
             Layer(c.width, c.heads, c.mlp_ratio, fused=False) for _ in range(3 * c.decoder_blocks)
         )
         self.ln_final = nn.LayerNorm(c.width)
+        if c.period:
+            self.places = nn.Parameter(torch.zeros(c.period, c.period, c.width))
+            self.repeats = c.grid * c.upscale // c.period
 
     def layers(self) -> list[Layer]:
         return list(self.transformer.layers)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor, memory: Tensor) -> Tensor:
         """x (B, N, D) with N = (u*n)^2, memory (B, n*n, D) -> (B, N, D)."""
+        if hasattr(self, "places"):
+            x = x + self.places.repeat(self.repeats, self.repeats, 1).flatten(0, 1)
         others = ~torch.eye(x.shape[1], dtype=torch.bool, device=x.device)  # a position does not attend to itself
         positions = self.pos_embedding().expand_as(x)
         for i, layer in enumerate(self.layers()):

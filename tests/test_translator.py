@@ -4,7 +4,7 @@ import pytest
 import tiny
 import torch
 
-from stylerdalle.style import TUNED
+from stylerdalle.style import TUNED, new_adapter
 from stylerdalle.translator import Decoder, Translator, TranslatorConfig, start_as_identity
 
 SMALL = TranslatorConfig(embed_dim=6, vocab_size=40, width=16, heads=2, encoder_layers=2, decoder_blocks=2, grid=3)
@@ -108,3 +108,29 @@ def test_sizes_that_cannot_be_are_refused(changes, says):
 def test_embeddings_of_another_shape_are_refused():
     with pytest.raises(ValueError, match=r"\(1, 8, 6\).*\(B, 9, 6\)"):
         small()(torch.randn(1, 8, 6))
+
+
+@pytest.mark.parametrize("period", [0, 3])
+def test_only_places_tell_the_tokens_of_a_plain_picture_apart_and_they_repeat(period):
+    model = small(upscale=2, period=period)
+    if period:
+        torch.nn.init.normal_(model.nat_dec.places, generator=torch.Generator().manual_seed(0))
+    out = model(torch.ones(1, 9, 6)).unflatten(1, (6, 6))  # (1, 6, 6, V)
+    assert torch.allclose(out[:, 3:], out[:, :3], atol=1e-5)
+    assert torch.allclose(out[:, :, 3:], out[:, :, :3], atol=1e-5)
+    assert torch.allclose(out[:, 0, 0], out[:, 1, 2], atol=1e-5) == (period == 0)
+
+
+def test_places_change_nothing_at_first_and_a_style_may_change_them():
+    plain, placed = small(), small(period=3)
+    missing = placed.load_state_dict(plain.state_dict(), strict=False).missing_keys
+    assert missing == ["nat_dec.places"]
+    x = torch.randn(2, 9, 6)
+    assert torch.equal(plain(x), placed(x))
+    assert "nat_dec.places.delta" in new_adapter(placed, 2, torch.Generator())
+
+
+@pytest.mark.parametrize("period", [-1, 2, 4])
+def test_a_period_that_does_not_divide_the_window_is_refused(period):
+    with pytest.raises(ValueError, match=f"period {period} must divide 3"):
+        small(upscale=1, period=period)

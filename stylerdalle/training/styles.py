@@ -35,13 +35,13 @@ class Recipe:
     prompt: str
     filter: str  # of filters/, for made pairs
     config: TuneConfig
-    pairs: int = 200  # made pairs
+    pairs: int = 100  # made pairs
 
 
 def _recipe(prompt: str, made: str, **options: float) -> Recipe:
     # little KL: on made pairs a style is far from the base, and its pull would bring the photo's colours back.
     # A low rate: this CLIP likes drawings better with blue and brown blots in them
-    defaults = {"steps": 10, "check_every": 5, "pairs_weight": 1.0, "kl_weight": 0.005, "lr": 1e-4}
+    defaults = {"steps": 5, "check_every": 5, "pairs_weight": 1.0, "kl_weight": 0.005, "lr": 1e-4}
     return Recipe(prompt, made, TuneConfig(**{**defaults, **options}))  # type: ignore[arg-type]
 
 
