@@ -54,11 +54,11 @@ class ClipConfig:
     text_width: int = 128  # its heads are 64 wide
     text_layers: int = 3
     context: int = 32  # text positions trained; longer texts are read with repeated last positions
-    steps: int = 3500
+    steps: int = 5600
     batch: int = 128
     lr: float = 1e-3  # AdamW, cosine to 2 %
-    last_steps: int = 300  # of the steps: all styles drawn alike, pictures nearly whole
-    last_lr: float = 4e-4  # the same for them
+    last_steps: int = 2400  # of the steps: all styles drawn alike, pictures nearly whole
+    last_lr: float = 6e-4  # the same for them
     weight_decay: float = 0.05
     style_weight: float = 1.0  # of the style term beside CLIP's loss
     least: int = 12  # pictures a style needs to be a class of the style term
@@ -167,7 +167,7 @@ def train(
         crops = []
         for picture in chosen:
             image = picture.open()
-            share = rng.uniform(0.8 if last else 0.55, 1.0)  # of the shortest side
+            share = rng.uniform(0.7 if last else 0.55, 1.0)  # of the shortest side
             zoom = config.resolution / (share * min(image.size))
             crops.append(random_crop(image, config.resolution, rng, (zoom, zoom)))
         texts = [caption_of(p, rng) for p in chosen]

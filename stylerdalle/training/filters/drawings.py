@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .strokes import along, blur, contours, flatten, grain, luminance, noise, pixel_grid, smoothstep, stretch, to_image, to_planes
+from .strokes import blur, contours, flatten, grain, luminance, noise, pixel_grid, smoothstep, stretch, to_image, to_planes
 
 PITCH = 16 / 2**0.5  # of hatching at 45 degrees, in pixels
 
@@ -26,11 +26,12 @@ def pencil_sketch(image: np.ndarray, generator: np.random.Generator) -> np.ndarr
 
 
 def charcoal(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """Coal rubbed over rough paper in slanting streaks under soft broad contours."""
+    """Coal rubbed over rough paper in broad slanting streaks under soft broad contours."""
     flat = flatten(to_planes(image), 2, rounds=1)
     tone = stretch(luminance(flat), 0.02, 0.96).pow(0.8)
-    streaks = along(grain(generator, tone.shape, 3), torch.full(tone.shape, -np.pi / 4), 12)
-    tooth = 0.7 * grain(generator, tone.shape, 2.4) + 2.5 * streaks
+    y, x = pixel_grid(tone.shape)
+    streaks = ((x + y) * (np.pi / 8)).sin() + 0.6 * ((x + y) * (np.pi / 16) + 1).sin()  # of 16 and 32 pixels
+    tooth = 0.5 * grain(generator, tone.shape, 2.4) + 1.1 * streaks
     rubbed = smoothstep(1 - blur(tone, 1.5) + 0.10 * tooth, 0.12, 0.95)
     line = (blur(contours(flat, 1.5, reach=5), 0.7) * (1.15 + 0.15 * tooth)).clamp(0, 1)
     coal = 1 - (1 - rubbed) * (1 - line)

@@ -42,16 +42,16 @@ def van_gogh(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     colours = towards(flat, VAN_GOGH, 1.7, 0.006, 0.85)
     lum = luminance(flat)
     colours = torch.lerp(colours, VAN_GOGH[0].view(3, 1, 1), 0.85 * contours(flat, 1.3))
-    angle = flow(lum, 3.0, waves(lum.shape, VAN_GOGH_PERIOD), floor=4e-4)
+    angle = flow(lum, 4.0, waves(lum.shape, VAN_GOGH_PERIOD), floor=2e-3)
     detail = blur((lum - blur(lum, 4)).abs(), 2)
     canvas, relief = colours, torch.zeros_like(lum)
     for brush, where in (
-        (Brush(6, 30, 3.5, 0.5, 0.12, 0.035), torch.ones_like(lum)),
-        (Brush(4.5, 20, 3.5, 0.35, 0.10, 0.04), smoothstep(detail, 0.02, 0.06)),
-        (Brush(3, 11, 3.0, 0.3, 0.05, 0.02), smoothstep(detail, 0.05, 0.09)),
+        (Brush(5, 22, 3.0, 0.5, 0.24, 0.035), torch.ones_like(lum)),
+        (Brush(4, 16, 2.5, 0.35, 0.16, 0.035), smoothstep(detail, 0.02, 0.06)),
+        (Brush(3, 11, 3.0, 0.3, 0.06, 0.02), smoothstep(detail, 0.05, 0.09)),
     ):
         canvas, relief = paint(canvas, relief, colours, angle, brush, generator, where, VAN_GOGH_PERIOD)
-    return to_image(canvas * emboss(relief, 0.4))
+    return to_image(canvas * emboss(relief, 0.5))
 
 
 def pointillism(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:

@@ -64,18 +64,25 @@ CUBIST = torch.tensor(
 ).float().div(255)  # fmt: skip
 
 
+FACET = 16  # pixels a side of the squares that two facets share, before they are enlarged
+FACET_SHIFT = 2.0  # pixels
+
+
 def cubism(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """Planes that break the picture along its own directions, each shaded from edge to edge, in ochre, grey and green."""
+    """Triangular facets, split along the picture's own directions, each shifted, shaded from edge to edge, ochre and grey."""
     planes = flatten(stretch(to_planes(image), 0.01, 0.98), 2, rounds=2)
     lum = luminance(planes)
     y, x = pixel_grid(lum.shape)
-    angle = flow(lum, 5.0, x + 1.7 * y, floor=1e-3)
-    turn = torch.remainder(torch.round(angle / (torch.pi / 4)), 4)  # 0: along x, 1: along x + y, 2: along y, 3: along y - x
-    across = torch.stack([y, y - x, -x, -x - y])[turn.long(), y.long(), x.long()]
-    ramp = torch.remainder(across / 16, 1)  # over a plane 0 to 1, and again every 16 pixels
-    dy, dx = ((ramp - 0.5) * 8 * part for part in (angle.sin(), angle.cos()))
+    angle = flow(lum, 5.0, x + y, floor=1e-3)
+    home = ((y // FACET) * FACET + FACET // 2).long(), ((x // FACET) * FACET + FACET // 2).long()
+    rising = (2 * angle).sin()[tuple(i.clamp(max=side - 1) for i, side in zip(home, lum.shape, strict=True))] > 0
+    v, u = torch.remainder(y, FACET) + 0.5, torch.remainder(x, FACET) + 0.5
+    off = torch.where(rising, v - u, FACET - v - u) / FACET  # from the facets' common side, -1 to 1: two facets a square
+    upper = off < 0
+    shade = torch.where(upper, 1.34 + 0.5 * off, 0.62 + 0.5 * off)
+    shift = torch.where(upper, -FACET_SHIFT, FACET_SHIFT)
     ochre = torch.tensor([0.04, 0.015, -0.04]).view(3, 1, 1)
-    colours = (warp(planes, dy, dx) * (0.66 + 0.62 * ramp) + ochre).clamp(0, 1)
+    colours = (warp(planes, shift, torch.where(rising, -shift, shift)) * shade + ochre).clamp(0, 1)
     colours = towards(colours, CUBIST, 1.0, 0.004, 0.85)
-    edge = torch.maximum(0.4 * boundaries(turn, 1.2), contours(planes, 1.2, reach=6))
+    edge = torch.maximum(0.5 * boundaries(upper, 1.2), contours(planes, 1.2, reach=6))
     return to_image(torch.lerp(colours, CUBIST[0].view(3, 1, 1), edge))
