@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 class JointConfig:
     """Defaults are the recipe of the shipped files."""
 
-    steps: int = 1500
+    steps: int = 3000
     styles: int = 4  # of each step, by turns
     batch: int = 5  # windows of each of them, and of the translator alone
     lr: float = 4e-4  # AdamW on the translator, cosine to 2 %
