@@ -11,11 +11,10 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
 
 from stylerdalle import load_bundle
-from stylerdalle.pictures import over_white, read_picture, to_image, write_picture
+from stylerdalle.pictures import over_white, read_picture, to_image
 from stylerdalle.pipeline import list_styles, stylize
 from stylerdalle.sheet import sheet
 from stylerdalle.training.data import centre_crop, to_tensor
@@ -43,7 +42,7 @@ def main() -> None:
         labels.append(style.prompt)
         print(style.name, flush=True)
     page = sheet(strips, labels, args.columns, args.shown)
-    write_picture(args.output, torch.from_numpy(np.array(page)).permute(2, 0, 1).float() / 255, overwrite=True)
+    page.save(args.output, quality=88)
 
 
 def strip(pictures: list[Image.Image], side: int) -> Image.Image:

@@ -15,9 +15,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from conftest import COMFY, PACK
 from PIL import Image
 
+PACK = Path(__file__).resolve().parents[2]
+COMFY = Path(os.environ.get("COMFYUI_DIR", "~/ComfyUI")).expanduser()
 STEPS = 40
 
 
