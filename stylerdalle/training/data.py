@@ -63,7 +63,7 @@ def _decode(data: bytes) -> Image.Image:
 
 
 def read_pictures(paths: Sequence[str | Path]) -> list[Picture]:
-    """All pictures of the given shards and folders, in a fixed order.
+    """All pictures of the given shards, folders and files, in a fixed order.
 
     Raises:
         ValueError: a path does not exist or holds no picture.
@@ -73,10 +73,12 @@ def read_pictures(paths: Sequence[str | Path]) -> list[Picture]:
         if path.is_dir():
             tars = sorted(path.glob("*.tar"))
             got = [p for tar in tars for p in _read_tar(tar)] if tars else list(_read_folder(path))
+        elif path.is_file() and path.suffix.lower() in SUFFIXES:
+            got = [Picture(path.name, path.read_bytes(), source=path.parent.name)]
         elif path.is_file():
             got = list(_read_tar(path))
         else:
-            raise ValueError(f"{path} does not exist: give a folder of pictures or a .tar shard")
+            raise ValueError(f"{path} does not exist: give pictures, folders of pictures or .tar shards")
         if not got:
             raise ValueError(f"{path} holds no picture ({', '.join(SUFFIXES)})")
         found += got
@@ -106,7 +108,7 @@ def _read_tar(path: Path) -> Iterator[Picture]:
                 elif f".{suffix.lower()}" in SUFFIXES:  # a pair's KEY.photo.webp is not: it is a copy of another picture
                     data[key] = stream.read()
     except tarfile.TarError as error:
-        raise ValueError(f"{path} is not a readable tar shard: {error}") from error
+        raise ValueError(f"{path} is neither a picture ({', '.join(SUFFIXES)}) nor a readable tar shard: {error}") from error
     for key, blob in data.items():
         note = notes.get(key, {})
         yield Picture(

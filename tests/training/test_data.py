@@ -47,6 +47,14 @@ def test_a_folder_gives_its_shards_or_else_its_pictures(shard, tmp_path):
     assert [p.key for p in data.read_pictures([tmp_path / "photos"])] == ["a.PNG", "deep/b.png"]
 
 
+def test_picture_files_may_be_given_by_name(tmp_path):
+    (tmp_path / "a.JPG").write_bytes(encoded("lime"))
+    (tmp_path / "b.png").write_bytes(encoded("red"))
+    pictures = data.read_pictures([tmp_path / "b.png", tmp_path / "a.JPG"])
+    assert [p.key for p in pictures] == ["b.png", "a.JPG"]
+    assert pictures[0].open().getpixel((0, 0)) == (255, 0, 0)
+
+
 def test_transparent_parts_become_white():
     picture = data.Picture("a", encoded("#ff000000", mode="RGBA"))
     assert picture.open().getpixel((0, 0)) == (255, 255, 255)
@@ -57,7 +65,7 @@ def test_transparent_parts_become_white():
     [
         (lambda p: p / "no", "does not exist"),
         (lambda p: (p / "empty").mkdir() or p / "empty", "holds no picture"),
-        (lambda p: (p / "a.tar").write_bytes(b"not a tar") and p / "a.tar", "not a readable tar shard"),
+        (lambda p: (p / "a.tar").write_bytes(b"not a tar") and p / "a.tar", "neither a picture .*nor a readable tar shard"),
     ],
 )
 def test_a_path_without_pictures_is_refused(tmp_path, make, says):
