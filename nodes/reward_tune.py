@@ -48,7 +48,7 @@ class RewardTune(io.ComfyNode):
                 ),
                 io.String.Input(
                     "prompt",
-                    default="a stained glass window",
+                    default="a flat vector illustration",
                     multiline=True,
                     tooltip="The style to learn, in words that the CLIP knows.",
                 ),

@@ -50,7 +50,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
 
 def add_run_options(parser: argparse.ArgumentParser, name: str, resume: bool = True) -> None:
     """Options of every command that trains: pictures in, one file out, a run folder that can be resumed."""
-    parser.add_argument("--images", nargs="+", required=True, metavar="PATH", help="folders of pictures or .tar shards")
+    parser.add_argument("--images", nargs="+", required=True, metavar="PATH", help="pictures, folders of them, or .tar shards")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="the .safetensors file to write")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing output")
     parser.add_argument("--run-dir", type=Path, metavar="DIR", help=f"state and curve of the run (default: {RUNS / name})")

@@ -121,4 +121,4 @@ def test_cancel_stops_a_run_and_queue_again_goes_on(server: Server) -> None:
     after = server.rows()
     assert after[: len(before)] == before and [int(row["step"]) for row in after] == list(range(1, STEPS + 1))
     assert len(list((server.base / "output").glob("StylerDALLE_*.png"))) == 1
-    assert (server.base / "models" / "stylerdalle" / "styles" / "stained-glass.safetensors").is_file()
+    assert (server.base / "models" / "stylerdalle" / "styles" / "flat-vector.safetensors").is_file()
