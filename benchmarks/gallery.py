@@ -14,8 +14,9 @@ import numpy as np
 from PIL import Image
 
 from stylerdalle import load_bundle
+from stylerdalle.find import list_styles
 from stylerdalle.pictures import over_white, read_picture, to_image
-from stylerdalle.pipeline import list_styles, stylize
+from stylerdalle.pipeline import stylize
 from stylerdalle.sheet import sheet
 from stylerdalle.training.data import centre_crop, to_tensor
 

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 
 from stylerdalle import checkpoint
-from stylerdalle.pipeline import WEIGHTS
+from stylerdalle.bundle import WEIGHTS
 from stylerdalle.pretrain import translation_gap
 from stylerdalle.training.clip import bench_classes, style_accuracy
 from stylerdalle.training.data import read_pictures, to_tensor

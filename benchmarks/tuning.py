@@ -32,7 +32,8 @@ import torch
 from PIL import Image, ImageDraw
 
 from stylerdalle import load_bundle
-from stylerdalle.pipeline import Bundle, stylize
+from stylerdalle.bundle import Bundle
+from stylerdalle.pipeline import stylize
 from stylerdalle.tokenizers.dvae import DVAE
 from stylerdalle.training.data import Picture, centre_crop, read_pictures, to_tensor
 from stylerdalle.training.run import Run

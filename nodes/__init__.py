@@ -9,10 +9,11 @@ from .mix_styles import MixStyles
 from .reward import Reward
 from .reward_tune import RewardTune
 from .save_style import SaveStyle
+from .style_region import StyleRegion
 from .tokenize import Tokenize
 from .translate import Translate
 
 
 class StylerDALLE(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        return [Load, LoadStyle, Tokenize, Translate, Detokenize, RewardTune, SaveStyle, MixStyles, Reward]
+        return [Load, LoadStyle, Tokenize, Translate, Detokenize, RewardTune, SaveStyle, MixStyles, StyleRegion, Reward]

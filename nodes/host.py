@@ -20,7 +20,7 @@ from comfy.utils import ProgressBar
 from PIL import Image
 
 from ..stylerdalle import Bundle, checkpoint
-from ..stylerdalle.pipeline import WEIGHTS
+from ..stylerdalle.bundle import WEIGHTS
 
 FOLDER = "stylerdalle"
 PARTS = {"tokenizer": "tokenizers", "translator": "translators", "clip": "clip"}
@@ -122,7 +122,8 @@ def bundles() -> list[str]:
 
 
 def bundle_files(name: str) -> dict[str, Path]:
-    """Tokenizer, translator and clip of a bundle. Raises ValueError where the bundle is unknown or not complete."""
+    """Tokenizer, translator and clip of a bundle, and its hypernetwork where it has one. Raises ValueError
+    where the bundle is unknown or not complete."""
     choose("bundle", name, bundles())
     user = os.path.join(folder_paths.models_dir, FOLDER)
     found = {}
@@ -132,7 +133,8 @@ def bundle_files(name: str) -> dict[str, Path]:
         if path is None:
             raise ValueError(f"the bundle {name!r} has no {part}: put {' or '.join(places)} in {user}")
         found[part] = path
-    return found
+    optional = next((p for p in map(_path, (f"{name}/hypernetwork{SUFFIX}", f"hypernetworks/{name}{SUFFIX}")) if p), None)
+    return found | ({"hypernetwork": optional} if optional else {})
 
 
 def bundle_styles(name: str) -> list[Path]:

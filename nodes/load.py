@@ -2,7 +2,7 @@
 
 from comfy_api.latest import io
 
-from ..stylerdalle.pipeline import open_bundle
+from ..stylerdalle.bundle import open_bundle
 from . import host
 from .types import CATEGORY, REWARD, TOKENIZER, TRANSLATOR
 

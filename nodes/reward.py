@@ -4,8 +4,8 @@ import torch
 from comfy_api.latest import io
 
 from ..stylerdalle import Bundle
+from ..stylerdalle.find import check_prompt, warn_of_unknown_words
 from ..stylerdalle.pictures import over_white
-from ..stylerdalle.pipeline import check_prompt, warn_of_unknown_words
 from ..stylerdalle.reward import cosine, embed_images, embed_texts
 from . import host
 from .types import CATEGORY, REWARD, expect, pixels

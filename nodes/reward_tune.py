@@ -17,8 +17,9 @@ import torch
 from comfy_api.latest import io
 
 from ..stylerdalle import Bundle, Style, checkpoint, stylize
+from ..stylerdalle.bundle import open_bundle
+from ..stylerdalle.find import check_prompt, warn_of_unknown_words
 from ..stylerdalle.pictures import over_white, resized, to_image
-from ..stylerdalle.pipeline import check_prompt, open_bundle, warn_of_unknown_words
 from ..stylerdalle.training.data import Picture
 from ..stylerdalle.training.run import Run, draw_curve
 from ..stylerdalle.tune import METHODS, TuneConfig, Tuned, TuneState, tune

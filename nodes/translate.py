@@ -3,14 +3,16 @@
 from dataclasses import replace
 
 import torch
-from comfy_api.latest import io
+from comfy_api.latest import io, ui
 
 from ..stylerdalle import Bundle, Style
-from ..stylerdalle.pipeline import find_style, translate
+from ..stylerdalle.find import find_style
+from ..stylerdalle.pipeline import translate
 from ..stylerdalle.sampling import SOFTNESS, Sampling
+from ..stylerdalle.style import mix
 from ..stylerdalle.tokenizers import Tokens
 from . import host
-from .types import CATEGORY, STYLE, TOKENS, TRANSLATOR, expect
+from .types import CATEGORY, REGIONS, STYLE, TOKENS, TRANSLATOR, Regions, expect
 
 
 class Translate(io.ComfyNode):
@@ -28,9 +30,10 @@ class Translate(io.ComfyNode):
                     "prompt",
                     default="a Van Gogh style oil painting",
                     multiline=True,
-                    tooltip="The style: the name or prompt of a style you have, or words close to it. "
-                    "With a STYLE connected: empty, or that style's name or prompt; "
-                    "with the TRANSLATOR of Reward Tune: empty for the style it learnt.",
+                    tooltip="The style: the name or prompt of a style you have, or any other words; "
+                    "several with weights: 'a pencil sketch:0.7, ukiyo-e:0.3'. "
+                    "With a STYLE connected: empty, or that style's name or prompt; other words are laid over it. "
+                    "With the TRANSLATOR of Reward Tune: empty for the style it learnt.",
                 ),
                 STYLE.Input("style", optional=True, tooltip="A style from Load Style; without it the prompt chooses one."),
                 io.Float.Input(
@@ -75,6 +78,14 @@ class Translate(io.ComfyNode):
                     step=0.05,
                     tooltip="0 shows one token a place, as in the paper; more blends the likely ones: smoother, no blocks.",
                 ),
+                io.String.Input(
+                    "negative",
+                    default="",
+                    multiline=True,
+                    optional=True,
+                    tooltip="A prompt to lead away from, such as 'dark'. Only for bundles that take any prompt.",
+                ),
+                REGIONS.Input("regions", optional=True, tooltip="Other styles for parts of the picture, from Style Region."),
             ],
             outputs=[TOKENS.Output(display_name="TOKENS", tooltip="Stylised tokens, for Detokenize.")],
         )
@@ -96,40 +107,54 @@ class Translate(io.ComfyNode):
         style: Style | None = None,
         mask: torch.Tensor | None = None,
         softness: float = SOFTNESS,
+        negative: str = "",
+        regions: Regions | None = None,
     ) -> io.NodeOutput:
         bundle, tokens = expect(translator, Bundle, "TRANSLATOR"), expect(tokens, Tokens, "TOKENS")
-        styles = [(style_meant(bundle, prompt, style).to(bundle.device, torch.float32), 1.0)]
+        meant = [style_meant(bundle, prompt, style, negative)]
+        parts = expect(regions, Regions, "REGIONS").parts if regions else ()
+        meant += [style_meant(bundle, part.prompt, part.style) for part in parts]
+        found = [some.to(bundle.device, torch.float32) for some in meant]
+        where = [one_or_each(part.mask, len(tokens.grid)) for part in parts]
         sampling = Sampling(temperature, top_k, seed=seed, softness=softness)
-        where = None if mask is None else one_or_each(mask, len(tokens.grid))
         host.use(bundle, bundle.tokenizer, bundle.translator)
-        return io.NodeOutput(
-            translate(
-                bundle.translator,
-                bundle.tokenizer,
-                tokens,
-                styles,
-                strength,
-                where,
-                sampling,
-                host.progress(),
-            )
+        out = translate(
+            bundle.translator,
+            bundle.tokenizer,
+            tokens,
+            [(found[0], 1.0)],
+            strength,
+            None if mask is None else one_or_each(mask, len(tokens.grid)),
+            sampling,
+            host.progress(),
+            list(zip(found[1:], where, strict=True)),
         )
+        return io.NodeOutput(out, ui=ui.PreviewText("\n".join(map(described, meant))))
 
 
-def style_meant(bundle: Bundle, prompt: str, style: Style | None) -> Style:
-    """The connected style, if the prompt agrees; without one, the style the prompt describes."""
+def described(style: Style) -> str:
+    """A line about a style that was used: where a network made it, how near its prompt is to what the network knows."""
+    near = style.metadata.get("near")
+    return f"{style.prompt or style.name}: {near}" if near else f"{style.prompt or style.name}: a style of its own"
+
+
+def style_meant(bundle: Bundle, prompt: str, style: Style | None, negative: str = "") -> Style:
+    """The connected style; without one, the style the prompt describes; with both, the one laid over the other."""
     text = " ".join(prompt.split())
     if text.endswith(host.SUFFIX):
         raise ValueError(f"the prompt {text!r} is a file's name: describe the style in words, or use the Load Style node")
+    bundle = replace(bundle, style_paths=(*bundle.style_paths, *host.styles_for(bundle)))
     if style is None:
-        return find_style(replace(bundle, style_paths=(*bundle.style_paths, *host.styles_for(bundle))), text)
-    style = expect(style, Style, "STYLE")
-    if text and text.casefold() not in (style.name.casefold(), style.prompt.casefold()):
+        return find_style(bundle, text, negative)
+    style = find_style(bundle, expect(style, Style, "STYLE"))
+    if not text or text.casefold() in (style.name.casefold(), style.prompt.casefold()):
+        return style
+    if bundle.hypernetwork_path is None:
         raise ValueError(
-            f"the prompt says {text!r}, the connected STYLE is {style.name!r} ({style.prompt!r}): "
-            "empty the prompt, or disconnect the STYLE"
+            f"the prompt says {text!r}, the connected STYLE is {style.name!r} ({style.prompt!r}), and the bundle "
+            f"{bundle.name!r} takes no other prompts: empty the prompt, or disconnect the STYLE"
         )
-    return find_style(bundle, style)
+    return mix([(style, 1.0), (find_style(bundle, text, negative), 1.0)], f"{style.name} + {text}")
 
 
 def one_or_each(mask: torch.Tensor, count: int) -> torch.Tensor:

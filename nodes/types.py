@@ -1,22 +1,42 @@
 """The pack's socket types and what travels on them.
 
 TOKENIZER, TRANSLATOR and REWARD all carry the `Bundle` that Load opened: a tokenizer must know its translator's upscale, a
-translator its tokenizer's embedding. TOKENS carries `Tokens`, STYLE a `Style`.
+translator its tokenizer's embedding. TOKENS carries `Tokens`, STYLE a `Style`, REGIONS the `Regions` below.
 """
 
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
 from comfy_api.latest import io
+
+from ..stylerdalle import Style
 
 TOKENIZER = io.Custom("STYLERDALLE_TOKENIZER")
 TRANSLATOR = io.Custom("STYLERDALLE_TRANSLATOR")
 REWARD = io.Custom("STYLERDALLE_REWARD")
 TOKENS = io.Custom("STYLERDALLE_TOKENS")
 STYLE = io.Custom("STYLERDALLE_STYLE")
+REGIONS = io.Custom("STYLERDALLE_REGIONS")
 
 CATEGORY = "StylerDALLE"
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Region:
+    """A part of the picture with a style of its own: a STYLE, a prompt, or both."""
+
+    mask: torch.Tensor  # (B or 1, H, W) in [0, 1]
+    prompt: str
+    style: Style | None
+
+
+@dataclass(frozen=True)
+class Regions:
+    """In the order they are laid over each other."""
+
+    parts: tuple[Region, ...]
 
 
 def expect(value: Any, kind: type[T], socket: str) -> T:

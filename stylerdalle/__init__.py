@@ -7,7 +7,9 @@ Example:
     out = stylerdalle.stylize(images, "a ukiyo-e print", bundle=bundle)
 """
 
-from .pipeline import Bundle, list_styles, load_bundle, stylize
+from .bundle import Bundle, load_bundle
+from .find import list_styles
+from .pipeline import stylize
 from .sampling import Sampling
 from .style import Style
 

@@ -23,6 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from .hypernetwork import HyperConfig, HyperNetwork
 from .style import Style
 from .tokenizers.dvae import DVAE
 from .translator import Translator, TranslatorConfig
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from clip.model import CLIP
 
 FORMAT = "stylerdalle/1"
-KINDS = ("tokenizer", "translator", "style", "clip")
+KINDS = ("tokenizer", "translator", "style", "clip", "hypernetwork")
 log = logging.getLogger(__name__)
 
 
@@ -260,6 +261,38 @@ def load_style(path: str | Path, device: torch.device | str = "cpu", dtype: torc
     return style.to(device, dtype)
 
 
+def save_hypernetwork(
+    path: str | Path, network: HyperNetwork, translator_path: str | Path, clip_path: str | Path, **metadata: Any
+) -> None:
+    """Write a network for any prompt with its prompts and the hashes of the translator and the CLIP it belongs to."""
+    tensors = {name: tensor.to(torch.float16) for name, tensor in network.state_dict().items()}
+    arch = {**asdict(network.config), "shapes": network.shapes}
+    hashes = {"base_sha256": sha256(translator_path), "clip_sha256": sha256(clip_path)}
+    write(path, tensors, "hypernetwork", arch=arch, prompts=list(network.prompts), **hashes, **metadata)
+
+
+def load_hypernetwork(path: str | Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> HyperNetwork:
+    """A network for any prompt, ready to run. Raises ValueError naming what is wrong with the file."""
+    started = time.monotonic()
+    tensors, metadata = read(path, "hypernetwork")
+    arch = _arch(metadata, path)
+    with torch.inference_mode(False):
+        try:
+            network = HyperNetwork(
+                HyperConfig(**{k: v for k, v in arch.items() if k != "shapes"}), arch["shapes"], _prompts(metadata)
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise _hint(path, error) from error
+        _fill(network, tensors, path)
+        network.to(dtype)
+        _ready(network, path, device, started)
+    return network
+
+
+def _prompts(metadata: dict[str, str]) -> list[str]:
+    return [str(text) for text in json.loads(metadata.get("prompts", "[]"))]
+
+
 def check_base(style: Style, translator_path: str | Path) -> None:
     """Raises ValueError with both hashes where a style was tuned on another translator file."""
     have = sha256(translator_path)
@@ -268,3 +301,15 @@ def check_base(style: Style, translator_path: str | Path) -> None:
             f"the style {style.name!r} was tuned on another translator (sha256 {style.base_sha256[:12]}…) than "
             f"{Path(translator_path).name} (sha256 {have[:12]}…): load the translator it belongs to, or tune it anew"
         )
+
+
+def check_hypernetwork(path: str | Path, translator_path: str | Path, clip_path: str | Path) -> None:
+    """Raises ValueError with both hashes where a network for any prompt was made for another translator or CLIP."""
+    metadata = read_metadata(path)
+    for what, key, other in (("translator", "base_sha256", translator_path), ("CLIP", "clip_sha256", clip_path)):
+        have = sha256(other)
+        if metadata.get(key, have) != have:
+            raise ValueError(
+                f"{path} was made for another {what} (sha256 {metadata[key][:12]}…) than {other} (sha256 {have[:12]}…): "
+                "put the one there that it belongs to, or remove it"
+            )

@@ -17,19 +17,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from . import checkpoint, reward
+from .bundle import load_bundle
 from .cli import report
+from .find import check_prompt, find_style, list_styles, near_prompts, warn_of_unknown_words
 from .options import add_model_options, number
 from .pictures import SUFFIXES, check_output, over_white, read_picture, resized, write_picture
-from .pipeline import (
-    Progress,
-    check_prompt,
-    decode,
-    encode,
-    find_style,
-    list_styles,
-    load_bundle,
-    warn_of_unknown_words,
-)
+from .pipeline import Progress, decode, encode
 from .pipeline import stylize as stylize_images
 from .sampling import SOFTNESS, Sampling
 from .style import Style
@@ -37,7 +30,13 @@ from .style import Style
 
 def stylize(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("photos", nargs="+", type=Path, metavar="PHOTO")
-    parser.add_argument("--style", required=True, metavar="TEXT", help="a style's name, a prompt, or a style file")
+    parser.add_argument(
+        "--style",
+        required=True,
+        metavar="TEXT",
+        help="a style's name, a prompt, a style file, or several with weights: 'a pencil sketch:0.7, ukiyo-e:0.3'",
+    )
+    parser.add_argument("--negative", default="", metavar="TEXT", help="a prompt to lead away from")
     parser.add_argument(
         "--output", required=True, metavar="PATH", help=f"a file ({', '.join(SUFFIXES)}), or a folder (needed for several photos)"
     )
@@ -69,7 +68,7 @@ def run_stylize(args: argparse.Namespace) -> int:
     if not jobs:
         return 2
     bundle = load_bundle(args.bundle, args.device, args.dtype)
-    style = find_style(bundle, args.style)
+    style = find_style(bundle, args.style, args.negative)
     sampling = Sampling(args.temperature, args.top_k, args.top_p, args.seed, args.softness)
     for photo, output in jobs:
         started = time.monotonic()
@@ -140,14 +139,19 @@ def bar(title: str) -> Iterator[Progress]:
 
 
 def styles(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--near", metavar="TEXT", help="the prompts that the bundle knows best near to a text, nearest first")
     parser.add_argument("--json", action="store_true", help="one JSON object a line and style")
     add_model_options(parser)
     parser.set_defaults(run=run_styles)
 
 
 def run_styles(args: argparse.Namespace) -> int:
-    found = list_styles(load_bundle(args.bundle, args.device, args.dtype))
-    rows = [{"name": style.name, "prompt": style.prompt, "method": method(style)} for style in found]
+    bundle = load_bundle(args.bundle, args.device, args.dtype)
+    if args.near is not None:
+        near = near_prompts(bundle, args.near)
+        rows = [{"prompt": text, "near": f"{similarity:.2f}"} for text, similarity in near]
+    else:
+        rows = [{"name": style.name, "prompt": style.prompt, "method": method(style)} for style in list_styles(bundle)]
     if args.json:
         for row in rows:
             print(json.dumps(row))

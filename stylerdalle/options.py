@@ -61,7 +61,7 @@ def add_run_options(parser: argparse.ArgumentParser, name: str, resume: bool = T
     parser.add_argument("--threads", type=number(int, 1, 1024), help="CPU threads (default: torch's)")
 
 
-def add_config_options(parser: argparse.ArgumentParser, config: type, skip: Sequence[str] = ()) -> None:
+def add_config_options(parser: argparse._ActionsContainer, config: type, skip: Sequence[str] = ()) -> None:
     """One option for every int, float, str and bool field of a config dataclass; its help is the field's comment.
 
     Options that are not given are not in the namespace: `given_options` tells them apart.

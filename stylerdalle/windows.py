@@ -47,9 +47,9 @@ def translate_grid(
     """Translate a token grid of any size.
 
     Args:
-        model: (b, n*n, ...) parts of source and (b, n*n) strengths of windows -> (b, (u*n)^2, V) logits.
+        model: (b, n*n, ...) parts of source and (b, n*n, ...) of strength in windows -> (b, (u*n)^2, V) logits.
         source: (B, h, w, ...), the content tokens, or anything else that belongs to their places.
-        strength: (B, h, w), handed to the model window by window.
+        strength: (B, h, w, ...), handed to the model window by window.
         choose: logits (N, V) -> what to keep of them, (N, ...) each; called on whole rows from top to bottom.
         grid: n, the model's native side.
         upscale: u.
@@ -83,7 +83,7 @@ def translate_grid(
             for k in range(0, len(lefts), batch):
                 some = lefts[k : k + batch]
                 windows = torch.stack([source[i, top : top + n, x : x + n].flatten(0, 1) for x in some])
-                strengths = torch.stack([strength[i, top : top + n, x : x + n].flatten() for x in some])
+                strengths = torch.stack([strength[i, top : top + n, x : x + n].flatten(0, 1) for x in some])
                 parts = model(windows, strengths).float().unflatten(1, (u * n, u * n))  # (b, un, un, V)
                 if band is None:
                     band = parts.new_zeros(0, u * (w + pad_w), parts.shape[-1] + 1)

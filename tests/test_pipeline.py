@@ -8,8 +8,11 @@ import tiny
 import torch
 
 import stylerdalle
+from stylerdalle import bundle as bundles
 from stylerdalle import checkpoint, pipeline
-from stylerdalle.pipeline import decode, encode, find_style, load_bundle, stylize, translate
+from stylerdalle.bundle import load_bundle
+from stylerdalle.find import find_style
+from stylerdalle.pipeline import decode, encode, stylize, translate
 from stylerdalle.sampling import Sampling
 
 
@@ -186,12 +189,12 @@ def test_models_that_do_not_belong_together_are_refused(bundle_folder, tmp_path)
 @pytest.mark.parametrize("device", ["cuda:99", "teapot"])
 def test_a_device_that_is_not_there_is_refused(device):
     with pytest.raises(ValueError, match="cannot be used here"):
-        pipeline.choose_device(device)
+        bundles.choose_device(device)
 
 
 def test_an_unknown_dtype_is_refused():
     with pytest.raises(ValueError, match="fp32, bf16, fp16"):
-        pipeline.choose_dtype(torch.device("cpu"), "int8")
+        bundles.choose_dtype(torch.device("cpu"), "int8")
 
 
 def test_tokens_of_another_tokenizer_or_scale_are_refused(bundle, half):

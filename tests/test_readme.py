@@ -2,10 +2,12 @@
 
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny
 import torch
 from PIL import Image
 
@@ -28,10 +30,10 @@ def test_each_command_is_one_the_parser_takes(command):
 
 def test_the_commands_on_pictures_run_in_the_order_they_are_written(bundle_folder, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "weights").mkdir()
-    (tmp_path / "weights" / "mini").symlink_to(bundle_folder)
-    monkeypatch.setattr("stylerdalle.pipeline.WEIGHTS", tmp_path / "weights")
-    monkeypatch.setattr("stylerdalle.pipeline.choose_device", lambda _: torch.device("cpu"))
+    shutil.copytree(bundle_folder, tmp_path / "weights" / "mini")
+    tiny.write_hypernetwork(tmp_path / "weights" / "mini")
+    monkeypatch.setattr("stylerdalle.bundle.WEIGHTS", tmp_path / "weights")
+    monkeypatch.setattr("stylerdalle.bundle.choose_device", lambda _: torch.device("cpu"))
     blocks = np.random.default_rng(0).integers(0, 255, (5, 7, 3), dtype=np.uint8)
     Image.fromarray(blocks).resize((56, 40), Image.Resampling.NEAREST).save("photo.jpg")
     for command in COMMANDS:

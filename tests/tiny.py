@@ -12,11 +12,14 @@ from dall_e import Decoder, Encoder
 
 from stylerdalle import checkpoint
 from stylerdalle.clip_package import clip
+from stylerdalle.hypernetwork import HyperConfig, HyperNetwork, changed
+from stylerdalle.reward import embed_texts
 from stylerdalle.style import Style, new_adapter
 from stylerdalle.tokenizers.dvae import DVAE
 from stylerdalle.translator import Translator, TranslatorConfig, start_as_identity
 
 STYLES = {"ukiyo-e": "a ukiyo-e print", "van-gogh": "a Van Gogh style oil painting"}
+PARTS = ((checkpoint.load_translator, "translator"), (checkpoint.load_clip, "clip"))
 START, END = 49406, 49407  # CLIP's marks around every text
 
 
@@ -96,3 +99,17 @@ def write_bundle(folder: Path, upscale: int = 1) -> Path:
         notes = {"method": "direct", "recipe": {"method": "direct", "steps": 0}, "licence": "MIT"}
         checkpoint.save_style(folder / "styles" / f"{name}.safetensors", style(nat, name, base), **notes)
     return folder
+
+
+def write_hypernetwork(folder: Path) -> Path:
+    """Write a random network for any prompt into a bundle's folder -> the file."""
+    nat, model = (load(folder / f"{part}.safetensors") for load, part in PARTS)
+    prompts = ["a mosaic", "a dark etching"]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        network = HyperNetwork(HyperConfig("lora", 16, 8, 4, 2), changed(nat, "lora"), prompts)
+        network.learn_scale(embed_texts(model, prompts))
+        network.head.weight.data.normal_(0, 5)
+    path = folder / "hypernetwork.safetensors"
+    checkpoint.save_hypernetwork(path, network, folder / "translator.safetensors", folder / "clip.safetensors", licence="MIT")
+    return path

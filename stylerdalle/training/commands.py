@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import logging
 import re
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,7 @@ def train_clip(parser: argparse.ArgumentParser) -> None:
 
 
 def pretrain(parser: argparse.ArgumentParser) -> None:
-    from ..pipeline import WEIGHTS, choose_dtype
+    from ..bundle import WEIGHTS, choose_dtype
     from ..pretrain import PretrainConfig, train
 
     tokenizer_file = WEIGHTS / "mini" / "tokenizer.safetensors"
@@ -76,10 +76,19 @@ def pretrain(parser: argparse.ArgumentParser) -> None:
 
 
 def tune(parser: argparse.ArgumentParser) -> None:
+    from ..hypernetwork import HyperConfig
     from ..tune import TuneConfig
+    from .amortise import AmortiseConfig
     from .filters import FILTERS
 
-    parser.add_argument("--style", required=True, metavar="TEXT", help="the prompt of the new style")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--style", metavar="TEXT", help="the prompt of the new style")
+    what.add_argument(
+        "--styles",
+        type=Path,
+        metavar="FILE",
+        help="a list of many prompts: learn one network that makes a style of any prompt, not one style",
+    )
     parser.add_argument("--name", help="the style's name (default: the output file's)")
     parser.add_argument("--start", metavar="STYLE", help="a style to begin with, by name, prompt or file; of the same --rank")
     parser.add_argument(
@@ -98,13 +107,20 @@ def tune(parser: argparse.ArgumentParser) -> None:
     )
     add_run_options(parser, "tune-STYLE")
     add_config_options(parser, TuneConfig)
+    own = [field.name for field in fields(TuneConfig)]
+    many = parser.add_argument_group(
+        "with --styles", "also --steps, --batch, --lr, --seed and --rank, with defaults of their own; nothing else of the above"
+    )
+    add_config_options(many, AmortiseConfig, own)
+    add_config_options(many, HyperConfig, [*own, "embed_dim"])
     add_model_options(parser)
-    parser.set_defaults(run=run_tune)
+    parser.set_defaults(run=lambda args: run_tune_many(args) if args.styles else run_tune(args))
 
 
 def run_tune(args: argparse.Namespace) -> int:
+    from ..bundle import load_bundle
     from ..commands import bar
-    from ..pipeline import check_prompt, find_style, load_bundle, warn_of_unknown_words
+    from ..find import check_prompt, find_style, warn_of_unknown_words
     from ..tune import TuneConfig, TuneState
     from ..tune import tune as learn
     from .filters import FILTERS
@@ -150,6 +166,44 @@ def run_tune(args: argparse.Namespace) -> int:
         f"held-out score {learnt.held_out[0]:.3f} at the start, {learnt.held_out[1]:.3f} at step {learnt.best_step} "
         f"of {learnt.steps}, which is kept"
     )
+    return done(output)
+
+
+def run_tune_many(args: argparse.Namespace) -> int:
+    from ..bundle import load_bundle
+    from ..commands import bar
+    from ..find import list_styles
+    from ..hypernetwork import HyperConfig
+    from ..tune import TuneConfig
+    from .amortise import AmortiseConfig, amortise
+    from .prompts import read_prompts
+    from .styles import large_photos
+
+    own, hyper = given_options(args, AmortiseConfig), given_options(args, HyperConfig)
+    if lost := [name for name in given_options(args, TuneConfig) if name not in own and name not in hyper]:
+        options = ", ".join("--" + name.replace("_", "-") for name in lost)
+        raise ValueError(f"{options} cannot be used with --styles: leave it out")
+    prompts = read_prompts(args.styles)
+    output, pictures, _, state = start(args, f"tune-{args.styles.stem}")
+    bundle = load_bundle(args.bundle, args.device, "fp32")
+    photos, art = ([p for p in pictures if (p.kind in ("art", "graphic")) == is_art] for is_art in (False, True))
+    config = AmortiseConfig(**own)
+    width = bundle.clip.text_projection.shape[1]  # type: ignore[index, union-attr]
+    with bar(f"tune {len(prompts)} prompts") as progress:
+        network = amortise(
+            bundle.tokenizer,  # type: ignore[arg-type]
+            bundle.translator,
+            bundle.clip,  # type: ignore[arg-type]
+            large_photos(photos) + photos[::20],
+            art,
+            prompts,
+            config,
+            HyperConfig(**{"embed_dim": width, **hyper}),
+            state,
+            list_styles(bundle),
+            lambda step, _: progress(step, config.steps),
+        )
+    checkpoint.save_hypernetwork(output, network, bundle.translator_path, bundle.clip_path, recipe=recipe(args, config))
     return done(output)
 
 

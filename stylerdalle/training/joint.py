@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import checkpoint
-from ..pipeline import WEIGHTS, choose_device, choose_dtype
+from ..bundle import WEIGHTS, choose_device, choose_dtype
 from ..pretrain import all_embeddings, soft_cross_entropy, soft_targets
 from ..style import Style, new_adapter, translate_with
 from ..tokenizers.dvae import DVAE

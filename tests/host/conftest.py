@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import style, tokenizer, translator, write_bundle
+from tiny import style, tokenizer, translator, write_bundle, write_hypernetwork
 
 from stylerdalle import checkpoint
 
@@ -28,8 +28,11 @@ def skip(reason: str) -> None:
 
 
 def write_models(user: Path, extra: Path) -> None:
-    """Bundles `tiny` (a folder) and `apart` (three files) of the user's, `half` (upscale 2) and a style elsewhere."""
+    """Bundles `tiny` and `prompted` (folders; the second takes any prompt) and `apart` (three files) of the user's, `half`
+    (upscale 2) and a style elsewhere."""
     write_bundle(user / "tiny")
+    shutil.copytree(user / "tiny", user / "prompted")
+    write_hypernetwork(user / "prompted")
     write_bundle(extra / "half", upscale=2)
     for part, folder in {"tokenizer": "tokenizers", "translator": "translators", "clip": "clip"}.items():
         (user / folder).mkdir()
@@ -60,6 +63,8 @@ def comfy(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
         sys.path.remove(str(COMFY))
         skip(f"ComfyUI in {COMFY} cannot be imported ({error}): install its requirements.txt")
     folder_paths.add_model_folder_path("stylerdalle", str(extra))  # as a line of extra_model_paths.yaml does
+    masks = COMFY / "comfy_extras" / "nodes_mask.py"  # the workflows use some of its nodes
+    assert asyncio.run(nodes.load_custom_node(str(masks), module_parent="comfy_extras"))
     assert asyncio.run(nodes.load_custom_node(str(PACK))), "ComfyUI could not load the pack"
     ids = sorted(name for name in nodes.NODE_CLASS_MAPPINGS if name.startswith("StylerDALLE_"))
     return SimpleNamespace(nodes=nodes, folder_paths=folder_paths, model_management=model_management, base=base, ids=ids)

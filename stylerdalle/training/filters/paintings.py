@@ -13,6 +13,7 @@ from .strokes import (
     luminance,
     noise,
     paint,
+    pixel_grid,
     saturate,
     smoothstep,
     stretch,
@@ -54,22 +55,30 @@ def van_gogh(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     return to_image(canvas * emboss(relief, 0.5))
 
 
+DOTS = 3  # across a tile of 16 pixels
+TINTS = torch.tensor([
+    (0.2, -0.08, -0.08), (-0.1, 0.04, 0.2), (0.16, 0.1, -0.2), (-0.14, 0.14, -0.06), (0.02, -0.02, -0.04), (0.1, -0.12, 0.14),
+    (-0.08, -0.06, 0.1), (0.04, 0.04, -0.1), (-0.2, -0.04, 0.04),
+])  # of the dots of a tile, red, green and blue: together they are grey  # fmt: skip
+
+
 def pointillism(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """Dots of 4-6 pixels of pure hues on a light ground, every twelfth or so of the complementary hue."""
-    flat = flatten(stretch(to_planes(image), 0.02, 0.98, 0.8).pow(0.85), 2, rounds=1)
-    pure, lum = saturate(flat, 1.9), luminance(flat)
-    opposite = saturate((2 * lum - pure).clamp(0.1, 0.95), 1.6)  # the complement at the same brightness
-    still, everywhere = torch.zeros_like(lum), torch.ones_like(lum)
-    detail = smoothstep(blur((lum - blur(lum, 3)).abs(), 1.5), 0.03, 0.08)
-    canvas = torch.lerp(torch.tensor([0.96, 0.94, 0.87]).view(3, 1, 1).expand_as(flat), flat, 0.3)
-    for brush, picture, where in (
-        (Brush(6, 6, 1.6, jitter=0.08, hue=0.05), pure, everywhere),
-        (Brush(5, 5, 1.0, jitter=0.08, hue=0.09), pure, everywhere),
-        (Brush(5, 5, 1.0, jitter=0.05, hue=0.05), opposite, 0.08 * everywhere),
-        (Brush(4, 4, 2.0, jitter=0.05, hue=0.05), pure, detail),
-    ):
-        canvas, _ = paint(canvas, still, picture, still, brush, generator, where, 16)
-    return to_image(canvas)
+    """Dots of 5 pixels in pure hues, warm beside cool, on a light ground that shows between them."""
+    planes = flatten(stretch(to_planes(image), 0.02, 0.98, 0.8).pow(0.85), 2, rounds=1)
+    pure = saturate(0.12 + 0.8 * planes, 1.7)
+    y, x = pixel_grid(pure.shape[1:])
+    pitch = 16 / DOTS
+    nearest, dy, dx, dot = torch.full_like(y, torch.inf), y, x, torch.zeros_like(y, dtype=torch.long)
+    for i, off in enumerate(generator.uniform(0.3, 0.7, (DOTS * DOTS, 2))):
+        gap_y, gap_x = ((off[k] + (i // DOTS, i % DOTS)[k]) * pitch - (y, x)[k] for k in range(2))
+        gap_y, gap_x = ((gap + 8) % 16 - 8 for gap in (gap_y, gap_x))
+        far = (gap_y.square() + gap_x.square()).sqrt()
+        closer = far < nearest
+        nearest, dot = torch.where(closer, far, nearest), torch.where(closer, i, dot)
+        dy, dx = torch.where(closer, gap_y, dy), torch.where(closer, gap_x, dx)
+    dots = (warp(pure, dy, dx) + 0.8 * TINTS.T[:, dot]).clamp(0, 1)
+    ground = torch.lerp(torch.tensor([0.98, 0.95, 0.86]).view(3, 1, 1).expand_as(pure), pure, 0.6)
+    return to_image(torch.lerp(dots, ground, smoothstep(nearest, 2.2, 3.2)))
 
 
 def watercolour(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
@@ -109,9 +118,9 @@ def impressionism(image: np.ndarray, generator: np.random.Generator) -> np.ndarr
     lum = luminance(colours)
     angle = flow(lum, 3.0, waves(lum.shape, 16), floor=2e-3)
     canvas, relief = colours, torch.zeros_like(lum)
-    for brush in (Brush(5, 9, 4.0, 0.5, 0.05, 0.02), Brush(3.5, 7, 1.5, 0.4, 0.07, 0.035)):
+    for brush in (Brush(6, 13, 4.0, 0.6, 0.05, 0.015), Brush(4, 8, 1.0, 0.5, 0.05, 0.02)):
         canvas, relief = paint(canvas, relief, colours, angle, brush, generator, torch.ones_like(lum), 16)
-    return to_image(canvas * emboss(relief, 0.12))
+    return to_image(canvas * emboss(relief, 0.3))
 
 
 FAUVE = torch.tensor(

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from .strokes import (
+    along,
     blur,
     boundaries,
     cells,
@@ -64,25 +65,24 @@ CUBIST = torch.tensor(
 ).float().div(255)  # fmt: skip
 
 
-FACET = 16  # pixels a side of the squares that two facets share, before they are enlarged
-FACET_SHIFT = 2.0  # pixels
+FACET = 16  # pixels between the edges of a family of facets, before they are enlarged
+FACET_SHIFT = 1.5  # pixels by which facets displace what they show
 
 
 def cubism(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """Triangular facets, split along the picture's own directions, each shifted, shaded from edge to edge, ochre and grey."""
+    """Slanting facets shaded from edge to edge, laid another way in every tone of the picture, in ochre and grey."""
     planes = flatten(stretch(to_planes(image), 0.01, 0.98), 2, rounds=2)
-    lum = luminance(planes)
-    y, x = pixel_grid(lum.shape)
-    angle = flow(lum, 5.0, x + y, floor=1e-3)
-    home = ((y // FACET) * FACET + FACET // 2).long(), ((x // FACET) * FACET + FACET // 2).long()
-    rising = (2 * angle).sin()[tuple(i.clamp(max=side - 1) for i, side in zip(home, lum.shape, strict=True))] > 0
-    v, u = torch.remainder(y, FACET) + 0.5, torch.remainder(x, FACET) + 0.5
-    off = torch.where(rising, v - u, FACET - v - u) / FACET  # from the facets' common side, -1 to 1: two facets a square
-    upper = off < 0
-    shade = torch.where(upper, 1.34 + 0.5 * off, 0.62 + 0.5 * off)
-    shift = torch.where(upper, -FACET_SHIFT, FACET_SHIFT)
+    y, x = pixel_grid(planes.shape[1:])
+    tone = luminance(blur(flatten(planes, 4, rounds=2), 1.0))
+    tone = along(tone, flow(tone, 3.0, x + y, floor=1e-3), 6)
+    turned = torch.floor(4 * tone) % 2 > 0
+    y, x = torch.where(turned, x, y), torch.where(turned, -y, x)
+    shade, dy, dx = torch.ones_like(tone), torch.zeros_like(tone), torch.zeros_like(tone)
+    for across, depth in ((1, 0.34), (0, 0.22)):  # diagonal edges, and straight ones
+        place = torch.remainder((y + across * x) / FACET + torch.floor(8 * tone) / 2, 1) - 0.5  # in its facet, -0.5 to 0.5
+        shade = shade * (1 - 2 * depth * place)
+        dy, dx = dy + 2 * FACET_SHIFT * place, dx - 2 * FACET_SHIFT * across * place
     ochre = torch.tensor([0.04, 0.015, -0.04]).view(3, 1, 1)
-    colours = (warp(planes, shift, torch.where(rising, -shift, shift)) * shade + ochre).clamp(0, 1)
+    colours = (warp(planes, dx, dy) * shade + ochre).clamp(0, 1)
     colours = towards(colours, CUBIST, 1.0, 0.004, 0.85)
-    edge = torch.maximum(0.5 * boundaries(upper, 1.2), contours(planes, 1.2, reach=6))
-    return to_image(torch.lerp(colours, CUBIST[0].view(3, 1, 1), edge))
+    return to_image(torch.lerp(colours, CUBIST[0].view(3, 1, 1), contours(planes, 1.2, reach=6)))

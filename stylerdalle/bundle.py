@@ -1,0 +1,130 @@
+"""Bundles: a tokenizer, a translator, a CLIP and the styles that belong to them, opened together on one device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from . import cache, checkpoint
+from .hypernetwork import HyperNetwork
+from .style import Style
+from .tokenizers import ImageTokenizer
+from .translator import Translator
+
+WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
+Load = Callable[..., Any]  # (loader, path, device, dtype) -> what the loader gives, as `cache.load`
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A tokenizer, a translator, a CLIP and the styles that belong to them, on one device."""
+
+    name: str
+    tokenizer: ImageTokenizer
+    translator: Translator
+    tokenizer_path: Path
+    translator_path: Path
+    clip_path: Path  # the CLIP is loaded when first needed: a named style works without it
+    style_paths: tuple[Path, ...]
+    device: torch.device
+    dtype: torch.dtype
+    load: Load = cache.load  # how its files are opened: a host that manages memory brings its own
+    default_style: Style | None = None  # what an empty prompt means, where there is one: a translator just tuned
+    hypernetwork_path: Path | None = None  # of the network that makes a style of any prompt, where there is one
+
+    @property
+    def clip(self) -> torch.nn.Module:
+        # float32 always: the model is small, and cosines differ in the third digit in bf16
+        model: torch.nn.Module = self.load(checkpoint.load_clip, self.clip_path, self.device, torch.float32)
+        return model
+
+    @property
+    def hypernetwork(self) -> HyperNetwork | None:
+        if self.hypernetwork_path is None:
+            return None
+        checkpoint.check_hypernetwork(self.hypernetwork_path, self.translator_path, self.clip_path)
+        network: HyperNetwork = self.load(checkpoint.load_hypernetwork, self.hypernetwork_path, self.device, torch.float32)
+        return network
+
+
+def choose_device(device: str | torch.device = "auto") -> torch.device:
+    """`auto` is CUDA, then MPS, then the CPU. Raises ValueError for one this machine does not have."""
+    if str(device) == "auto":
+        mps = torch.backends.mps.is_available()
+        return torch.device("cuda" if torch.cuda.is_available() else "mps" if mps else "cpu")
+    try:
+        chosen = torch.device(device)
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"device {str(device)!r} cannot be used here ({reason}): try auto or cpu") from error
+    return chosen
+
+
+def choose_dtype(device: torch.device, dtype: str | torch.dtype = "auto") -> torch.dtype:
+    """`auto` is fp16 on CUDA, bf16 on CPUs with bf16 instructions, else fp32."""
+    names = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+    if isinstance(dtype, torch.dtype):
+        return dtype
+    if dtype == "auto":
+        if device.type == "cuda":
+            return torch.float16
+        fast = device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
+        return torch.bfloat16 if fast else torch.float32
+    if dtype not in names:
+        raise ValueError(f"dtype {dtype!r} is not known: auto, {', '.join(names)}")
+    return names[dtype]
+
+
+def load_bundle(
+    name_or_path: str | Path = "mini", device: str | torch.device = "auto", dtype: str | torch.dtype = "auto"
+) -> Bundle:
+    """Open a bundle: a name under weights/, or a folder with tokenizer, translator and clip .safetensors, styles/ and, for
+    any prompt, hypernetwork.safetensors.
+
+    Models come from the shared cache: a second call loads nothing.
+
+    Raises:
+        ValueError: no such bundle, an incomplete one, a damaged file, or a device this machine does not have.
+    """
+    known = sorted(p.name for p in WEIGHTS.iterdir() if (p / "translator.safetensors").is_file()) if WEIGHTS.is_dir() else []
+    folder = WEIGHTS / name_or_path if str(name_or_path) in known else Path(name_or_path)
+    if not folder.is_dir():
+        raise ValueError(f"bundle {str(name_or_path)!r} is not known: {', '.join(known) or 'none is there'}, or a folder's path")
+    paths = {part: folder / f"{part}.safetensors" for part in ("tokenizer", "translator", "clip")}
+    if missing := [path.name for path in paths.values() if not path.is_file()]:
+        raise ValueError(f"bundle {folder} is not complete: {', '.join(missing)} missing; put the files there")
+    styles = sorted((folder / "styles").glob("*.safetensors"))
+    network = folder / "hypernetwork.safetensors"
+    others = {"styles": styles, "hypernetwork": network if network.is_file() else None}
+    return open_bundle(folder.name, **paths, **others, device=device, dtype=dtype)  # type: ignore[arg-type]
+
+
+def open_bundle(
+    name: str,
+    tokenizer: Path,
+    translator: Path,
+    clip: Path,
+    styles: Sequence[Path] = (),
+    hypernetwork: Path | None = None,
+    device: str | torch.device = "auto",
+    dtype: str | torch.dtype = "auto",
+    load: Load = cache.load,
+) -> Bundle:
+    """A bundle of files that may lie anywhere. Raises ValueError as load_bundle, and where the two models do not fit."""
+    where = choose_device(device)
+    kind = choose_dtype(where, dtype)
+    tokens = load(checkpoint.load_tokenizer, tokenizer, where, kind)
+    nat = load(checkpoint.load_translator, translator, where, kind)
+    if (nat.config.vocab_size, nat.config.embed_dim) != (tokens.vocab_size, tokens.embed_dim):
+        raise ValueError(
+            f"the translator {translator} speaks {nat.config.vocab_size} tokens of {nat.config.embed_dim} numbers, "
+            f"the tokenizer {tokenizer} {tokens.vocab_size} of {tokens.embed_dim}: they do not belong together"
+        )
+    return Bundle(
+        name, tokens, nat, tokenizer, translator, clip, tuple(styles), where, kind, load, hypernetwork_path=hypernetwork
+    )

@@ -1,0 +1,140 @@
+"""A style for any prompt: a network that reads CLIP's embedding of the prompt and says how the translator changes
+(a hypernetwork, arXiv 1609.09106), in one pass and without tuning.
+
+What comes out is a Style (style.py) like a tuned one: strength, mixing, saving and stacking are the same, and a picture takes
+no longer. Two kinds of change:
+
+- `lora`: one low-rank basis for all prompts, of which the prompt sets the gates: W' = W + B diag(g(prompt)) A;
+- `film`: the scales and shifts of the decoder's layer norms (FiLM, arXiv 1709.07871).
+
+With both, the small parameters (the decoder's places, the output's bias) get a weighted sum of a few changes. A new
+network changes nothing: its last layer is zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from .style import TUNED, WHOLE, Style
+from .translator import Translator
+
+KINDS = ("lora", "film")
+
+
+@dataclass(frozen=True)
+class HyperConfig:
+    kind: str = "lora"
+    embed_dim: int = 256  # of CLIP's text embeddings
+    hidden: int = 256
+    rank: int = 68  # of the basis of each matrix, for lora
+    basis: int = 17  # changes that the small parameters are summed from
+    noise: float = 0.2  # added to the standardised embedding in training: prompts nearby shall mean nearly the same
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(f"kind {self.kind!r} is not known: {', '.join(KINDS)}")
+        for name in ("embed_dim", "hidden", "rank", "basis"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}: it must be 1 or more")
+
+
+class HyperNetwork(nn.Module):
+    """CLIP text embedding (E), a unit vector -> tensors of a Style for one translator.
+
+    Args:
+        shapes: of the translator's parameters that it changes, by name; `changed` gives them.
+        prompts: those it is trained on, whose embeddings `learn_scale` takes over.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+    known: Tensor
+
+    def __init__(self, config: HyperConfig, shapes: Mapping[str, Sequence[int]], prompts: Sequence[str] = ()):
+        super().__init__()
+        self.config, self.prompts = config, tuple(prompts)
+        self.shapes = {name: tuple(shape) for name, shape in shapes.items()}
+        small = [name for name in self.shapes if name in WHOLE]
+        others = [name for name in self.shapes if name not in WHOLE]
+        self.small, self.others = small, others
+        # how many numbers of the last layer are for each parameter
+        per = {name: config.rank if config.kind == "lora" else int(torch.Size(self.shapes[name]).numel()) for name in others}
+        self.sizes = [*(config.basis for _ in small), *per.values()]
+        self.trunk = nn.Sequential(
+            nn.Linear(config.embed_dim, config.hidden), nn.GELU(), nn.Linear(config.hidden, config.hidden), nn.GELU()
+        )
+        self.head = nn.Linear(config.hidden, sum(self.sizes))
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+        self.sums = nn.ParameterList(0.02 * torch.randn(config.basis, *self.shapes[name]) for name in small)
+        lora = others if config.kind == "lora" else []
+        self.a = nn.ParameterList(torch.randn(config.rank, self.shapes[n][1]) / self.shapes[n][1] ** 0.5 for n in lora)
+        self.b = nn.ParameterList(torch.randn(self.shapes[n][0], config.rank) / config.rank for n in lora)
+        self.register_buffer("mean", torch.zeros(config.embed_dim))
+        self.register_buffer("deviation", torch.ones(config.embed_dim))
+        self.register_buffer("known", torch.zeros(len(self.prompts), config.embed_dim))
+
+    def forward(self, text: Tensor, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+        """(E) -> tensors of a Style. With a generator, for training, the embedding is shaken."""
+        x = (text - self.mean) / self.deviation
+        if generator:
+            x = x + self.config.noise * torch.randn(x.shape, generator=generator)
+        parts = list(self.head(self.trunk(x)).split(self.sizes))
+        tensors = {}
+        for i, name in enumerate(self.small):
+            tensors[f"{name}.delta"] = torch.einsum("k,k...->...", parts[i], self.sums[i])
+        for i, (name, part) in enumerate(zip(self.others, parts[len(self.small) :], strict=True)):
+            if self.config.kind == "lora":
+                tensors[f"{name}.lora_a"], tensors[f"{name}.lora_b"] = self.a[i], self.b[i] * part
+            else:
+                tensors[f"{name}.delta"] = part.view(self.shapes[name])
+        return tensors
+
+    @torch.no_grad()
+    def learn_scale(self, texts: Tensor) -> None:
+        """Take over the embeddings (P, E) of the prompts: their mean and spread, and what `nearest` compares with."""
+        self.mean.copy_(texts.mean(0))
+        self.deviation.copy_(texts.std(0).clamp(min=1e-3))
+        self.known.copy_(texts)
+
+    @torch.no_grad()
+    def start_from(self, styles: Sequence[Style]) -> None:
+        """Fill the basis with the largest parts of the changes of tuned styles; the gates stay zero.
+
+        Raises:
+            ValueError: there are no styles, or more than the basis has room for.
+        """
+        config = self.config
+        if not 1 <= len(styles) <= min(config.basis, config.rank):
+            raise ValueError(f"{len(styles)} styles to start from: need 1 to {min(config.basis, config.rank)}")
+        for i, name in enumerate(self.small):
+            for k, style in enumerate(styles):
+                self.sums[i][k] = style.change(name)
+        rank = config.rank // len(styles)
+        for i in range(len(self.a)):
+            for k, style in enumerate(styles):
+                u, s, v = torch.linalg.svd(style.change(self.others[i]).float(), full_matrices=False)
+                rows = slice(k * rank, (k + 1) * rank)
+                self.a[i][rows] = s[:rank, None].sqrt() * v[:rank]
+                self.b[i][:, rows] = u[:, :rank] * s[:rank].sqrt()
+
+    def nearest(self, text: Tensor) -> tuple[float, str]:
+        """How near an embedding (E) is to the nearest prompt trained on, a cosine in [-1, 1], and that prompt."""
+        if not self.prompts:
+            raise ValueError("this network knows no prompts")
+        similarity, index = (self.known @ text.to(self.known)).max(0)
+        return float(similarity), self.prompts[int(index)]
+
+
+def changed(translator: Translator, kind: str) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the parameters that a network of this kind changes."""
+    found = {}
+    for name, p in translator.named_parameters():
+        norm = ".norm" in name or ".ln_final." in name
+        if name.startswith(TUNED) and (name in WHOLE or (norm if kind == "film" else p.ndim == 2)):
+            found[name] = tuple(p.shape)
+    return found

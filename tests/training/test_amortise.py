@@ -1,0 +1,106 @@
+"""One network for all prompts, learnt on a list."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import tiny
+import torch
+import torch.nn.functional as F
+from training.test_tokenizer import pictures
+
+from stylerdalle import reward
+from stylerdalle.hypernetwork import HyperConfig
+from stylerdalle.pretrain import all_embeddings
+from stylerdalle.style import Style, translate_with
+from stylerdalle.training.amortise import AmortiseConfig, amortise, art_targets, make_pairs
+from stylerdalle.training.data import to_tensor
+from stylerdalle.training.prompts import Prompt
+from stylerdalle.training.run import Run
+
+PROMPTS = [
+    Prompt("an ink drawing", "ink", "ink"),
+    Prompt("a red picture", "photo", "", "red"),
+    Prompt("symbolism", "symbolism"),
+    Prompt("a mosaic", "mosaic", held_out=True),
+]
+SMALL = AmortiseConfig(steps=60, prompts=2, batch=4, lr=0.01, per_filter=24, per_tone=12)
+HYPER = HyperConfig("lora", 16, 16, 4, 2, noise=0.05)
+
+
+@pytest.fixture(scope="module")
+def models():
+    dvae = tiny.tokenizer()
+    return dvae, tiny.translator(dvae), tiny.clip_model()
+
+
+def art():
+    return [replace(p, kind="art", captions=(text,)) for p, text in zip(pictures(3), ("symbolism", "a dog", "ink"), strict=True)]
+
+
+def test_prompts_with_pairs_are_learnt(models, tmp_path):
+    tokenizer, translator, model = models
+    before = {name: p.clone() for name, p in translator.named_parameters()}
+    network = amortise(tokenizer, translator, model, pictures(4), art(), PROMPTS, SMALL, HYPER, Run(tmp_path))
+    assert network.prompts == ("an ink drawing", "a red picture", "symbolism")
+    assert all(torch.equal(p, before[name]) for name, p in translator.named_parameters())
+    pairs = make_pairs(tokenizer, pictures(4), PROMPTS[:2], 32, SMALL, tmp_path)
+    embeddings = all_embeddings(tokenizer)
+    with torch.no_grad():
+        for text, (content, target) in pairs.items():
+            style = Style(network(reward.embed_texts(model, [text])[0]))
+            plain, styled = (translate_with(translator, embeddings[content], s) for s in ([], [(style, 1.0)]))
+            was, now = (F.cross_entropy(logits.flatten(0, 1), target.flatten()) for logits in (plain, styled))
+            assert now < 0.85 * was, text
+
+
+def test_a_run_taken_up_again_ends_as_an_unbroken_one(models, tmp_path):
+    config = replace(SMALL, steps=4)
+
+    def run(folder, steps):
+        return amortise(*models, pictures(3), art(), PROMPTS, replace(config, steps=steps), HYPER, Run(folder), callback=stop)
+
+    class Stop(Exception):
+        pass
+
+    def stop(step, loss):
+        if stopping and step == 2:
+            raise Stop
+
+    stopping = False
+    whole = run(tmp_path / "whole", 4)
+    stopping = True
+    with pytest.raises(Stop):
+        amortise(*models, pictures(3), art(), PROMPTS, config, HYPER, Run(tmp_path / "b"), callback=stop, minutes_between_saves=0)
+    stopping = False
+    again = run(tmp_path / "b", 4)
+    for name, tensor in whole.state_dict().items():
+        torch.testing.assert_close(again.state_dict()[name], tensor, atol=1e-5, rtol=1e-4)
+
+
+def test_pairs_are_made_once(models, tmp_path, monkeypatch):
+    first = make_pairs(models[0], pictures(2), PROMPTS[:2], 32, SMALL, tmp_path)
+    monkeypatch.setattr("stylerdalle.training.joint.make_pairs", None)
+    monkeypatch.setattr("stylerdalle.training.amortise.tone", None)
+    again = make_pairs(models[0], pictures(2), PROMPTS[:2], 32, SMALL, tmp_path)
+    for text, sides in first.items():
+        assert all(torch.equal(a, b) for a, b in zip(sides, again[text], strict=True))
+    content, target = first["a red picture"]
+    assert content.shape == (12, 16) and not torch.equal(content, target)
+
+
+def test_art_nearest_by_caption_is_leant_to(models, monkeypatch):
+    model, pictured = models[2], art()
+    monkeypatch.setattr("stylerdalle.training.amortise.NEAREST", 1)
+    texts = reward.embed_texts(model, ["a dog", "ink"])
+    crops = to_tensor([np.asarray(p.open().resize((64, 64))) for p in pictured])
+    seen = reward.embed_images(model, crops)
+    want = F.normalize(seen[[1, 2]] - seen.mean(0), dim=-1)
+    torch.testing.assert_close(art_targets(model, pictured, texts), want, atol=1e-4, rtol=1e-3)
+    assert art_targets(model, pictures(2), texts) is None
+
+
+def test_nothing_to_train_on_is_refused(models, tmp_path):
+    for prompts, photos in ((PROMPTS[3:], pictures(2)), (PROMPTS, [])):
+        with pytest.raises(ValueError, match="nothing to train on"):
+            amortise(*models, photos, [], prompts, SMALL, HYPER, Run(tmp_path))
