@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from .hypernetwork import HyperConfig, HyperNetwork
 from .style import Style
+from .texture import Texture
 from .tokenizers.dvae import DVAE
 from .translator import Translator, TranslatorConfig
 
@@ -241,6 +242,8 @@ def load_clip(path: str | Path, device: torch.device | str = "cpu", dtype: torch
 def save_style(path: str | Path, style: Style, dtype: torch.dtype = torch.float16, **metadata: Any) -> None:
     """Write a style with its prompt, name and the hash of its base translator, and what else it was loaded with."""
     tensors = {name: tensor.detach().cpu().to(dtype) for name, tensor in style.tensors.items()}
+    if style.texture:
+        tensors |= {"texture.tokens": style.texture.tokens.cpu().to(torch.int16), "texture.weights": style.texture.weights.cpu()}
     kept = {key: value for key, value in style.metadata.items() if key not in ("format", "kind")}
     notes = {"prompt": style.prompt, "name": style.name, "base_sha256": style.base_sha256}
     write(path, tensors, "style", **{**kept, **notes, **metadata})
@@ -249,6 +252,7 @@ def save_style(path: str | Path, style: Style, dtype: torch.dtype = torch.float1
 def load_style(path: str | Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Style:
     """A style. Whether it fits a translator is checked where the two meet (`Style.check`, `check_base`)."""
     tensors, metadata = read(path, "style")
+    shown = [tensors.pop(name) for name in ("texture.tokens", "texture.weights") if name in tensors]
     bad = [key for key in tensors if key.rsplit(".", 1)[-1] not in ("lora_a", "lora_b", "delta")]
     if bad or not tensors:
         raise ValueError(f"{path} is not a style this version can read (unknown tensors {bad[:3]}): update the pack")
@@ -257,7 +261,11 @@ def load_style(path: str | Path, device: torch.device | str = "cpu", dtype: torc
     if lost := sorted(halves - tensors.keys()):
         raise ValueError(f"{path} is damaged ({lost[0]} is missing): copy it again")
     name = metadata.get("name") or Path(path).stem
-    style = Style(tensors, metadata.get("prompt", ""), name, metadata.get("base_sha256", ""), metadata)
+    try:
+        texture = Texture(shown[0].long(), shown[1].float()) if shown else None
+    except (ValueError, IndexError) as error:
+        raise ValueError(f"{path} is damaged ({error}): copy it again") from error
+    style = Style(tensors, metadata.get("prompt", ""), name, metadata.get("base_sha256", ""), metadata, texture)
     return style.to(device, dtype)
 
 
@@ -265,7 +273,8 @@ def save_hypernetwork(
     path: str | Path, network: HyperNetwork, translator_path: str | Path, clip_path: str | Path, **metadata: Any
 ) -> None:
     """Write a network for any prompt with its prompts and the hashes of the translator and the CLIP it belongs to."""
-    tensors = {name: tensor.to(torch.float16) for name, tensor in network.state_dict().items()}
+    state = network.state_dict()
+    tensors = {name: tensor.to(torch.float16 if tensor.is_floating_point() else torch.int16) for name, tensor in state.items()}
     arch = {**asdict(network.config), "shapes": network.shapes}
     hashes = {"base_sha256": sha256(translator_path), "clip_sha256": sha256(clip_path)}
     write(path, tensors, "hypernetwork", arch=arch, prompts=list(network.prompts), **hashes, **metadata)
@@ -278,8 +287,9 @@ def load_hypernetwork(path: str | Path, device: torch.device | str = "cpu", dtyp
     arch = _arch(metadata, path)
     with torch.inference_mode(False):
         try:
+            config = HyperConfig(**{k: v for k, v in arch.items() if k != "shapes"})
             network = HyperNetwork(
-                HyperConfig(**{k: v for k, v in arch.items() if k != "shapes"}), arch["shapes"], _prompts(metadata)
+                config, arch["shapes"], _prompts(metadata), torch.zeros_like(tensors["textures"], dtype=torch.long)
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise _hint(path, error) from error

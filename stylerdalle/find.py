@@ -144,7 +144,7 @@ def _made(bundle: Bundle, network: HyperNetwork, text: str, negative: str) -> St
         similarity, nearest = network.nearest(said)
         for other in others:
             said = F.normalize(said + AWAY * (said - other), dim=-1)
-        tensors = network(said)
+        tensors, texture = network(said), network.texture(said)
     near = f"{similarity:.2f} near to {nearest!r}"
     if similarity < FAR:
         log.warning(
@@ -155,4 +155,4 @@ def _made(bundle: Bundle, network: HyperNetwork, text: str, negative: str) -> St
             nearest,
         )
     notes = {"near": near} | ({"negative": negative} if negative else {})
-    return Style(tensors, text, text, checkpoint.sha256(bundle.translator_path), notes)
+    return Style(tensors, text, text, checkpoint.sha256(bundle.translator_path), notes, texture)

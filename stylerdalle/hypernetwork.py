@@ -7,8 +7,9 @@ no longer. Two kinds of change:
 - `lora`: one low-rank basis for all prompts, of which the prompt sets the gates: W' = W + B diag(g(prompt)) A;
 - `film`: the scales and shifts of the decoder's layer norms (FiLM, arXiv 1709.07871).
 
-With both, the small parameters (the decoder's places, the output's bias) get a weighted sum of a few changes. A new
-network changes nothing: its last layer is zero.
+With both, the output's bias gets a weighted sum of a few changes. Of the textures that the network carries (texture.py) the
+prompt sets how much of each lies under the picture: shares that sum to at most 1. A new network changes nothing: its last layer
+is zero, and the share of no texture near 1.
 """
 
 from __future__ import annotations
@@ -20,9 +21,11 @@ import torch
 from torch import Tensor, nn
 
 from .style import TUNED, WHOLE, Style
+from .texture import Texture
 from .translator import Translator
 
 KINDS = ("lora", "film")
+LEAST = 0.1  # share of a texture under which it is left out
 
 
 @dataclass(frozen=True)
@@ -48,13 +51,21 @@ class HyperNetwork(nn.Module):
     Args:
         shapes: of the translator's parameters that it changes, by name; `changed` gives them.
         prompts: those it is trained on, whose embeddings `learn_scale` takes over.
+        textures: long (K, T, T), tokens of textures; none if not given.
     """
 
+    textures: Tensor
     mean: Tensor
     deviation: Tensor
     known: Tensor
 
-    def __init__(self, config: HyperConfig, shapes: Mapping[str, Sequence[int]], prompts: Sequence[str] = ()):
+    def __init__(
+        self,
+        config: HyperConfig,
+        shapes: Mapping[str, Sequence[int]],
+        prompts: Sequence[str] = (),
+        textures: Tensor | None = None,
+    ):
         super().__init__()
         self.config, self.prompts = config, tuple(prompts)
         self.shapes = {name: tuple(shape) for name, shape in shapes.items()}
@@ -67,9 +78,13 @@ class HyperNetwork(nn.Module):
         self.trunk = nn.Sequential(
             nn.Linear(config.embed_dim, config.hidden), nn.GELU(), nn.Linear(config.hidden, config.hidden), nn.GELU()
         )
+        self.register_buffer("textures", torch.empty(0, 1, 1, dtype=torch.long) if textures is None else textures)
         self.head = nn.Linear(config.hidden, sum(self.sizes))
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
+        self.choice = nn.Linear(config.hidden, len(self.textures) + 1)  # the last is no texture
+        for last in (self.head, self.choice):
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
+        nn.init.constant_(self.choice.bias[-1:], 4.0)
         self.sums = nn.ParameterList(0.02 * torch.randn(config.basis, *self.shapes[name]) for name in small)
         lora = others if config.kind == "lora" else []
         self.a = nn.ParameterList(torch.randn(config.rank, self.shapes[n][1]) / self.shapes[n][1] ** 0.5 for n in lora)
@@ -80,10 +95,7 @@ class HyperNetwork(nn.Module):
 
     def forward(self, text: Tensor, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         """(E) -> tensors of a Style. With a generator, for training, the embedding is shaken."""
-        x = (text - self.mean) / self.deviation
-        if generator:
-            x = x + self.config.noise * torch.randn(x.shape, generator=generator)
-        parts = list(self.head(self.trunk(x)).split(self.sizes))
+        parts = list(self.head(self.read(text, generator)).split(self.sizes))
         tensors = {}
         for i, name in enumerate(self.small):
             tensors[f"{name}.delta"] = torch.einsum("k,k...->...", parts[i], self.sums[i])
@@ -93,6 +105,24 @@ class HyperNetwork(nn.Module):
             else:
                 tensors[f"{name}.delta"] = part.view(self.shapes[name])
         return tensors
+
+    def read(self, text: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """(E) -> (hidden), what both `forward` and `choose` begin with."""
+        x = (text - self.mean) / self.deviation
+        if generator:
+            x = x + self.config.noise * torch.randn(x.shape, generator=generator)
+        hidden: Tensor = self.trunk(x)
+        return hidden
+
+    def choose(self, text: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """(E) -> log of the share of every texture, and of none, (K + 1)."""
+        return self.choice(self.read(text, generator)).log_softmax(-1)
+
+    def texture(self, text: Tensor) -> Texture | None:
+        """The textures that a prompt asks for; None where it asks for none."""
+        shares = self.choose(text).exp()[:-1]
+        some = shares > LEAST
+        return Texture(self.textures[some].long(), shares[some]) if some.any() else None
 
     @torch.no_grad()
     def learn_scale(self, texts: Tensor) -> None:
@@ -117,6 +147,8 @@ class HyperNetwork(nn.Module):
         rank = config.rank // len(styles)
         for i in range(len(self.a)):
             for k, style in enumerate(styles):
+                if self.others[i] not in style.names():  # it has no texture: its part of the basis stays free
+                    continue
                 u, s, v = torch.linalg.svd(style.change(self.others[i]).float(), full_matrices=False)
                 rows = slice(k * rank, (k + 1) * rank)
                 self.a[i][rows] = s[:rank, None].sqrt() * v[:rank]

@@ -26,6 +26,7 @@ from .pretrain import all_embeddings, soft_cross_entropy, soft_targets
 from .reward import NEUTRAL, crop_boxes, take_crops
 from .sampling import gumbel
 from .style import Style, translate_with
+from .texture import field, under
 from .tokenizers.dvae import DVAE, to_pixels
 from .translator import Translator
 
@@ -84,14 +85,28 @@ class Objective:
         source = images if u == 1 else F.interpolate(images, scale_factor=1 / u, mode="bicubic", antialias=True).clamp(0, 1)
         return self.tokenizer.encode(source)
 
-    def logits(self, content: Tensor, style: Style | None) -> Tensor:
-        """Content tokens (B, h, w) -> logits (B, u*h, u*w, V), window by window without overlap."""
+    def logits(self, content: Tensor, style: Style | None, places: Tensor | None = None) -> Tensor:
+        """Content tokens (B, h, w) -> logits (B, u*h, u*w, V), window by window without overlap.
+
+        Args:
+            places: (B, 2), (y, x) of each picture's first target token on the style's texture; (0, 0) if not given.
+        """
         u, n = self.translator.config.upscale, self.translator.config.grid
         read = self.tokenizer.embed(content)
         windows = rearrange(read, "b (y n) (x m) d -> (b y x) (n m) d", n=n, m=n)
-        out = translate_with(self.translator, windows, [(style, 1.0)] if style else [])
         count = read.shape[1] // n
-        return rearrange(out, "(b y x) (n m) v -> b (y n) (x m) v", y=count, x=count, n=u * n)
+        out = translate_with(self.translator, windows, [(style, 1.0)] if style else [], self.texture(style, places, count))
+        return rearrange(out, "(b y x) (n m) v -> b (y n) (x m) v", b=len(read), x=count, n=u * n)
+
+    def texture(self, style: Style | None, places: Tensor | None, count: int) -> Tensor | None:
+        """What lies of the style's texture under windows, `count` a side for each of places (B, 2): (B*count^2, N, D_tok)."""
+        shown = field([(style.texture, 1.0)], self.embeddings) if style and style.texture else None
+        if shown is None:
+            return None
+        side = self.translator.config.grid * self.translator.config.upscale
+        first = torch.zeros(1, 2, dtype=torch.long) if places is None else places
+        steps = side * torch.cartesian_prod(torch.arange(count), torch.arange(count))  # (count^2, 2)
+        return under(shown, (first[:, None] + steps).flatten(0, 1), side)
 
     def paint(self, logits: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Logits (B, h, w, V) -> pictures (B, 3, 8h, 8w), differentiable.
@@ -153,7 +168,7 @@ class Objective:
             tick()
             with torch.autocast(self.device.type, torch.bfloat16):
                 content = self.content(photo)
-                logits = self.logits(content, style).float()
+                logits = self.logits(content, style, torch.randint(0, 1 << 16, (1, 2), generator=generator)).float()
                 kl = self.kl(logits, content)
                 tick()
                 loss, score, out = getattr(self, self.config.method)(logits, photo, text, generator)
@@ -221,13 +236,14 @@ class Objective:
             whole, crops = self.judge(out, photo, text, crop_boxes(self.config.views, self.config.size, generator))
         return -log_p.mean(), float(whole.mean() + crops.mean()), out
 
-    def pairs_loss(self, content: Tensor, target: Tensor, style: Style | None) -> Tensor:
-        """Cross-entropy of the made pictures' tokens (B, u*h, u*w) given the photos' content tokens (B, h, w).
+    def pairs_loss(self, content: Tensor, target: Tensor, places: Tensor, style: Style | None) -> Tensor:
+        """Cross-entropy of the made pictures' tokens (B, u*h, u*w) given the photos' content tokens (B, h, w) and their places
+        on the style's texture (B, 2).
 
         With pairs_colour_weight also the L1 distance of the pictures shown, over 4x4 px: where several tokens are likely, the
         likeliest may be one of a colour that none of the made pictures has.
         """
-        logits = self.logits(content, style)
+        logits = self.logits(content, style, places)
         loss = soft_cross_entropy(logits.flatten(1, 2), target.flatten(1), self.index, self.shares).mean()
         if not self.config.pairs_colour_weight:
             return loss

@@ -18,6 +18,7 @@ from .bundle import Bundle, load_bundle
 from .find import find_style
 from .sampling import DEFAULT, Sampling, choose_tokens
 from .style import Style, merged
+from .texture import field, under
 from .tokenizers import ImageTokenizer, Tokens
 from .translator import Translator
 from .windows import pad_to_multiple, tiled, translate_grid
@@ -132,26 +133,35 @@ def translate(
     shares = torch.stack([overall, *(on_grid(where, grid).expand(grid.shape) for _, where in regions)], -1)  # (B, h, w, 1 + R)
     plain = mask is None and strength == 1
     with torch.inference_mode():
-        parameters = [merged(translator, styles), *(merged(translator, [(style, 1.0)]) for style, _ in regions)]
+        rows = tokenizer.embed(torch.arange(config.vocab_size, device=grid.device)[None])[0].float()  # (V, D_tok)
+        laid = [styles, *([(style, 1.0)] for style, _ in regions)]
+        parameters = [merged(translator, some) for some in laid]
+        textures = [field([(style.texture, weight) for style, weight in some if style.texture], rows) for some in laid]
+        shift = moved(sampling.seed).to(grid.device)
 
-        def model(windows: Tensor, shares: Tensor) -> Tensor:
+        def model(windows: Tensor, shares: Tensor, places: Tensor) -> Tensor:
             embeddings = tokenizer.embed(windows)
-            u = config.upscale
-            n = config.grid
+            u, n = config.upscale, config.grid
             shares = shares.unflatten(1, (n, n)).repeat_interleave(u, 1).repeat_interleave(u, 2).flatten(1, 2)
+
+            def painted(k: int) -> Tensor:
+                texture = textures[k]
+                read = None if texture is None else under(texture, u * places + shift, u * n)
+                out: Tensor = torch.func.functional_call(translator, parameters[k], (embeddings, read))
+                return out.float()
+
             base = None if plain else translator(embeddings).float()
-            out: Tensor = torch.func.functional_call(translator, parameters[0], (embeddings,)) if styles or base is None else base
+            out = painted(0) if styles or base is None else base
             if base is not None and styles:
-                out = torch.lerp(base, out.float(), shares[..., :1])
-            for k, changed in enumerate(parameters[1:], 1):
+                out = torch.lerp(base, out, shares[..., :1])
+            for k in range(1, len(parameters)):
                 if shares[..., k].any():
-                    other: Tensor = torch.func.functional_call(translator, changed, (embeddings,)).float()
+                    other = painted(k)
                     other = other if base is None else base + strength * (other - base)
-                    out = torch.lerp(out.float(), other, shares[..., k, None])
+                    out = torch.lerp(out, other, shares[..., k, None])
             return out
 
         generator = torch.Generator(device=grid.device).manual_seed(sampling.seed)
-        rows = tokenizer.embed(torch.arange(config.vocab_size, device=grid.device)[None])[0] if sampling.softness else None
         out = translate_grid(
             model,
             grid,
@@ -162,6 +172,13 @@ def translate(
             progress=progress,
         )
     return tokens.with_grid(out[0], scale=1, mixture=out[1] if sampling.softness else None)
+
+
+def moved(seed: int) -> Tensor:
+    """(y, x) in tokens by which a seed moves a style's texture under the picture; seed 0 leaves it where it is."""
+    if seed == 0:
+        return torch.zeros(2, dtype=torch.long)
+    return torch.randint(0, 1 << 16, (2,), generator=torch.Generator().manual_seed(seed))
 
 
 def on_grid(mask: Tensor, grid: Tensor) -> Tensor:

@@ -43,7 +43,7 @@ class PretrainConfig:
     decoder_blocks: int = 2
     grid: int = 16  # source tokens a side; a training crop has 8 * grid * upscale px
     dropout: float = 0.1
-    period: int = 4  # tokens after which the places in the decoder's input repeat; always 0, none, with upscale 2: the paper's
+    texture: bool = True  # room for styles with a texture, which changes nothing yet; never with upscale 2, the paper's
     steps: int = 260
     batch: int = 16
     lr: float = 3e-4  # AdamW, cosine to 2 %
@@ -108,7 +108,7 @@ def train(
             grid=config.grid,
             upscale=config.upscale,
             dropout=config.dropout,
-            period=config.period if config.upscale == 1 else 0,
+            texture=config.texture and config.upscale == 1,
         )
     )
     device = embeddings.device

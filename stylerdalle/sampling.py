@@ -22,7 +22,7 @@ class Sampling:
         temperature: 0 takes the likeliest token; higher samples more freely.
         top_k: sample among the k likeliest only; 0 is all.
         top_p: sample among the likeliest whose probabilities sum to p.
-        seed: of the sampling; the same seed gives the same tokens.
+        seed: of the sampling, and of where a style's texture lies; the same seed gives the same tokens.
         softness: how far a place may lie between its likely tokens; 0 is one token a place, as in the paper.
 
     Raises:

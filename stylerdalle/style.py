@@ -10,16 +10,18 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
+from .texture import Texture
 from .translator import Translator
 
 # the paper tunes the NAT's decoder and output layer
-TUNED = ("nat_dec.transformer.", "nat_dec.ln_final.", "nat_dec.places", "outNet.")
-WHOLE = ("nat_dec.places", "outNet.bias")  # what an adapter changes freely: it is small
+TUNED = ("nat_dec.transformer.", "nat_dec.ln_final.", "nat_dec.texture.", "outNet.")
+READS_TEXTURE = "nat_dec.texture."  # of a style with a texture only
+WHOLE = ("outNet.bias",)  # what an adapter changes freely: it is small
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class Style:
     name: str = ""
     base_sha256: str = ""  # of the translator file it was tuned on
     metadata: Mapping[str, str] = field(default_factory=dict)
+    texture: Texture | None = None  # that the translator is shown beside the content
 
     def names(self) -> list[str]:
         """The translator's parameters that this style changes."""
@@ -48,7 +51,7 @@ class Style:
 
     def to(self, device: torch.device | str, dtype: torch.dtype) -> Style:
         moved = {key: value.to(device, dtype) for key, value in self.tensors.items()}
-        return Style(moved, self.prompt, self.name, self.base_sha256, self.metadata)
+        return replace(self, tensors=moved)
 
     def check(self, translator: Translator) -> None:
         """Raises ValueError where a change does not fit the translator's parameters."""
@@ -61,13 +64,16 @@ class Style:
                 raise ValueError(
                     f"the style {self.name!r} has {name} of {got}, this translator of {shapes[name]}: it is another one's"
                 )
+        if self.texture and not translator.config.texture:
+            raise ValueError(f"the style {self.name!r} has a texture, which this translator cannot read: it is another one's")
 
 
-def new_adapter(translator: Translator, rank: int, generator: torch.Generator) -> dict[str, Tensor]:
+def new_adapter(translator: Translator, rank: int, generator: torch.Generator, texture: bool = False) -> dict[str, Tensor]:
     """A fresh adapter for the decoder and output layer that changes nothing yet: A random, B and the other changes zero.
 
     Args:
         rank: of the low-rank changes; 0 changes every weight freely, as the paper does.
+        texture: the style has one, so that how it is read is part of the adapter.
 
     Raises:
         ValueError: rank is above the translator's width.
@@ -76,7 +82,7 @@ def new_adapter(translator: Translator, rank: int, generator: torch.Generator) -
         raise ValueError(f"rank {rank} is out of range: 1 to {translator.config.width}, this translator's width, or 0 for all")
     tensors: dict[str, Tensor] = {}
     for name, p in translator.named_parameters():
-        if not name.startswith(TUNED):
+        if not name.startswith(TUNED) or (name.startswith(READS_TEXTURE) and not texture):
             continue
         if rank == 0:
             tensors[f"{name}.delta"] = p.new_zeros(p.shape, dtype=torch.float32)
@@ -125,7 +131,16 @@ def mix(styles: Sequence[tuple[Style, float]], name: str = "mix") -> Style:
     made = {"command": "mix", "styles": [{"name": s.name, "prompt": s.prompt, "weight": weight} for s, weight in styles]}
     licences = sorted({style.metadata["licence"] for style, _ in styles if "licence" in style.metadata})
     metadata = {"recipe": json.dumps(made)} | ({"licence": " and ".join(licences)} if licences else {})
-    return Style(tensors, " + ".join(style.prompt for style, _ in styles), name, first.base_sha256, metadata)
+    prompt = " + ".join(style.prompt for style, _ in styles)
+    return Style(tensors, prompt, name, first.base_sha256, metadata, added([(s.texture, weight) for s, weight in styles]))
+
+
+def added(textures: Sequence[tuple[Texture | None, float]]) -> Texture | None:
+    """The weighted sum of textures as one; None where there are none."""
+    some = [(texture.to("cpu"), weight) for texture, weight in textures if texture]
+    if not some:
+        return None
+    return Texture(torch.cat([t.tokens for t, _ in some]), torch.cat([weight * t.weights for t, weight in some]))
 
 
 def _mixed(parameter: str, parts: Sequence[tuple[Style, float]]) -> dict[str, Tensor]:
@@ -142,9 +157,11 @@ def _mixed(parameter: str, parts: Sequence[tuple[Style, float]]) -> dict[str, Te
     }
 
 
-def translate_with(translator: Translator, embeddings: Tensor, styles: Sequence[tuple[Style, float]] = ()) -> Tensor:
-    """translator(embeddings) with styles merged in: (B, n*n, D_tok) -> logits (B, (u*n)^2, V)."""
+def translate_with(
+    translator: Translator, embeddings: Tensor, styles: Sequence[tuple[Style, float]] = (), texture: Tensor | None = None
+) -> Tensor:
+    """translator(embeddings, texture) with styles merged in: (B, n*n, D_tok) -> logits (B, (u*n)^2, V)."""
     if not styles:
-        logits: Tensor = translator(embeddings)
+        logits: Tensor = translator(embeddings, texture)
         return logits
-    return torch.func.functional_call(translator, merged(translator, styles), (embeddings,))
+    return torch.func.functional_call(translator, merged(translator, styles), (embeddings, texture))

@@ -6,9 +6,9 @@ authors' research checkpoints. What differs from the authors:
   (a half-resolution picture in, 4 tokens out for each token in);
 - attention is `scaled_dot_product_attention`;
 - dropout before the output layer is a plain dropout, off at inference (theirs stayed on);
-- with `period`, learned places are added to the decoder's input, the same every so many tokens. The paper's decoder learns
-  where a token lies from attention alone, and in a plain sky, where all values are alike, that tells nothing: all of it gets
-  one token, and no hatching, dots or strokes. Period 0, the default, is the paper's.
+- with `texture`, the decoder's input has the tokens of a texture added (texture.py). The paper's decoder learns where a token
+  lies from attention alone, and in a plain sky, where all values are alike, that tells nothing: all of it gets one token, and no
+  hatching, dots or strokes. Without, the default, it is the paper's.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class TranslatorConfig:
     upscale: int = 2  # u: target tokens a side for each source token a side
     mlp_ratio: int = 2
     dropout: float = 0.5  # before the output layer, in training only
-    period: int = 0  # target tokens after which the places added to the decoder's input repeat; 0 is none
+    texture: bool = False  # the decoder reads a texture too, where there is one
 
     def __post_init__(self) -> None:
         if self.width % self.heads or self.width % 2:
@@ -44,8 +44,6 @@ class TranslatorConfig:
         for name in ("embed_dim", "vocab_size", "grid", "encoder_layers", "decoder_blocks", "mlp_ratio"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: it must be 1 or more")
-        if self.period < 0 or (self.period and self.grid * self.upscale % self.period):
-            raise ValueError(f"period {self.period} must divide {self.grid * self.upscale}, the target tokens a side, or be 0")
 
 
 class Attention(nn.Module):
@@ -150,17 +148,17 @@ class Decoder(nn.Module):
             Layer(c.width, c.heads, c.mlp_ratio, fused=False) for _ in range(3 * c.decoder_blocks)
         )
         self.ln_final = nn.LayerNorm(c.width)
-        if c.period:
-            self.places = nn.Parameter(torch.zeros(c.period, c.period, c.width))
-            self.repeats = c.grid * c.upscale // c.period
+        if c.texture:
+            self.texture = nn.Linear(c.embed_dim, c.width, bias=False)
+            nn.init.zeros_(self.texture.weight)
 
     def layers(self) -> list[Layer]:
         return list(self.transformer.layers)  # type: ignore[arg-type]
 
-    def forward(self, x: Tensor, memory: Tensor) -> Tensor:
-        """x (B, N, D) with N = (u*n)^2, memory (B, n*n, D) -> (B, N, D)."""
-        if hasattr(self, "places"):
-            x = x + self.places.repeat(self.repeats, self.repeats, 1).flatten(0, 1)
+    def forward(self, x: Tensor, memory: Tensor, texture: Tensor | None = None) -> Tensor:
+        """x (B, N, D) with N = (u*n)^2, memory (B, n*n, D), texture (B, N, D_tok) -> (B, N, D)."""
+        if texture is not None:
+            x = x + self.texture(texture.to(x.dtype))
         others = ~torch.eye(x.shape[1], dtype=torch.bool, device=x.device)  # a position does not attend to itself
         positions = self.pos_embedding().expand_as(x)
         for i, layer in enumerate(self.layers()):
@@ -189,8 +187,11 @@ class Translator(nn.Module):
     def dtype(self) -> torch.dtype:
         return self.outNet.weight.dtype
 
-    def forward(self, embeddings: Tensor) -> Tensor:
+    def forward(self, embeddings: Tensor, texture: Tensor | None = None) -> Tensor:
+        """embeddings (B, n*n, D_tok), of a texture under the target tokens (B, (u*n)^2, D_tok) or none -> (B, (u*n)^2, V)."""
         n, u = self.config.grid, self.config.upscale
+        if texture is not None and not self.config.texture:
+            raise ValueError("this translator reads no texture: use a style without one, or a translator with `texture`")
         if embeddings.ndim != 3 or embeddings.shape[1:] != (n * n, self.config.embed_dim):
             raise ValueError(
                 f"embeddings of shape {tuple(embeddings.shape)}: this translator reads (B, {n * n}, {self.config.embed_dim})"
@@ -198,7 +199,7 @@ class Translator(nn.Module):
         e = F.relu(self.linear_proj(embeddings.to(self.dtype)))  # (B, n*n, D)
         memory = self.nat_enc(e)
         x = e.unflatten(1, (n, n)).repeat_interleave(u, 1).repeat_interleave(u, 2).flatten(1, 2)  # (B, (u*n)^2, D)
-        return self.outNet(self.dropout(self.nat_dec(x, memory)))  # (B, (u*n)^2, V)
+        return self.outNet(self.dropout(self.nat_dec(x, memory, texture)))  # (B, (u*n)^2, V)
 
 
 @torch.no_grad()

@@ -24,6 +24,7 @@ from . import reward
 from .guard import Guard, verdict
 from .objective import Objective
 from .style import Style, new_adapter
+from .texture import Texture
 from .tokenizers.dvae import DVAE
 from .training.data import Picture, at_least, batches, random_crop, to_tensor
 from .training.run import Run
@@ -142,21 +143,24 @@ def tune(
     prompt: str,
     config: TuneConfig,
     run: Run,
-    pairs: tuple[Tensor, Tensor] | None = None,
+    pairs: tuple[Tensor, Tensor, Tensor] | None = None,
     callback: Callable[[TuneState], None] | None = None,
     tick: Callable[[], None] = lambda: None,
     minutes_between_saves: float = 0.5,
     start: Style | None = None,
+    texture: Texture | None = None,
 ) -> Tuned:
     """Learn a style for `prompt` from photos, by any method. The models are left as they are.
 
     Args:
         pictures: photos; captions matter to the caption reward alone. One of them is enough.
         run: where its state is kept: a run that was stopped goes on from there, as if it had not been.
-        pairs: made pairs, uint8 (N, 3, S, S) each: photos, and the same in the style; S a multiple of the window.
+        pairs: made pairs: photos, and the same in the style, uint8 (N, 3, S, S) each, S a multiple of the window; and where they
+            lie on the texture, long (N, 2) in tokens.
         callback: once a step; what it raises stops the run after a save, and goes on to the caller.
         tick: several times a step; the same.
         start: a style of the config's rank to begin with; without it the adapter changes nothing at first.
+        texture: of the style, for marks that the content does not tell; `start`'s own if not given.
 
     Raises:
         ValueError: no pictures, pairs asked for and not given, a start of another shape, impossible options, a loss that is not
@@ -167,13 +171,13 @@ def tune(
     if (config.pairs_steps or config.pairs_weight) and pairs is None:
         raise ValueError("pairs_steps and pairs_weight need made pairs: give them, or set both to 0")
     objective = Objective(tokenizer, translator, model, prompt, config)
-    tensors = {
-        name: tensor.requires_grad_(True)
-        for name, tensor in new_adapter(translator, config.rank, torch.Generator().manual_seed(config.seed)).items()
-    }
+    texture = texture or (start.texture if start else None)
+    fresh = new_adapter(translator, config.rank, torch.Generator().manual_seed(config.seed), texture is not None)
+    tensors = {name: tensor.requires_grad_(True) for name, tensor in fresh.items()}
     if start:
         begin_with(start, tensors)
-    style = Style(tensors, prompt)
+    style = Style(tensors, prompt, texture=texture)
+    style.check(translator)
     paper = config.method == "reinforce"
     betas, eps, clip = ((0.9, 0.98), 1e-9, 3.0) if paper else ((0.9, 0.99), 1e-8, 1.0)
     optimizer = torch.optim.Adam(tensors.values(), lr=config.lr, betas=betas, eps=eps)
@@ -204,14 +208,15 @@ def tune(
             }
         )
 
-    coded = objective.encode_pairs(*pairs) if pairs else (torch.empty(0), torch.empty(0))
+    empty = torch.empty(0)
+    contents, targets, places = (*objective.encode_pairs(*pairs[:2]), pairs[2]) if pairs else (empty, empty, empty)
 
     def make(step: int, rng: np.random.Generator) -> tuple[Tensor, list[str], Tensor]:
         """Photos for the reward (B, 3, S, S) and their captions, none while the warm start lasts; which pairs to take."""
         some = [train_on[i] for i in rng.integers(len(train_on), size=config.batch if step >= config.pairs_steps else 0)]
         crops = [random_crop(at_least(p.open(), config.size), config.size, rng, (0.5, 1.5)) for p in some]
         captions = [p.captions[rng.integers(len(p.captions))] if p.captions else "" for p in some]
-        chosen = rng.integers(max(1, len(coded[0])), size=config.pairs_batch)
+        chosen = rng.integers(max(1, len(contents)), size=config.pairs_batch)
         return to_tensor(crops) if crops else torch.empty(0), captions, torch.from_numpy(chosen)
 
     def learn(step: int, photos: Tensor, captions: list[str], chosen: Tensor) -> TuneState:
@@ -226,7 +231,7 @@ def tune(
         if warm or config.pairs_weight:
             tick()
             with torch.autocast(objective.device.type, torch.bfloat16):
-                cross = objective.pairs_loss(coded[0][chosen], coded[1][chosen], style)
+                cross = objective.pairs_loss(contents[chosen], targets[chosen], places[chosen], style)
             weighed = cross if warm else config.pairs_weight * cross
             weighed.backward()
             loss += weighed.item()
@@ -281,7 +286,9 @@ def tune(
     warning = verdict(rows)
     if warning:
         log.warning(warning)
-    return Tuned(Style(tensors, prompt), done, guard.best_step, (guard.first_score, guard.best_score), rows, warning)
+    return Tuned(
+        Style(tensors, prompt, texture=texture), done, guard.best_step, (guard.first_score, guard.best_score), rows, warning
+    )
 
 
 def begin_with(start: Style, tensors: dict[str, Tensor]) -> None:

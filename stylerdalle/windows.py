@@ -15,15 +15,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def starts(length: int, window: int, overlap: int, snap: int = 1) -> list[int]:
-    """First positions of windows that cover `length`, about evenly spaced, neighbours sharing at least `overlap`.
-
-    Positions are multiples of `snap`, as window - overlap and, beyond one window, length - window must be.
-    """
+def starts(length: int, window: int, overlap: int) -> list[int]:
+    """First positions of windows that cover `length`, about evenly spaced, neighbours sharing at least `overlap`."""
     if length <= window:
         return [0]
     count = -(-(length - window) // (window - overlap)) + 1
-    return [snap * round(i * (length - window) / (count - 1) / snap) for i in range(count)]
+    return [round(i * (length - window) / (count - 1)) for i in range(count)]
 
 
 def falloff(side: int) -> Tensor:
@@ -34,7 +31,7 @@ def falloff(side: int) -> Tensor:
 
 
 def translate_grid(
-    model: Callable[[Tensor, Tensor], Tensor],
+    model: Callable[[Tensor, Tensor, Tensor], Tensor],
     source: Tensor,
     strength: Tensor,
     choose: Callable[[Tensor], tuple[Tensor, ...]],
@@ -47,7 +44,8 @@ def translate_grid(
     """Translate a token grid of any size.
 
     Args:
-        model: (b, n*n, ...) parts of source and (b, n*n, ...) of strength in windows -> (b, (u*n)^2, V) logits.
+        model: (b, n*n, ...) parts of source and (b, n*n, ...) of strength in windows, and (b, 2) where these begin, (y, x) ->
+            (b, (u*n)^2, V) logits.
         source: (B, h, w, ...), the content tokens, or anything else that belongs to their places.
         strength: (B, h, w, ...), handed to the model window by window.
         choose: logits (N, V) -> what to keep of them, (N, ...) each; called on whole rows from top to bottom.
@@ -65,13 +63,11 @@ def translate_grid(
     overlap = n // 4 if overlap is None else overlap
     if not 0 <= overlap < n:
         raise ValueError(f"overlap {overlap} is out of range: 0 to {n - 1} for windows of {n} tokens")
-    # windows begin at multiples of a quarter window: marks that a style repeats at that pitch then agree where windows overlap
-    snap = n // 4 if n % 4 == 0 and overlap % (n // 4) == 0 else 1
-    pad_h, pad_w = (max(0, n - side) if side < n else -side % snap for side in (h, w))
+    pad_h, pad_w = (max(0, n - side) for side in (h, w))
     if pad_h or pad_w:  # repeat the last row and column
         rows, columns = (torch.arange(s + p).clamp(max=s - 1) for s, p in ((h, pad_h), (w, pad_w)))
         source, strength = source[:, rows][:, :, columns], strength[:, rows][:, :, columns]
-    tops, lefts = starts(h + pad_h, n, overlap, snap), starts(w + pad_w, n, overlap, snap)
+    tops, lefts = (starts(side + pad, n, overlap) for side, pad in ((h, pad_h), (w, pad_w)))
     weight = falloff(u * n).to(source.device)
     out = []
     done, total = 0, b * len(tops) * len(lefts)
@@ -84,7 +80,8 @@ def translate_grid(
                 some = lefts[k : k + batch]
                 windows = torch.stack([source[i, top : top + n, x : x + n].flatten(0, 1) for x in some])
                 strengths = torch.stack([strength[i, top : top + n, x : x + n].flatten(0, 1) for x in some])
-                parts = model(windows, strengths).float().unflatten(1, (u * n, u * n))  # (b, un, un, V)
+                places = torch.tensor([(top, x) for x in some], device=source.device)
+                parts = model(windows, strengths, places).float().unflatten(1, (u * n, u * n))  # (b, un, un, V)
                 if band is None:
                     band = parts.new_zeros(0, u * (w + pad_w), parts.shape[-1] + 1)
                 if k == 0:

@@ -40,9 +40,11 @@ def test_a_new_network_changes_nothing_and_a_learnt_one_differs_by_prompt(transl
 
 
 def test_every_parameter_of_the_network_gets_a_gradient(translator):
-    network = HyperNetwork(HyperConfig("lora", 16, 8, 4, 3), changed(translator, "lora"))
+    network = HyperNetwork(HyperConfig("lora", 16, 8, 4, 3), changed(translator, "lora"), (), torch.zeros(1, 4, 4).long())
     torch.nn.init.ones_(network.head.weight)
-    sum(t.square().sum() for t in network(texts(1)[0]).values()).backward()
+    torch.nn.init.normal_(network.choice.weight)
+    text = texts(1)[0]
+    (sum(t.square().sum() for t in network(text).values()) + network.choose(text)[0]).backward()
     assert [name for name, p in network.named_parameters() if p.grad is None or not p.grad.any()] == []
 
 

@@ -9,6 +9,7 @@ import torch
 from stylerdalle import reward
 from stylerdalle.objective import Objective, draw
 from stylerdalle.style import Style, new_adapter
+from stylerdalle.texture import Texture
 from stylerdalle.tune import METHODS, TuneConfig
 
 # logits of the tiny translator are so far apart that only a large softness lets a gradient through
@@ -99,7 +100,9 @@ def test_reinforce_raises_the_probability_of_what_was_rewarded(models, monkeypat
 
     monkeypatch.setattr(Objective, "judge", judge)
     monkeypatch.setattr(objective.tokenizer, "decode", decode, raising=False)
-    monkeypatch.setattr(objective, "logits", lambda content, s: flat(content) + (s.tensors["outNet.bias.delta"] if s else 0))
+    monkeypatch.setattr(
+        objective, "logits", lambda content, s, places=None: flat(content) + (s.tensors["outNet.bias.delta"] if s else 0)
+    )
     optimizer = torch.optim.Adam([style.tensors["outNet.bias.delta"]], lr=0.1)
     style = Style({"outNet.bias.delta": style.tensors["outNet.bias.delta"]})
     for step in range(40):
@@ -150,11 +153,26 @@ def test_the_content_reward_sees_the_photo(models):
 
 def test_the_colours_of_pairs_are_a_term_of_their_loss(models):
     content, target = torch.randint(512, (2, 1, 4, 4), generator=torch.Generator().manual_seed(0))
+    places = torch.zeros(1, 2, dtype=torch.long)
     plain, coloured = (
-        Objective(*models, PROMPT, dataclasses.replace(SMALL, pairs_colour_weight=weight)).pairs_loss(content, target, None)
+        Objective(*models, PROMPT, dataclasses.replace(SMALL, pairs_colour_weight=weight)).pairs_loss(
+            content, target, places, None
+        )
         for weight in (0.0, 10.0)
     )
     objective = Objective(*models, PROMPT, SMALL)
     shown, made = objective.paint(objective.logits(content, None)), models[0].decode(target)
     distance = torch.nn.functional.avg_pool2d(shown - made, 4).abs().mean()
     assert coloured - plain == pytest.approx(10 * distance.item(), rel=1e-3)
+
+
+def test_a_style_is_shown_its_texture_where_the_picture_lies_on_it(models):
+    texture = Texture(torch.randint(512, (1, 8, 8), generator=torch.Generator().manual_seed(1)), torch.ones(1))
+    style = tiny.style(models[1], "a", texture=texture)
+    objective = Objective(*models, PROMPT, SMALL)
+    content = torch.zeros(2, 8, 8, dtype=torch.long)  # 2 x 2 windows each
+    places = torch.tensor([[0, 0], [3, 5]])
+    out = objective.logits(content, style, places)
+    rolled = dataclasses.replace(style, texture=Texture(texture.tokens.roll((-3, -5), (1, 2)), texture.weights))
+    assert torch.allclose(out[1], objective.logits(content[1:], rolled)[0], atol=1e-5)
+    assert not torch.allclose(out[0], out[1], atol=1e-3)

@@ -110,31 +110,29 @@ def test_embeddings_of_another_shape_are_refused():
         small()(torch.randn(1, 8, 6))
 
 
-def test_without_places_the_tokens_of_a_plain_picture_cannot_be_told_apart():
+def test_without_a_texture_the_tokens_of_a_plain_picture_cannot_be_told_apart():
     out = small(upscale=2)(torch.ones(1, 9, 6))  # (1, 36, V)
     assert torch.allclose(out, out[:, :1].expand_as(out), atol=1e-5)
 
 
-def test_places_tell_them_apart_and_repeat():
-    model = small(upscale=2, period=3)
-    torch.nn.init.normal_(model.nat_dec.places, generator=torch.Generator().manual_seed(0))
-    out = model(torch.ones(1, 9, 6)).unflatten(1, (6, 6))  # (1, 6, 6, V)
-    apart = (out[:, :3, :3] - out[:, :1, :1]).abs().max()
-    assert apart > 0.1
-    for again in (out[:, 3:] - out[:, :3], out[:, :, 3:] - out[:, :, :3]):
-        assert again.abs().max() < apart / 20  # not 0: attention knows where in the window it is
+def test_a_texture_tells_them_apart():
+    model = small(upscale=2, texture=True)
+    torch.nn.init.normal_(model.nat_dec.texture.weight, generator=torch.Generator().manual_seed(0))
+    under = torch.randn(1, 36, 6, generator=torch.Generator().manual_seed(1))
+    out = model(torch.ones(1, 9, 6), under)
+    assert (out - out[:, :1]).abs().max() > 0.1
 
 
-def test_places_change_nothing_at_first_and_a_style_may_change_them():
-    plain, placed = small(), small(period=3)
-    missing = placed.load_state_dict(plain.state_dict(), strict=False).missing_keys
-    assert missing == ["nat_dec.places"]
+def test_room_for_a_texture_changes_nothing_at_first_and_a_style_may_fill_it():
+    plain, roomy = small(), small(texture=True)
+    missing = roomy.load_state_dict(plain.state_dict(), strict=False).missing_keys
+    assert missing == ["nat_dec.texture.weight"]
     x = torch.randn(2, 9, 6)
-    assert torch.equal(plain(x), placed(x))
-    assert "nat_dec.places.delta" in new_adapter(placed, 2, torch.Generator())
+    assert torch.equal(plain(x), roomy(x, torch.randn(2, 9 * roomy.config.upscale**2, 6)))
+    assert "nat_dec.texture.weight.lora_a" in new_adapter(roomy, 2, torch.Generator(), texture=True)
+    assert not any("texture" in name for name in new_adapter(roomy, 2, torch.Generator()))
 
 
-@pytest.mark.parametrize("period", [-1, 2, 4])
-def test_a_period_that_does_not_divide_the_window_is_refused(period):
-    with pytest.raises(ValueError, match=f"period {period} must divide 3"):
-        small(upscale=1, period=period)
+def test_a_texture_for_a_translator_without_room_is_refused():
+    with pytest.raises(ValueError, match="reads no texture"):
+        small()(torch.randn(1, 9, 6), torch.randn(1, 9, 6))

@@ -18,7 +18,7 @@ def table_model(n: int, u: int):
     """Logits that depend on a token's own embedding alone: what windows average must then be the same as without."""
     table = torch.randn(3, VOCABULARY, generator=torch.Generator().manual_seed(0))
 
-    def model(embeddings: torch.Tensor, strength: torch.Tensor) -> torch.Tensor:
+    def model(embeddings: torch.Tensor, strength: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
         logits = (embeddings @ table).unflatten(1, (n, n))
         return logits.repeat_interleave(u, 1).repeat_interleave(u, 2).flatten(1, 2)
 
@@ -63,7 +63,7 @@ def test_constant_logits_are_averaged_exactly():
         seen.append(logits)
         return greedy(logits)
 
-    translate_grid(lambda e, s: constant.expand(len(e), 16, -1), grid_of(1, 11, 13), torch.ones(1, 11, 13), choose, 4)
+    translate_grid(lambda e, s, p: constant.expand(len(e), 16, -1), grid_of(1, 11, 13), torch.ones(1, 11, 13), choose, 4)
     logits = torch.cat(seen)
     assert len(logits) == 11 * 13
     assert torch.allclose(logits, constant.expand_as(logits), atol=1e-5)
@@ -74,14 +74,14 @@ def test_bands_give_what_one_sum_over_all_windows_gives():
     generator = torch.Generator().manual_seed(2)
     mix = torch.randn(16 * 3, 16 * VOCABULARY, generator=generator)  # every place of a window sees all of it
 
-    def model(embeddings: torch.Tensor, strength: torch.Tensor) -> torch.Tensor:
+    def model(embeddings: torch.Tensor, strength: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
         return (embeddings.flatten(1) @ mix).unflatten(1, (16, VOCABULARY))
 
     x = grid_of(1, h, w)
     total, weights = torch.zeros(h, w, VOCABULARY), torch.zeros(h, w, 1)
     for top in starts(h, n, overlap):
         for left in starts(w, n, overlap):
-            logits = model(x[:, top : top + n, left : left + n].flatten(1, 2), None).view(n, n, VOCABULARY)
+            logits = model(x[:, top : top + n, left : left + n].flatten(1, 2), None, None).view(n, n, VOCABULARY)
             total[top : top + n, left : left + n] += logits * falloff(n)[..., None]
             weights[top : top + n, left : left + n] += falloff(n)[..., None]
     rows = []
@@ -100,12 +100,22 @@ def test_the_model_gets_the_strength_of_each_place():
     strength = torch.arange(6 * 6, dtype=torch.float32).view(1, 6, 6)
     seen: set[float] = set()
 
-    def model(embeddings: torch.Tensor, part: torch.Tensor) -> torch.Tensor:
+    def model(embeddings: torch.Tensor, part: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
         seen.update(part.flatten().tolist())
         return torch.zeros(len(embeddings), 16, VOCABULARY)
 
     translate_grid(model, grid_of(1, 6, 6), strength, greedy, 4)
     assert seen == set(range(36))
+
+
+def test_the_model_is_told_where_its_windows_begin():
+    grid = torch.stack(torch.meshgrid(torch.arange(9.0), torch.arange(7.0), indexing="ij"), -1)[None]  # (1, 9, 7, 2)
+
+    def model(windows: torch.Tensor, strength: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+        assert torch.equal(windows[:, 0], places.float())
+        return torch.zeros(len(windows), 16, VOCABULARY)
+
+    translate_grid(model, grid, torch.ones(1, 9, 7), greedy, 4)
 
 
 def test_progress_counts_every_window_and_may_stop_the_work():
@@ -124,7 +134,7 @@ def test_progress_counts_every_window_and_may_stop_the_work():
 @pytest.mark.parametrize("overlap", [-1, 4])
 def test_an_overlap_that_cannot_be_is_refused(overlap):
     with pytest.raises(ValueError, match="0 to 3"):
-        translate_grid(lambda e, s: e, grid_of(1, 9, 9), torch.ones(1, 9, 9), greedy, 4, overlap=overlap)
+        translate_grid(lambda e, s, p: e, grid_of(1, 9, 9), torch.ones(1, 9, 9), greedy, 4, overlap=overlap)
 
 
 @pytest.mark.parametrize(("h", "w"), [(5, 5), (16, 40), (33, 17)])

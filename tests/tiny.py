@@ -15,6 +15,7 @@ from stylerdalle.clip_package import clip
 from stylerdalle.hypernetwork import HyperConfig, HyperNetwork, changed
 from stylerdalle.reward import embed_texts
 from stylerdalle.style import Style, new_adapter
+from stylerdalle.texture import Texture
 from stylerdalle.tokenizers.dvae import DVAE
 from stylerdalle.translator import Translator, TranslatorConfig, start_as_identity
 
@@ -49,6 +50,7 @@ def translator(tokenizer: DVAE, upscale: int = 1, grid: int = 4) -> Translator:
             decoder_blocks=1,
             grid=grid,
             upscale=upscale,
+            texture=upscale == 1,
         )
         model = Translator(config).eval()
     start_as_identity(model, tokenizer.embed(torch.arange(tokenizer.vocab_size)))
@@ -78,12 +80,12 @@ def clip_model() -> torch.nn.Module:
     return model.eval().requires_grad_(False)
 
 
-def style(translator: Translator, name: str, base_sha256: str = "", size: float = 0.5) -> Style:
+def style(translator: Translator, name: str, base_sha256: str = "", size: float = 0.5, texture: Texture | None = None) -> Style:
     """A random low-rank style, strong enough to change tokens."""
     generator = torch.Generator().manual_seed(sum(map(ord, name)))
-    tensors = new_adapter(translator, 2, generator)
+    tensors = new_adapter(translator, 2, generator, texture is not None)
     tensors = {key: size * torch.randn(value.shape, generator=generator) for key, value in tensors.items()}
-    return Style(tensors, STYLES.get(name, name), name, base_sha256)
+    return Style(tensors, STYLES.get(name, name), name, base_sha256, texture=texture)
 
 
 def write_bundle(folder: Path, upscale: int = 1) -> Path:

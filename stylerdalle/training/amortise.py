@@ -28,12 +28,13 @@ from ..hypernetwork import HyperConfig, HyperNetwork, changed
 from ..objective import Objective
 from ..pretrain import soft_cross_entropy
 from ..style import Style, translate_with
+from ..texture import field, under
 from ..tokenizers.dvae import DVAE
 from ..translator import Translator
 from ..tune import TuneConfig
 from .data import Picture, at_least, batches, random_crop, to_tensor
 from .filters.tones import tone
-from .joint import coded_pairs
+from .joint import Coded, coded_pairs
 from .prompts import Prompt
 from .run import Run
 from .tokenizer import schedule
@@ -61,14 +62,14 @@ class AmortiseConfig:
     seed: int = 0
 
 
-Pairs = dict[str, tuple[Tensor, Tensor]]
+Pairs = dict[str, Coded]
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def make_pairs(
     tokenizer: DVAE, photos: Sequence[Picture], prompts: Sequence[Prompt], window: int, config: AmortiseConfig, folder: Path
 ) -> Pairs:
-    """Prompt -> tokens of photo crops and of the same in the style, (N, n*n) each; kept in `folder` for the next time.
+    """Made pairs of every prompt; kept in `folder` for the next time.
 
     A tone is laid over the made picture as the tokenizer shows it; a prompt without a filter has it laid over the photo.
     """
@@ -78,25 +79,26 @@ def make_pairs(
         first = i * len(photos) // len(filters)  # other photos for every filter
         plain[name] = coded_pairs(tokenizer, [*photos[first:], *photos[:first]], name, window, config.per_filter, folder)
         log.info("pairs of %s", name)
-    contents = torch.cat([content for content, _ in plain.values()]) if plain else coded_photos(tokenizer, photos, window, config)
+    contents = torch.cat([c.content for c in plain.values()]) if plain else coded_photos(tokenizer, photos, window, config)
+    photo = Coded(contents, contents, torch.zeros(len(contents), 2, dtype=torch.long), None)
     path = folder / f"toned-{config.per_filter}-{config.per_tone}.pt"
     toned: dict[str, Tensor] = torch.load(path, weights_only=True) if path.is_file() else {}
     side = window // tokenizer.downsample
     made: Pairs = {}
     for i, p in enumerate(prompts):
-        content, target = plain[p.filter] if p.filter else (contents, contents)
+        coded = plain[p.filter] if p.filter else photo
         if not p.tone:
-            made[p.text] = content, target
+            made[p.text] = coded
             continue
-        rows = torch.from_numpy(np.random.default_rng([config.seed, i]).permutation(len(content))[: config.per_tone])
+        rows = torch.from_numpy(np.random.default_rng([config.seed, i]).permutation(len(coded))[: config.per_tone])
         key = f"{i} {p.text} {p.filter} {p.tone}"
         if key not in toned:
-            parts = target[rows].unflatten(1, (side, side)).split(30)
-            coded = [tokenizer.encode(tone(p.tone, tokenizer.decode(part).float())) for part in parts]
-            toned[key] = torch.cat(coded).flatten(1).to(torch.int32)
+            parts = coded.target[rows].unflatten(1, (side, side)).split(30)
+            tokens = [tokenizer.encode(tone(p.tone, tokenizer.decode(part).float())) for part in parts]
+            toned[key] = torch.cat(tokens).flatten(1).to(torch.int32)
             torch.save(toned, path.with_suffix(".part"))
             path.with_suffix(".part").replace(path)
-        made[p.text] = content[rows], toned[key].long()
+        made[p.text] = Coded(coded.content[rows], toned[key].long(), coded.places[rows], coded.texture)
     return made
 
 
@@ -180,8 +182,12 @@ def amortise(
         leaning = kept_art_targets(model, art, [p.text for p in alone], torch.stack([at[p.text] for p in alone]), run)
         if leaning is not None:
             aims = {p.text: F.normalize(at[p.text] + config.art_weight * a, dim=-1) for p, a in zip(alone, leaning, strict=True)}
+    shown = {p.filter: coded.texture for p in paired if (coded := pairs[p.text]).texture}
+    fields = {name: field([(texture, 1.0)], objective.embeddings) for name, texture in shown.items()}
+    which = {name: k for k, name in enumerate(shown)}
+    tiles = torch.cat([texture.tokens for texture in shown.values()]) if shown else None
     torch.manual_seed(config.seed)
-    network = HyperNetwork(hyper, changed(translator, hyper.kind), [p.text for p in seen])
+    network = HyperNetwork(hyper, changed(translator, hyper.kind), [p.text for p in seen], tiles)
     network.learn_scale(texts)
     if styles:
         network.start_from(styles)
@@ -202,8 +208,7 @@ def amortise(
 
     def make(step: int, rng: np.random.Generator) -> tuple[list[tuple[Prompt, Tensor]], list[tuple[Prompt, Tensor]]]:
         rows = [
-            (p, torch.from_numpy(rng.integers(len(pairs[p.text][0]), size=config.batch)))
-            for p in turn(paired, step, config.prompts)
+            (p, torch.from_numpy(rng.integers(len(pairs[p.text]), size=config.batch))) for p in turn(paired, step, config.prompts)
         ]
         size = objective.config.size
         crops = []
@@ -213,15 +218,20 @@ def amortise(
         return rows, crops
 
     def cross(p: Prompt, rows: Tensor, generator: torch.Generator) -> Tensor:
-        content, target = (tokens[rows] for tokens in pairs[p.text])
+        """Of the pairs' tokens, under the texture they were made with, and of the choice of that texture."""
+        coded = pairs[p.text]
         style = Style(network(at[p.text], generator))
+        read = under(fields[p.filter], coded.places[rows], translator.config.grid) if p.filter in fields else None
         with torch.autocast(objective.device.type, torch.bfloat16):
-            logits = translate_with(translator, objective.embeddings[content], [(style, 1.0)])
-        return soft_cross_entropy(logits, target, objective.index, objective.shares).mean()
+            logits = translate_with(translator, objective.embeddings[coded.content[rows]], [(style, 1.0)], read)
+        chosen = network.choose(at[p.text], generator)[which.get(p.filter, -1)]
+        return soft_cross_entropy(logits, coded.target[rows], objective.index, objective.shares).mean() - chosen
 
     def rewarded(p: Prompt, photo: Tensor, generator: torch.Generator) -> Tensor:
         objective.style = aims[p.text]
-        style = Style(network(at[p.text], generator))
+        with torch.no_grad():
+            texture = network.texture(at[p.text])
+        style = Style(network(at[p.text], generator), texture=texture)
         with torch.autocast(objective.device.type, torch.bfloat16):
             content = objective.content(photo)
             logits = objective.logits(content, style).float()

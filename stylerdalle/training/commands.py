@@ -124,7 +124,7 @@ def run_tune(args: argparse.Namespace) -> int:
     from ..tune import TuneConfig, TuneState
     from ..tune import tune as learn
     from .filters import FILTERS
-    from .pairs import make_pairs, read_pairs
+    from .pairs import coded_texture, make_pairs, read_pairs
 
     prompt = check_prompt(args.style)
     given = given_options(args, TuneConfig)
@@ -140,9 +140,10 @@ def run_tune(args: argparse.Namespace) -> int:
             progress(state.step, state.steps)
 
         window = bundle.tokenizer.downsample * bundle.translator.config.grid * bundle.translator.config.upscale
-        pairs = None
+        pairs = texture = None
         if args.pairs in FILTERS:
-            pairs = make_pairs(pictures, args.pairs, window, args.pairs_count, config.seed)
+            pairs = make_pairs(pictures, args.pairs, window, args.pairs_count, config.seed, bundle.tokenizer.downsample)
+            texture = coded_texture(bundle.tokenizer, args.pairs)
         elif args.pairs:
             pairs = read_pairs(args.pairs, window, args.pairs_count, config.seed)
         learnt = learn(
@@ -157,6 +158,7 @@ def run_tune(args: argparse.Namespace) -> int:
             callback,
             minutes_between_saves=args.save_every / 60,
             start=begun,
+            texture=texture,
         )
     made = {"pairs": args.pairs, "pairs_count": args.pairs_count} if args.pairs else {}
     made |= {"start": begun.name} if begun else {}

@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -25,10 +25,11 @@ from .. import checkpoint
 from ..bundle import WEIGHTS, choose_device, choose_dtype
 from ..pretrain import all_embeddings, soft_cross_entropy, soft_targets
 from ..style import Style, new_adapter, translate_with
+from ..texture import Texture, field, under
 from ..tokenizers.dvae import DVAE
 from ..translator import Translator
 from .data import Picture, batches, read_pictures, split
-from .pairs import make_pairs
+from .pairs import coded_texture, make_pairs
 from .run import Run
 from .styles import LICENCE, RECIPES, large_photos
 from .tokenizer import schedule
@@ -54,37 +55,57 @@ class JointConfig:
     seed: int = 0
 
 
-def coded_pairs(
-    tokenizer: DVAE, photos: Sequence[Picture], made_by: str, window: int, count: int, folder: Path
-) -> tuple[Tensor, Tensor]:
-    """Tokens of photo crops and of the same through a filter, (count, n*n) each; kept in `folder` for the next time."""
+@dataclass(frozen=True)
+class Coded:
+    """Made pairs as tokens: of photos and of made pictures (N, n*n) each, their places on the texture (N, 2), and the texture."""
+
+    content: Tensor
+    target: Tensor
+    places: Tensor
+    texture: Texture | None
+
+    def __len__(self) -> int:
+        return len(self.content)
+
+
+@torch.no_grad()
+def coded_pairs(tokenizer: DVAE, photos: Sequence[Picture], made_by: str, window: int, count: int, folder: Path) -> Coded:
+    """`count` made pairs of a filter; kept in `folder` for the next time."""
     path = folder / f"pairs-{made_by}-{count}.pt"
     if not path.is_file():
-        sides = make_pairs(photos, made_by, window, count)
+        *sides, places = make_pairs(photos, made_by, window, count, unit=tokenizer.downsample)
         coded = [torch.cat([tokenizer.encode(part.float() / 255) for part in side.split(32)]) for side in sides]
-        torch.save([tokens.flatten(1).to(torch.int32) for tokens in coded], path.with_suffix(".part"))
+        torch.save([*(tokens.flatten(1).to(torch.int32) for tokens in coded), places], path.with_suffix(".part"))
         path.with_suffix(".part").replace(path)
-    content, target = torch.load(path, weights_only=True)
-    return content.long(), target.long()
+    content, target, places = torch.load(path, weights_only=True)
+    return Coded(content.long(), target.long(), places, coded_texture(tokenizer, made_by))
 
 
 def train(
     tokenizer: DVAE,
     translator: Translator,
-    pairs: dict[str, tuple[Tensor, Tensor]],
+    pairs: dict[str, Coded],
     config: JointConfig,
     run: Run,
     minutes_between_saves: float = 4,
+    start: Mapping[str, Style] | None = None,
 ) -> dict[str, dict[str, Tensor]]:
     """Train `translator` in place, from `run`'s state where there is one -> the adapter of every style.
 
     Args:
-        pairs: style name -> tokens of photos and of made pictures, (N, n*n) each; one in twenty is kept for validation.
+        pairs: by style name; one in twenty is kept for validation.
+        start: styles to begin with, by name, as far as they have the tensors that these get.
     """
     embeddings = all_embeddings(tokenizer)
     index, shares = soft_targets(embeddings, config.neighbours, config.softness)
     names = list(pairs)
-    adapters = {name: new_adapter(translator, config.rank, torch.Generator().manual_seed(config.seed)) for name in names}
+    adapters = {
+        name: new_adapter(translator, config.rank, torch.Generator().manual_seed(config.seed), coded.texture is not None)
+        for name, coded in pairs.items()
+    }
+    for name, style in (start or {}).items():
+        begun = {key: t for key, t in style.tensors.items() if key in adapters[name] and t.shape == adapters[name][key].shape}
+        adapters[name] |= {key: t.clone() for key, t in begun.items()}
     own = torch.optim.AdamW(translator.requires_grad_(True).parameters(), lr=config.lr, betas=(0.9, 0.98), weight_decay=0.01)
     each = {
         name: torch.optim.Adam([t.requires_grad_(True) for t in adapter.values()], lr=config.adapter_lr, betas=(0.9, 0.98))
@@ -100,13 +121,15 @@ def train(
             each[name].load_state_dict(state["optimizers"][name])
         first = state["step"]
         log.info("resumed at step %d", first)
-    kept = {name: len(content) // 20 for name, (content, _) in pairs.items()}
+    kept = {name: len(coded) // 20 for name, coded in pairs.items()}
+    textures = {name: field([(coded.texture, 1.0)], embeddings) if coded.texture else None for name, coded in pairs.items()}
 
     def loss_of(name: str, rows: Tensor) -> Tensor:
-        content, target = (tokens[rows] for tokens in pairs[name])
+        coded, texture = pairs[name], textures[name]
+        read = None if texture is None else under(texture, coded.places[rows], translator.config.grid)
         with torch.autocast("cpu", torch.bfloat16):
-            logits = translate_with(translator, embeddings[content], [(Style(adapters[name]), 1.0)])
-        return soft_cross_entropy(logits, target, index, shares).mean()
+            logits = translate_with(translator, embeddings[coded.content[rows]], [(Style(adapters[name]), 1.0)], read)
+        return soft_cross_entropy(logits, coded.target[rows], index, shares).mean()
 
     def own_loss(tokens: Tensor, hidden: Tensor) -> Tensor:
         with torch.autocast("cpu", torch.bfloat16):
@@ -118,11 +141,10 @@ def train(
     def make(step: int, rng: np.random.Generator) -> tuple[list[str], list[Tensor], Tensor, Tensor]:
         order = np.random.default_rng([config.seed, step * config.styles // len(names)]).permutation(len(names))
         chosen = [names[order[(step * config.styles + i) % len(names)]] for i in range(config.styles)]
-        rows = [torch.from_numpy(rng.integers(kept[name], len(pairs[name][0]), config.batch)) for name in chosen]
+        rows = [torch.from_numpy(rng.integers(kept[name], len(pairs[name]), config.batch)) for name in chosen]
         some = names[rng.integers(len(names))]  # the translator's own: photos, and made pictures of one style
-        half = torch.from_numpy(rng.integers(kept[some], len(pairs[some][0]), config.batch))
-        content, target = pairs[some]
-        tokens = torch.cat([content[half[::2]], target[half[1::2]]])
+        half = torch.from_numpy(rng.integers(kept[some], len(pairs[some]), config.batch))
+        tokens = torch.cat([pairs[some].content[half[::2]], pairs[some].target[half[1::2]]])
         share = np.cos(rng.uniform(0, np.pi / 2, (len(tokens), 1))) * (rng.random((len(tokens), 1)) >= config.whole)
         return chosen, rows, tokens, torch.from_numpy(rng.random(tuple(tokens.shape)) < share)
 
@@ -183,6 +205,7 @@ def main() -> None:
     parser.add_argument("--images", nargs="+", required=True, help="shards or folders with photos")
     parser.add_argument("--tokenizer", type=Path, default=WEIGHTS / "mini" / "tokenizer.safetensors")
     parser.add_argument("--translator", type=Path, required=True, help="what `stylerdalle pretrain` made")
+    parser.add_argument("--start", type=Path, metavar="FOLDER", help="of styles to begin with, NAME.safetensors each")
     parser.add_argument("--output", type=Path, required=True, help="folder for translator.safetensors and styles/")
     parser.add_argument("--steps", type=int, default=JointConfig.steps, help="0 only makes the pairs")
     parser.add_argument("--run-dir", type=Path, default=Path.home() / ".cache" / "stylerdalle" / "runs" / "joint")
@@ -206,12 +229,13 @@ def main() -> None:
         log.info("pairs of %s", name)
     if not args.steps:
         return
-    adapters = train(tokenizer, translator, pairs, config, run)
+    begun = {name: checkpoint.load_style(args.start / f"{name}.safetensors") for name in names} if args.start else None
+    adapters = train(tokenizer, translator, pairs, config, run, start=begun)
     base = args.output / "translator.safetensors"
     checkpoint.save_translator(base, translator, recipe={"command": "joint", **asdict(config)})
     for name, tensors in adapters.items():
         how = {"command": "joint", **asdict(config), "warm_start": f"{config.pairs} pairs made by {RECIPES[name].filter!r}"}
-        style = Style(tensors, RECIPES[name].prompt, name, checkpoint.sha256(base))
+        style = Style(tensors, RECIPES[name].prompt, name, checkpoint.sha256(base), texture=pairs[name].texture)
         checkpoint.save_style(args.output / "styles" / f"{name}.safetensors", style, recipe=how, licence=LICENCE)
 
 

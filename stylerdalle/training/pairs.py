@@ -9,30 +9,51 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional as F
 
 from ..pictures import over_white, read_picture, to_image
-from .data import SUFFIXES, Picture, at_least, random_crop
-from .filters import apply
+from ..texture import Texture
+from ..tokenizers import ImageTokenizer
+from .data import SUFFIXES, Picture, at_least, random_crop, to_tensor
+from .filters import apply, texture
+from .filters.textures import SIDE
 
 
-def make_pairs(pictures: Sequence[Picture], name: str, size: int, count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """`count` random photo crops and the same through a filter, uint8 (count, 3, size, size) each.
+def make_pairs(
+    pictures: Sequence[Picture], name: str, size: int, count: int, seed: int = 0, unit: int = 8
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`count` random photo crops and the same through a filter, uint8 (count, 3, size, size) each, and where they lie on the
+    filter's texture, long (count, 2), (y, x) in tokens of `unit` px.
 
-    Crops have the size of the translator's window and the filter's own chance is the same for all of them: strokes and
-    grain then follow from the picture and the place in the window alone, and a translator can learn them crisply, where
-    chance would leave it only their average.
+    Crops have the size of the translator's window, and all chance of the filter is its texture's: marks then follow from the
+    picture and the texture under it, and a translator can learn them crisply, where chance would leave it only their average.
     """
-    photos, made = [], []
+    photos, made, places = [], [], []
     for i in range(count):
         rng = np.random.default_rng([seed, i])
         image = at_least(pictures[rng.integers(len(pictures))].open(), size)
         photos.append(random_crop(image, size, rng, (0.4, 1.3)))
-        made.append(apply(name, photos[-1], np.random.default_rng(seed)))
-    return _stack(photos), _stack(made)
+        places.append(rng.integers(SIDE // unit, size=2))
+        y, x = unit * places[-1]
+        made.append(apply(name, photos[-1], np.random.default_rng(seed), (int(y), int(x))))
+    return _stack(photos), _stack(made), torch.from_numpy(np.stack(places))
 
 
-def read_pairs(folder: str | Path, size: int, count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """`count` random crops of the pairs in FOLDER/photos/NAME and FOLDER/styled/NAME, uint8 (count, 3, size, size) each.
+@torch.no_grad()
+def coded_texture(tokenizer: ImageTokenizer, name: str) -> Texture | None:
+    """A filter's texture in a tokenizer's tokens; None where the filter has none."""
+    picture = texture(name)
+    if picture is None:
+        return None
+    margin = tokenizer.halo * tokenizer.downsample
+    planes = F.pad(to_tensor([picture]), (margin,) * 4, mode="circular")  # so that it repeats without a seam
+    inner = slice(tokenizer.halo, -tokenizer.halo)
+    return Texture(tokenizer.encode(planes)[:, inner, inner], torch.ones(1))
+
+
+def read_pairs(folder: str | Path, size: int, count: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    """`count` random crops of the pairs in FOLDER/photos/NAME and FOLDER/styled/NAME, as `make_pairs`; their places on a texture
+    are chance, for nothing is known of one.
 
     Raises:
         ValueError: a folder or a twin is missing, or the two pictures of a pair differ in shape.
@@ -50,7 +71,8 @@ def read_pairs(folder: str | Path, size: int, count: int, seed: int = 0) -> tupl
         photos.append(random_crop(pair[0], size, rng, (0.4, 1.3)))
         rng.bit_generator.state = state  # the same place, zoom and mirroring
         styled.append(random_crop(pair[1], size, rng, (0.4, 1.3)))
-    return _stack(photos), _stack(styled)
+    places = np.random.default_rng([seed, count]).integers(1 << 16, size=(count, 2))
+    return _stack(photos), _stack(styled), torch.from_numpy(places)
 
 
 def _files(folder: Path) -> dict[str, Path]:

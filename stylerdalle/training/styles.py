@@ -92,7 +92,7 @@ def make(name: str, recipe: Recipe, pictures: Sequence[Picture], folder: Path, r
             bar.set_postfix(loss=f"{state.loss:.3f}")
 
         window = tokenizer.downsample * translator.config.grid * translator.config.upscale
-        pairs = make_pairs(photos, recipe.filter, window, recipe.pairs)
+        pairs = make_pairs(photos, recipe.filter, window, recipe.pairs, unit=tokenizer.downsample)
         learnt = tune(tokenizer, translator, model, photos, recipe.prompt, recipe.config, run, pairs, show, start=begun)
     path = folder / "styles" / f"{name}.safetensors"
     how = {**asdict(recipe.config), "pairs": f"{recipe.pairs} made by the filter {recipe.filter!r}"}

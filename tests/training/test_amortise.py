@@ -13,6 +13,7 @@ from stylerdalle import reward
 from stylerdalle.hypernetwork import HyperConfig
 from stylerdalle.pretrain import all_embeddings
 from stylerdalle.style import Style, translate_with
+from stylerdalle.texture import field, under
 from stylerdalle.training.amortise import AmortiseConfig, amortise, art_targets, make_pairs
 from stylerdalle.training.data import to_tensor
 from stylerdalle.training.prompts import Prompt
@@ -47,11 +48,17 @@ def test_prompts_with_pairs_are_learnt(models, tmp_path):
     pairs = make_pairs(tokenizer, pictures(4), PROMPTS[:2], 32, SMALL, tmp_path)
     embeddings = all_embeddings(tokenizer)
     with torch.no_grad():
-        for text, (content, target) in pairs.items():
-            style = Style(network(reward.embed_texts(model, [text])[0]))
-            plain, styled = (translate_with(translator, embeddings[content], s) for s in ([], [(style, 1.0)]))
-            was, now = (F.cross_entropy(logits.flatten(0, 1), target.flatten()) for logits in (plain, styled))
+        for text, coded in pairs.items():
+            said = reward.embed_texts(model, [text])[0]
+            style = Style(network(said))
+            shown = field([(coded.texture, 1.0)], embeddings) if coded.texture else None
+            read = None if shown is None else under(shown, coded.places, 4)
+            content = embeddings[coded.content]
+            plain = translate_with(translator, content)
+            styled = translate_with(translator, content, [(style, 1.0)], read)
+            was, now = (F.cross_entropy(logits.flatten(0, 1), coded.target.flatten()) for logits in (plain, styled))
             assert now < 0.85 * was, text
+            assert int(network.choose(said).argmax()) == (0 if coded.texture else 1), text  # the texture it was made with
 
 
 def test_a_run_taken_up_again_ends_as_an_unbroken_one(models, tmp_path):
@@ -83,10 +90,10 @@ def test_pairs_are_made_once(models, tmp_path, monkeypatch):
     monkeypatch.setattr("stylerdalle.training.joint.make_pairs", None)
     monkeypatch.setattr("stylerdalle.training.amortise.tone", None)
     again = make_pairs(models[0], pictures(2), PROMPTS[:2], 32, SMALL, tmp_path)
-    for text, sides in first.items():
-        assert all(torch.equal(a, b) for a, b in zip(sides, again[text], strict=True))
-    content, target = first["a red picture"]
-    assert content.shape == (12, 16) and not torch.equal(content, target)
+    for text, coded in first.items():
+        assert torch.equal(coded.content, again[text].content) and torch.equal(coded.target, again[text].target)
+    red = first["a red picture"]
+    assert red.content.shape == (12, 16) and not torch.equal(red.content, red.target)
 
 
 def test_art_nearest_by_caption_is_leant_to(models, monkeypatch):

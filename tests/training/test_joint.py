@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from training.test_tokenizer import pictures
 
 from stylerdalle.pretrain import all_embeddings
-from stylerdalle.style import Style, translate_with
+from stylerdalle.style import Style, new_adapter, translate_with
+from stylerdalle.texture import field, under
 from stylerdalle.training.joint import JointConfig, coded_pairs, train
 from stylerdalle.training.run import Run
 
@@ -31,8 +32,9 @@ def test_pairs_are_made_once(tokenizer, tmp_path, monkeypatch):
     first = coded_pairs(tokenizer, pictures(2), "ink", 32, 3, tmp_path)
     monkeypatch.setattr("stylerdalle.training.joint.make_pairs", None)
     again = coded_pairs(tokenizer, pictures(2), "ink", 32, 3, tmp_path)
-    assert first[0].shape == (3, 16)
-    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    assert first.content.shape == (3, 16) and first.places.shape == (3, 2)
+    assert all(torch.equal(getattr(first, name), getattr(again, name)) for name in ("content", "target", "places"))
+    assert torch.equal(first.texture.tokens, again.texture.tokens)
 
 
 def test_every_style_is_learnt_and_the_translator_alone_stays_the_identity(tokenizer, pairs, tmp_path):
@@ -40,9 +42,12 @@ def test_every_style_is_learnt_and_the_translator_alone_stays_the_identity(token
     adapters = train(tokenizer, translator, pairs, SMALL, Run(tmp_path))
     embeddings = all_embeddings(tokenizer)
     assert set(adapters) == set(pairs)
-    for name, (content, target) in pairs.items():
+    for name, coded in pairs.items():
+        content, target = coded.content, coded.target
+        shown = field([(coded.texture, 1.0)], embeddings) if coded.texture else None
+        read = None if shown is None else under(shown, coded.places, 4)
         plain = translator(embeddings[content])
-        styled = translate_with(translator, embeddings[content], [(Style(adapters[name]), 1.0)])
+        styled = translate_with(translator, embeddings[content], [(Style(adapters[name]), 1.0)], read)
         assert (plain.argmax(-1) == content).float().mean() > 0.9
         before, after = (F.cross_entropy(logits.flatten(0, 1), target.flatten()) for logits in (plain, styled))
         assert after < 0.7 * before
@@ -67,3 +72,15 @@ def test_a_run_taken_up_again_ends_as_an_unbroken_one(tokenizer, pairs, tmp_path
     for name, adapter in whole.items():
         for key, tensor in adapter.items():
             assert torch.allclose(again[name][key], tensor, atol=1e-6), (name, key)
+
+
+def test_a_run_may_begin_with_styles(tokenizer, pairs, tmp_path):
+    translator = tiny.translator(tokenizer)
+    begun = Style(
+        {key: torch.full_like(t, 0.01) for key, t in new_adapter(translator, 2, torch.Generator(), texture=True).items()}
+    )
+    config = replace(SMALL, steps=1, lr=1e-9, adapter_lr=1e-9)
+    adapters = train(tokenizer, translator, pairs, config, Run(tmp_path), start={"ink": begun})
+    for key, tensor in adapters["ink"].items():
+        assert torch.allclose(tensor, begun.tensors[key], atol=1e-6), key
+    assert adapters["comic"]["outNet.weight.lora_b"].abs().max() < 1e-6

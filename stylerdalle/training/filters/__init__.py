@@ -1,8 +1,8 @@
 """A photo -> the same photo in a hand-made approximation of an art style, pixel for pixel in place.
 
 The pairs teach small models what colour statistics do not show: lines, hatching, blocks, strokes, cells and dots. Marks
-have fixed sizes in pixels (lines 2, blocks 8, strokes 4-8, cells 16) so that they survive tokens of 8x8 pixels, and
-where they can, they repeat every 16 or 32 pixels, so that a translator of such tokens can foretell them.
+have fixed sizes in pixels (lines 2-4, blocks 8, strokes 9-17, panes 34) so that they survive tokens of 8x8 pixels, and
+lie where the style's texture has them (textures.py), so that a translator that is shown the texture can foretell them.
 Nothing is learned here and no artist's method is claimed: `strokes.py` names the papers whose operators are simplified.
 
     painted = apply("van_gogh", photo, numpy.random.default_rng(0))   # uint8 (H, W, 3), sides from 32 pixels
@@ -11,14 +11,14 @@ Nothing is learned here and no artist's method is claimed: `strokes.py` names th
 from collections.abc import Callable
 
 import numpy as np
-from PIL import Image
 
 from .drawings import charcoal, ink, pencil_sketch
 from .paintings import baroque, fauvism, impressionism, pointillism, van_gogh, watercolour
 from .panes import cubism, mosaic, stained_glass
 from .prints import anime, art_nouveau, comic, pixel_art, pixel_art_4, pop_art, ukiyo_e
+from .textures import TEXTURES, Marks, guide, marks_of
 
-Filter = Callable[[np.ndarray, np.random.Generator], np.ndarray]
+Filter = Callable[[np.ndarray, np.random.Generator, Marks], np.ndarray]
 
 FILTERS: dict[str, Filter] = {
     "pencil_sketch": pencil_sketch,
@@ -76,23 +76,24 @@ PROMPTS: dict[str, tuple[str, ...]] = {
     "anime": ("anime", "an anime picture", "anime cel shading", "a frame of an anime film"),
 }  # fmt: skip
 
-SCALES = {
-    "van_gogh": 2.0, "stained_glass": 2.0, "mosaic": 1.75, "pointillism": 2.0,
-    "impressionism": 2.0, "fauvism": 2.0, "cubism": 2.0,
-}  # fmt: skip
 
+def apply(name: str, image: np.ndarray, generator: np.random.Generator, place: tuple[int, int] = (0, 0)) -> np.ndarray:
+    """Filter `name` of a uint8 (H, W, 3) picture with sides of 32 pixels or more; same size, same seed same picture.
 
-def apply(name: str, image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """Filter `name` of a uint8 (H, W, 3) picture with sides of 32 pixels or more; same size, same seed same picture."""
+    Args:
+        place: (y, x) of the picture's top left pixel on the tile of the style's texture.
+    """
     if name not in FILTERS:
         raise ValueError(f"unknown filter {name!r}; choose one of: {', '.join(FILTERS)}")
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise ValueError(f"a picture must be uint8 (H, W, 3), got {image.dtype} {image.shape}")
     if min(image.shape[:2]) < 32:
         raise ValueError(f"a picture must be at least 32 pixels wide and high, got {image.shape[:2]}")
-    if name not in SCALES:
-        return FILTERS[name](image, generator)
-    height, width = image.shape[:2]
-    small = (round(width / SCALES[name]), round(height / SCALES[name]))
-    made = FILTERS[name](np.asarray(Image.fromarray(image).resize(small, Image.Resampling.LANCZOS)), generator)
-    return np.asarray(Image.fromarray(made).resize((width, height), Image.Resampling.BICUBIC))
+    return FILTERS[name](image, generator, marks_of(name).at(place, image.shape[:2]))
+
+
+def texture(name: str) -> np.ndarray | None:
+    """The picture of a filter's marks on plain grey, uint8 (SIDE, SIDE, 3), which repeats without a seam; None without marks."""
+    if name not in TEXTURES:
+        return None
+    return (guide(marks_of(name)).clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()

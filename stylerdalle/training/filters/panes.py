@@ -4,8 +4,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .paintings import halved
 from .strokes import (
-    along,
     blur,
     boundaries,
     cells,
@@ -16,28 +16,30 @@ from .strokes import (
     luminance,
     means,
     noise,
-    pixel_grid,
     saturate,
     stretch,
     to_image,
     to_planes,
     towards,
-    warp,
 )
+from .textures import Marks, lay
 
 
-def stained_glass(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """Luminous saturated panes of about 11 pixels, bordered by dark lead that also follows the contours."""
-    flat = flatten(stretch(to_planes(image), 0.02, 0.98), 2, rounds=2)
-    labels = cells(flat, 8, 2.2, None, generator, staggered=True)
-    lead = torch.maximum(boundaries(labels, 1.5), contours(flat, 1.1))
-    amber = torch.tensor([0.05, 0.0, -0.05]).view(3, 1, 1) * (1 - 2 * (labels // (-(-flat.shape[2] // 16)) % 2))  # or blue
-    glass = saturate((_cell_colours(flat, labels, 0.0, generator) + amber).clamp(0, 1), 2.2)
-    glow = 1.12 - 0.45 * blur(lead, 2.5) + 0.05 * noise(generator, lead.shape, 5)
-    return to_image((0.08 + 0.95 * glass) * glow * (1 - 0.93 * lead))
+def stained_glass(image: np.ndarray, generator: np.random.Generator, marks: Marks) -> np.ndarray:
+    """Luminous saturated panes of irregular shape, bordered by dark lead that also follows the contours."""
+
+    def colours(planes: Tensor) -> Tensor:
+        """(4, H, W): the colours of the glass, and the lead along contours."""
+        flat = flatten(stretch(planes, 0.02, 0.98), 2, rounds=2)
+        return torch.cat([saturate(flatten(flat, 4, rounds=1), 2.0), contours(flat, 1.3)[None]])
+
+    both = halved(image, colours)
+    lead = torch.maximum(marks.line, both[3])
+    glass = 0.06 + 1.02 * lay(both[:3], marks, 0.55)
+    return to_image(glass * (1 - 0.94 * lead))
 
 
-def mosaic(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+def mosaic(image: np.ndarray, generator: np.random.Generator, marks: Marks) -> np.ndarray:
     """Square-ish tiles of about 10 pixels laid along the contours in light grout."""
     planes = saturate(stretch(to_planes(image), 0.01, 0.99), 1.6)
     lum = luminance(planes)
@@ -65,24 +67,17 @@ CUBIST = torch.tensor(
 ).float().div(255)  # fmt: skip
 
 
-FACET = 16  # pixels between the edges of a family of facets, before they are enlarged
-FACET_SHIFT = 1.5  # pixels by which facets displace what they show
+def cubism(image: np.ndarray, generator: np.random.Generator, marks: Marks) -> np.ndarray:
+    """Angular facets shaded from edge to edge, each showing the picture a little out of place, in ochre and grey."""
 
+    def colours(planes: Tensor) -> Tensor:
+        return flatten(stretch(planes, 0.01, 0.98), 2, rounds=2)
 
-def cubism(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """Slanting facets shaded from edge to edge, laid another way in every tone of the picture, in ochre and grey."""
-    planes = flatten(stretch(to_planes(image), 0.01, 0.98), 2, rounds=2)
-    y, x = pixel_grid(planes.shape[1:])
-    tone = luminance(blur(flatten(planes, 4, rounds=2), 1.0))
-    tone = along(tone, flow(tone, 3.0, x + y, floor=1e-3), 6)
-    turned = torch.floor(4 * tone) % 2 > 0
-    y, x = torch.where(turned, x, y), torch.where(turned, -y, x)
-    shade, dy, dx = torch.ones_like(tone), torch.zeros_like(tone), torch.zeros_like(tone)
-    for across, depth in ((1, 0.34), (0, 0.22)):  # diagonal edges, and straight ones
-        place = torch.remainder((y + across * x) / FACET + torch.floor(8 * tone) / 2, 1) - 0.5  # in its facet, -0.5 to 0.5
-        shade = shade * (1 - 2 * depth * place)
-        dy, dx = dy + 2 * FACET_SHIFT * place, dx - 2 * FACET_SHIFT * across * place
+    def outlines(planes: Tensor) -> Tensor:
+        return contours(flatten(planes, 2, rounds=1), 1.2, reach=6)[None]
+
     ochre = torch.tensor([0.04, 0.015, -0.04]).view(3, 1, 1)
-    colours = (warp(planes, dx, dy) * shade + ochre).clamp(0, 1)
-    colours = towards(colours, CUBIST, 1.0, 0.004, 0.85)
-    return to_image(torch.lerp(colours, CUBIST[0].view(3, 1, 1), contours(planes, 1.2, reach=6)))
+    seen = (lay(halved(image, colours), marks, 9.0) + ochre).clamp(0, 1)
+    out = towards(seen, CUBIST, 1.0, 0.004, 0.85)
+    out = torch.lerp(out, CUBIST[0].view(3, 1, 1), torch.maximum(marks.line, 0.8 * halved(image, outlines)[0]))
+    return to_image(out)

@@ -3,17 +3,13 @@
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
 from torch.nn import functional as F
 
 from .strokes import (
-    along,
     blur,
     contours,
     flatten,
     luminance,
-    noise,
-    pixel_grid,
     saturate,
     smoothstep,
     stretch,
@@ -21,6 +17,7 @@ from .strokes import (
     to_planes,
     towards,
 )
+from .textures import Marks
 
 WOODBLOCK = torch.tensor(
     [
@@ -30,38 +27,29 @@ WOODBLOCK = torch.tensor(
 ).float().div(255)  # fmt: skip
 
 
-def ukiyo_e(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+def ukiyo_e(image: np.ndarray, generator: np.random.Generator, marks: Marks) -> np.ndarray:
     """Flat woodblock colours, ink outlines and the grain of the block."""
     planes = stretch(to_planes(image), 0.01, 0.97, 0.9).pow(0.8)
     crisp = flatten(planes, 2, rounds=1)
     flat = saturate(flatten(crisp, 3, rounds=1), 1.3)
     colours = towards(blur(flat, 1.0), WOODBLOCK, 2.0, 0.0008)
-    shape = colours.shape[1:]
-    grain = along(noise(generator, shape, 1.5), torch.zeros(shape), 6)
-    colours = colours * (1 + 0.04 * grain)
+    colours = colours * marks.light
     return to_image(torch.lerp(colours, WOODBLOCK[12].view(3, 1, 1), contours(crisp, 1.0)))
 
 
-def comic(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """Vivid flat colours, bold black lines and halftone dots of pitch 16 in the middle tones."""
+def comic(image: np.ndarray, generator: np.random.Generator, marks: Marks) -> np.ndarray:
+    """Vivid flat colours, bold black lines and halftone dots in the middle tones."""
     crisp = flatten(stretch(to_planes(image), 0.02, 0.97).pow(0.85), 2, rounds=1)
     flat = flatten(crisp, 3, rounds=1)
     tone = luminance(flat)
     level = (tone * 4).round().clamp(1, 4) / 4
     colours = saturate((flat * (level / tone.clamp_min(0.05))).clamp(0, 1), 1.9)
-    inside = smoothstep(1.0 - 0.9 * blur(tone, 2) - _dots(tone.shape, 16), -0.06, 0.06)
+    inside = smoothstep(1.0 - 0.9 * blur(tone, 2) - marks.more["cover"], -0.06, 0.06)
     paler = torch.lerp(colours, torch.ones_like(colours), 0.55)
     middle = smoothstep(tone, 0.25, 0.35) * (1 - smoothstep(tone, 0.8, 0.9))
     colours = torch.lerp(colours, torch.lerp(paler, colours, inside), middle)
     ink = torch.maximum(contours(crisp, 1.4), 1 - smoothstep(blur(tone, 1), 0.10, 0.15))
     return to_image(colours * (1 - ink))
-
-
-def _dots(shape: tuple[int, int], pitch: float) -> Tensor:
-    """Halftone screen (H, W): a pixel is inside its dot where the wanted coverage exceeds the screen's 0..1."""
-    y, x = pixel_grid(shape)
-    wave = torch.cos(2 * torch.pi * (x + 0.5) / pitch) + torch.cos(2 * torch.pi * (y + 0.5) / pitch)
-    return 0.5 + wave / 4
 
 
 POP_PALETTES = torch.tensor(
@@ -74,20 +62,24 @@ POP_PALETTES = torch.tensor(
 ).float().div(255)  # fmt: skip
 
 
-def pop_art(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """Five flat vivid hues by brightness with a key drawing in the darkest, one of a few sets of hues by chance."""
+def pop_art(image: np.ndarray, generator: np.random.Generator, marks: Marks) -> np.ndarray:
+    """Five flat vivid hues by brightness with a key drawing in the darkest, one of a few sets of hues by chance, and halftone
+    dots of the next hue in the second and fourth."""
     palette = POP_PALETTES[int(generator.integers(len(POP_PALETTES)))]  # (5, 3), dark to light
+    dots = smoothstep(marks.more["cover"], 0.55, 0.65)
     crisp = flatten(to_planes(image), 2, rounds=1)
     tone = stretch(luminance(flatten(crisp, 3, rounds=2)), 0.02, 0.98)
     spread = torch.quantile(tone.flatten()[:: max(1, tone.numel() // 65536)], torch.tensor([0.17, 0.38, 0.6, 0.82]))
     cuts = torch.lerp(spread, torch.tensor([0.18, 0.38, 0.6, 0.8]), 0.5)
     tone, colours = blur(tone, 0.7), palette[0].view(3, 1, 1)
-    for cut, colour in zip(cuts, palette[1:], strict=True):
-        colours = torch.lerp(colours, colour.view(3, 1, 1), smoothstep(tone - cut, -0.004, 0.004))
+    for k, (cut, colour) in enumerate(zip(cuts, palette[1:], strict=True), 1):
+        flat = colour.view(3, 1, 1)
+        dotted = torch.lerp(flat.expand_as(crisp), palette[k + 1].view(3, 1, 1), dots) if k in (1, 3) else flat
+        colours = torch.lerp(colours, dotted, smoothstep(tone - cut, -0.004, 0.004))
     return to_image(torch.lerp(blur(colours, 0.5), palette[0].view(3, 1, 1), contours(crisp, 1.3)))
 
 
-def pixel_art(image: np.ndarray, generator: np.random.Generator, block: int = 8) -> np.ndarray:
+def pixel_art(image: np.ndarray, generator: np.random.Generator, marks: Marks, block: int = 8) -> np.ndarray:
     """Blocks of exactly `block` pixels from the top-left corner in 14-20 vivid colours, darker where shapes end."""
     height, width = image.shape[:2]
     planes = saturate(stretch(flatten(to_planes(image), max(2, block // 3), rounds=1), 0.01, 0.99, 0.8), 1.35)
@@ -102,9 +94,9 @@ def pixel_art(image: np.ndarray, generator: np.random.Generator, block: int = 8)
     return np.ascontiguousarray(pixels.repeat(block, 0).repeat(block, 1)[:height, :width])
 
 
-def pixel_art_4(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+def pixel_art_4(image: np.ndarray, generator: np.random.Generator, marks: Marks) -> np.ndarray:
     """Pixel art in blocks of 4 pixels."""
-    return pixel_art(image, generator, block=4)
+    return pixel_art(image, generator, marks, block=4)
 
 
 POSTER = torch.tensor(
@@ -115,7 +107,7 @@ POSTER = torch.tensor(
 ).float().div(255)  # fmt: skip
 
 
-def art_nouveau(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+def art_nouveau(image: np.ndarray, generator: np.random.Generator, marks: Marks) -> np.ndarray:
     """A poster's flat gold, olive and terracotta, strong brown outlines, and curling ornament on the light grounds."""
     crisp = flatten(stretch(to_planes(image), 0.01, 0.97, 0.9).pow(0.85), 2, rounds=1)
     flat = flatten(saturate(crisp, 1.3), 3, rounds=1)
@@ -123,15 +115,13 @@ def art_nouveau(image: np.ndarray, generator: np.random.Generator) -> np.ndarray
     tone = luminance(flat)
     plain = smoothstep(blur(tone, 4), 0.6, 0.8) * (1 - smoothstep(blur((tone - blur(tone, 4)).abs(), 4), 0.02, 0.05))
     plain = plain * smoothstep(flat[2] - flat[0], -0.06, 0.02)  # not on skin
-    y, x = (2 * torch.pi / 32 * place for place in pixel_grid(tone.shape))
-    curl = torch.sin(x + 1.6 * torch.sin(y)) + torch.sin(y + 1.6 * torch.sin(x))  # repeats every 32 pixels
-    ornament = (1 - smoothstep(curl.abs(), 0.15, 0.45)) * plain
+    ornament = marks.line * plain
     colours = torch.lerp(colours, POSTER[3].view(3, 1, 1), 0.75 * ornament)
     line = torch.maximum(contours(crisp, 1.8, reach=6), contours(crisp, 1.0))
     return to_image(torch.lerp(colours, POSTER[12].view(3, 1, 1), line))
 
 
-def anime(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+def anime(image: np.ndarray, generator: np.random.Generator, marks: Marks) -> np.ndarray:
     """Cel shading: clear bright colours in a light, a middle and a violet shadow tone, thin dark lines, a bloom of light."""
     crisp = flatten(stretch(to_planes(image), 0.01, 0.96).pow(0.8), 2, rounds=1)
     flat = flatten(flatten(crisp, 3, rounds=2), 4, rounds=1)

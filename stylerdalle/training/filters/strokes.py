@@ -1,16 +1,13 @@
-"""Marks on paper and canvas: the fields, lines, cells and brush strokes that `filters.py` composes into styles.
+"""What the filters share: colours, smoothing, flow along contours, outlines, cells.
 
 Line drawing is a flow-guided difference of Gaussians (Kang et al. 2007, https://doi.org/10.1145/1274871.1274878),
-flattening a soft Kuwahara filter (Papari et al. 2007, https://doi.org/10.1109/TIP.2007.903912), cells are SLIC
-superpixels (Achanta et al. 2012, https://doi.org/10.1109/TPAMI.2012.120) and strokes follow Litwinowicz 1997
-(https://doi.org/10.1145/258734.258893). All are simplified to box filters, gathers and one scatter, so that a
-256-pixel picture takes about a tenth of a second on one core.
+flattening a soft Kuwahara filter (Papari et al. 2007, https://doi.org/10.1109/TIP.2007.903912) and cells are SLIC
+superpixels (Achanta et al. 2012, https://doi.org/10.1109/TPAMI.2012.120), simplified to box filters and gathers.
 
 Planes are float32 tensors (C, H, W) in 0..1 and maps are (H, W); H, W are pixels, N marks, K colours.
 """
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -18,7 +15,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 LUMA = (0.299, 0.587, 0.114)
-STEP = 0.8  # pixels between samples along a stroke; at most 1, or strokes have holes
 
 
 def to_planes(image: np.ndarray) -> Tensor:
@@ -94,20 +90,6 @@ def noise(generator: np.random.Generator, shape: tuple[int, int], scale: float) 
         return field[: shape[0], : shape[1]]
     size = [round(side * scale) for side in coarse]
     return 1.3 * F.interpolate(field[None, None], size, mode="bicubic")[0, 0, : shape[0], : shape[1]]
-
-
-def grain(generator: np.random.Generator, shape: tuple[int, int], scale: float, period: int = 32) -> Tensor:
-    """As `noise`, of blobs `scale` pixels wide, and repeating every `period` pixels without a seam."""
-    tile = torch.from_numpy(generator.standard_normal((period, period), dtype=np.float32)).repeat(3, 3)
-    tile = blur(tile, scale / 2)[period : 2 * period, period : 2 * period]
-    count = [math.ceil(side / period) for side in shape]
-    return (tile / tile.std()).repeat(*count)[: shape[0], : shape[1]]
-
-
-def waves(shape: tuple[int, int], period: int) -> Tensor:
-    """A map (H, W) of crossing waves that repeats every `period` pixels: its contours are short curves, mostly slanting."""
-    y, x = (2 * torch.pi / period * place for place in pixel_grid(shape))
-    return x.sin() * y.sin() + 0.5 * (x + 2 * y).cos()
 
 
 def gradients(lum: Tensor) -> tuple[Tensor, Tensor]:
@@ -192,25 +174,20 @@ def boundaries(labels: Tensor, width: float) -> Tensor:
     return smoothstep(blur(edge.clamp(max=1), width / 2.5), 0.12, 0.42)
 
 
-def cells(
-    planes: Tensor, pitch: float, fit: float, angle: Tensor | None, generator: np.random.Generator, staggered: bool = False
-) -> Tensor:
-    """Label (H, W) of the cell of each pixel, for cells about `pitch` pixels wide, or twice as wide and `staggered`: then
-    they begin in the same places every 2 `pitch` pixels.
+def cells(planes: Tensor, pitch: float, fit: float, angle: Tensor | None, generator: np.random.Generator) -> Tensor:
+    """Label (H, W) of the cell of each pixel, for cells about `pitch` pixels wide.
 
     `fit` is the pull of colour on the cells' borders (0 = straight ones). With `angle` (H, W) the cells are squares
     along it (Hausner 2001, https://doi.org/10.1145/383259.383327), else Voronoi polygons.
     """
     height, width = planes.shape[1:]
-    wide = 2 * pitch if staggered else pitch
-    rows, cols = math.ceil(height / pitch), math.ceil(width / wide)
+    rows, cols = math.ceil(height / pitch), math.ceil(width / pitch)
     y, x = pixel_grid((height, width))
     features = torch.cat([torch.stack([y, x]), planes * (fit * pitch)]).flatten(1)  # (5, H*W)
-    home_row, home_col = (y.flatten() / pitch).long(), (x.flatten() / wide).long()
+    home_row, home_col = (y.flatten() / pitch).long(), (x.flatten() / pitch).long()
     seed_y, seed_x = pixel_grid((rows, cols))
     jitter = torch.from_numpy(generator.random((2, rows, cols), dtype=np.float32)) - 0.5
-    off_y, off_x = ((0.5 + 0.2 * (seed_y % 2), 0.25 + 0.5 * (seed_y % 2))) if staggered else 0.5 + 0.9 * jitter
-    seeds = torch.stack([(seed_y + off_y) * pitch, (seed_x + off_x) * wide])  # (2, rows, cols)
+    seeds = (torch.stack([seed_y, seed_x]) + 0.5 + 0.9 * jitter) * pitch  # (2, rows, cols)
     at = (seeds[0].long().clamp(max=height - 1) * width + seeds[1].long().clamp(max=width - 1)).flatten()
     centres = torch.cat([seeds.flatten(1), features[2:, at]])  # (5, N)
     for last in (False, False, True):
@@ -241,104 +218,6 @@ def means(values: Tensor, labels: Tensor, count: int) -> Tensor:
     """Mean of values (C, P) over the pixels of each label (P,) -> (C, count)."""
     total = torch.zeros(len(values), count).index_add_(1, labels, values)
     return total / torch.bincount(labels, minlength=count).clamp_min(1)
-
-
-@dataclass(frozen=True)
-class Brush:
-    width: float  # pixels across a stroke
-    length: float  # pixels along it; above 1.5 widths it bends with the flow
-    coverage: float  # mean number of strokes over a pixel; below about 3 the ground shows through
-    tolerance: float = 9.0  # colour distance from its middle at which a stroke ends; large = never
-    jitter: float = 0.06  # deviation of brightness from stroke to stroke
-    hue: float = 0.03  # deviation of each channel from stroke to stroke
-
-
-def _trace(start: np.ndarray, angle: np.ndarray, steps: int, spacing: float, sign: int) -> np.ndarray:
-    """Follow the line field from start (N, 2) -> points (N, steps, 2), keeping on rather than turning back."""
-    height, width = angle.shape
-    point, heading, points = start, None, []
-    for _ in range(steps):
-        y = point[:, 0].astype(np.int64).clip(0, height - 1)
-        x = point[:, 1].astype(np.int64).clip(0, width - 1)
-        step = np.stack([np.sin(angle[y, x]), np.cos(angle[y, x])], axis=1)  # (N, 2)
-        turn = np.full(len(step), sign) if heading is None else np.where((step * heading).sum(1) < 0, -1, 1)
-        heading = step * turn[:, None]
-        point = point + spacing * heading
-        points.append(point)
-    return np.stack(points, axis=1).astype(np.float32)
-
-
-def _alike(seen: np.ndarray, tolerance: float) -> np.ndarray:
-    """Colours along each path (N, T, 3) -> the unbroken part around its middle that is near the middle's (N, T)."""
-    middle = seen.shape[1] // 2
-    alike = np.abs(seen - seen[:, middle : middle + 1]).sum(-1) < tolerance
-    alike[:, middle - 1 : middle + 2] = True
-    back, ahead = alike[:, middle::-1], alike[:, middle + 1 :]
-    reach = [np.logical_and.accumulate(side, axis=1) for side in (back, ahead)]
-    return np.concatenate([reach[0][:, ::-1], reach[1]], axis=1)
-
-
-def _outline(path: np.ndarray, width: float, across: np.ndarray) -> np.ndarray:
-    """Sample points (N, T, A, 2) of strokes `width` wide with round ends, from middle lines (N, T, 2)."""
-    tangent = np.gradient(path, axis=1)
-    tangent /= np.linalg.norm(tangent, axis=-1, keepdims=True) + 1e-6
-    normal = np.stack([tangent[..., 1], -tangent[..., 0]], axis=-1)
-    taper = np.sqrt(1 - np.abs(np.linspace(-0.98, 0.98, path.shape[1], dtype=np.float32)) ** 3)  # (T,)
-    reach = (width / 2) * taper[:, None] * across  # (T, A)
-    return path[:, :, None] + normal[:, :, None] * reach[None, :, :, None]
-
-
-def paint(
-    canvas: Tensor,
-    relief: Tensor,
-    picture: Tensor,
-    angle: Tensor,
-    brush: Brush,
-    generator: np.random.Generator,
-    where: Tensor,
-    period: int = 0,
-) -> tuple[Tensor, Tensor]:
-    """Lay curved strokes of the picture's colours on canvas (3, H, W) and their bristle marks on relief (H, W).
-
-    `where` (H, W) in 0..1 is the chance of a stroke starting at a pixel. Later strokes cover earlier ones.
-    With `period`, places and chances repeat every so many pixels.
-    """
-    height, width = relief.shape
-    across = np.linspace(-1, 1, max(3, round(brush.width / 0.7)), dtype=np.float32)  # (A,)
-    area = (period, period) if period else (height, width)
-    count = max(1, round(brush.coverage * area[0] * area[1] / (brush.width * brush.length)))
-    start = generator.random((count, 2), dtype=np.float32) * np.array(area, dtype=np.float32)
-    drawn = generator.random((count, 1))
-    light, tint = generator.normal(1, brush.jitter, (count, 1)), generator.normal(0, brush.hue, (count, 3))
-    bristle = generator.normal(0, 0.35, (count, len(across))) + np.sqrt(1.05 - across**2)
-    if period:  # the first stroke of every tile, then the second of every tile ...
-        tiles = np.mgrid[0:height:period, 0:width:period].reshape(2, -1).T.astype(np.float32)  # (tiles, 2)
-        start = (start[:, None] + tiles).reshape(-1, 2)
-        drawn, light, tint, bristle = (values.repeat(len(tiles), 0) for values in (drawn, light, tint, bristle))
-    inside = (start < (height, width)).all(1)
-    chance = where.numpy()[tuple(start.astype(np.int64).clip(0, (height - 1, width - 1)).T)]
-    kept = inside & (drawn[:, 0] < chance)
-    start, light, tint, bristle = (values[kept] for values in (start, light, tint, bristle))
-    count = len(start)
-    if not count:
-        return canvas, relief
-    half = max(1, round(brush.length / 2 / STEP))
-    back, ahead = (_trace(start, angle.numpy(), half, STEP, sign) for sign in (-1, 1))
-    path = np.concatenate([back[:, ::-1], start[:, None], ahead], axis=1)  # (N, T, 2)
-    y, x = (path[..., i].astype(np.int64).clip(0, side - 1) for i, side in enumerate((height, width)))
-    seen = picture.permute(1, 2, 0).numpy()[y, x]  # (N, T, 3)
-
-    row, col = np.moveaxis(np.floor(_outline(path, brush.width, across)).astype(np.int64), -1, 0)  # (N, T, A) each
-    wet = (row >= 0) & (row < height) & (col >= 0) & (col < width) & _alike(seen, brush.tolerance)[:, :, None]
-    owner = np.full(height * width, -1, dtype=np.int64)  # (H*W,) the topmost stroke * A + place across it
-    ident = np.arange(count)[:, None, None] * len(across) + np.arange(len(across))
-    owner[(row * width + col)[wet]] = np.broadcast_to(ident, wet.shape)[wet]  # of repeated pixels the last one stays
-
-    colour = seen[:, half] * light + tint
-    painted, hit = torch.from_numpy(owner >= 0).view(height, width), owner.clip(0)
-    colours = torch.from_numpy(colour.astype(np.float32)[hit // len(across)].T).view(3, height, width)
-    heights = torch.from_numpy(bristle.astype(np.float32).reshape(-1)[hit]).view(height, width)
-    return torch.where(painted, colours, canvas), torch.where(painted, heights, relief)
 
 
 def emboss(relief: Tensor, depth: float) -> Tensor:
