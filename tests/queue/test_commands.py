@@ -1,0 +1,78 @@
+"""Bad input of `stylerdalle queue`: one sentence, exit code 2, nothing written."""
+
+import json
+
+import pytest
+from fake_comfyui import WORKFLOW, write_workflow
+
+from stylerdalle.cli import main
+
+NOBODY = "http://127.0.0.1:9"  # a port where no one listens
+
+
+@pytest.fixture
+def refused(tmp_path, monkeypatch, capsys):
+    """refused("--set", "x=1") -> the sentence."""
+    monkeypatch.chdir(tmp_path)
+    write_workflow(tmp_path / "w.json")
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.png").write_text("pixels")
+
+    def run(*words, **changes):
+        options = {"server": NOBODY, "workflow": "w.json", "images": "photos", "output": "out", **changes}
+        before = sorted(tmp_path.rglob("*"))
+        code = main(["queue", *(word for key, value in options.items() for word in (f"--{key}", value)), *words])
+        said = capsys.readouterr().err
+        assert code == 2 and said.count("\n") == 1, said
+        assert sorted(tmp_path.rglob("*")) == before
+        return said
+
+    return run
+
+
+def test_a_server_that_is_not_there(refused):
+    assert f"{NOBODY} does not answer" in refused()
+
+
+def test_several_servers_that_are_not_there(refused):
+    said = refused("--server", "127.0.0.1:11")
+    assert "none of 2 servers can be used" in said and NOBODY in said and "http://127.0.0.1:11" in said
+
+
+@pytest.mark.parametrize("server", ["", "ftp://host", "a b", "http://"])
+def test_what_is_no_address(refused, server):
+    assert "is not an address" in refused(server=server)
+
+
+def test_no_photos(refused, tmp_path):
+    assert "is not a folder" in refused(images="none")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "._a.png").write_text("what macOS leaves")
+    assert "holds no photo" in refused(images="empty")
+
+
+def test_outputs_among_the_photos(refused):
+    assert "in the folder of photos" in refused(output="photos/out")
+    assert "in the folder of photos" in refused(output="photos")
+
+
+def test_an_output_folder_with_other_files(refused, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine.txt").write_text("mine")
+    assert "holds files of no batch" in refused()
+    assert "is not a folder" in refused(output="w.json")
+
+
+def test_an_output_folder_of_another_batch(refused, tmp_path):
+    head = {"format": "stylerdalle-queue/1", "photo_node": "2", "workflow": WORKFLOW}
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "queue.jsonl").write_text(json.dumps(head) + "\n")
+    said = refused("--set", "3.strength=0.5")
+    assert "was begun with strength 1.0 (now 0.5) of node 3 (Translate v1.5)" in said
+    (tmp_path / "out" / "queue.jsonl").write_text(json.dumps({**head, "workflow": {"2": WORKFLOW["2"]}}) + "\n")
+    assert "was begun with another workflow" in refused()
+
+
+def test_options_out_of_range(refused):
+    assert "tries is 0" in refused("--tries", "0")
+    assert "poll" in refused("--poll", "0")
