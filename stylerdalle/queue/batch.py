@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 
@@ -59,10 +60,14 @@ def find_servers(urls: Sequence[str]) -> list[str]:
     """The URLs in one form, each once. Raises ValueError for what is none."""
     found = []
     for url in urls:
-        match = re.fullmatch(r"(?:(https?)://)?([^/\s?#]+)((?:/[^\s?#]+?)?)/*", url.strip(), re.IGNORECASE)
-        if not match:
+        try:
+            parts = urlsplit(url if "://" in url else f"http://{url}")
+            right = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and not re.search(r"[\s?#]", url)
+        except ValueError:  # such as a port above 65535
+            right = False
+        if not right:
             raise ValueError(f"--server {url!r} is not an address: give one such as http://127.0.0.1:8188")
-        found.append(f"{(match[1] or 'http').lower()}://{match[2]}{match[3]}")
+        found.append(f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}")
     return list(dict.fromkeys(found))
 
 
@@ -281,10 +286,14 @@ class Batch:
         self.journal.add_row(row)
         self.rows[picture.name] = row
         self.told.row(row)
+        self._show()
         self._tell()
 
     def _progress(self, prompt: str, nodes: float) -> None:
         self.shares[prompt] = min(nodes / len(self.workflow), 1.0)
+        self._show()
+
+    def _show(self) -> None:
         self.told.progress(len(self.rows) + sum(self.shares.values()))
 
 

@@ -57,14 +57,14 @@ def run_queue(args: argparse.Namespace) -> int:
         asyncio.run(reach(urls))
     with journal.open():
         left, rows = journal.left(pictures)
-        with bar(f"{len(pictures)} photos") as progress:
-            shown = 100 * len(rows)  # hundredths of a photo
-            told = Told(lambda row: tell(row, args), say, lambda done: progress(shown + round(100 * done), 100 * len(pictures)))
+        with bar(f"{len(left)} photos") as progress:
+            # the bar counts whole things: hundredths of a photo
+            told = Told(lambda row: tell(row, args), say, lambda done: progress(round(100 * done), 100 * len(left)))
             batch = Batch(workflow, number, left, journal, policy, told)
             rows += asyncio.run(batch.run(urls))
         facts = {
             "workflow": str(args.workflow),
-            "inputs": literals(workflow),
+            "inputs": literals({key: node for key, node in workflow.items() if key != number}),
             "photos": len(pictures),
             "done": sum(row.error is None for row in rows),
             "done_before": len(pictures) - len(left),
@@ -73,12 +73,13 @@ def run_queue(args: argparse.Namespace) -> int:
             "seconds": round(time.monotonic() - started, 2),
         }
         path = journal.report(facts, sorted(rows, key=lambda row: row.picture))
-    if not_tried := sum(row.error == NOT_TRIED for row in rows):
+    refused = batch.unfit.issuperset(urls)  # each has said why
+    if (not_tried := sum(row.error == NOT_TRIED for row in rows)) and not refused:
         report("queue", f"{not_tried} photos were not tried, {NOT_TRIED}: give the same command again to go on")
     if not args.json:
         shared = ", ".join(f"{url} {count}" for url, count in facts["by_server"].items())  # type: ignore[attr-defined]
         print(f"{facts['done']} of {len(pictures)} photos are done ({shared or 'none'}) after {facts['seconds']} s: {path}")
-    return 0 if facts["done"] == len(pictures) else 1
+    return 0 if facts["done"] == len(pictures) else 2 if refused else 1
 
 
 def tell(row: Row, args: argparse.Namespace) -> None:

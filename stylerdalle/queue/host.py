@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import os
 import re
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -60,7 +61,7 @@ class Host:
                     raise Lost(f"{self.url} answers {path} with {answer.status} {answer.reason}: look at that server's log")
                 yield answer
         except BROKEN as error:
-            raise Lost(f"{self.url} does not answer ({str(error) or 'it took too long'}): is ComfyUI running there?") from error
+            raise Lost(f"{self.url} does not answer ({reason(error)}): is ComfyUI running there?") from error
 
     async def _json(self, method: str, path: str, **options: Any) -> Any:
         """(status, what the answer says or None where that is no JSON)."""
@@ -190,6 +191,15 @@ class Host:
         await self._json("POST", "/queue", json={"delete": list(prompts)})
         for prompt in prompts:
             await self._json("POST", "/interrupt", json={"prompt_id": prompt})
+
+
+def reason(error: BaseException) -> str:
+    """Why a connection broke, in the system's words: aiohttp's own have addresses and options in them."""
+    if isinstance(error, aiohttp.ClientConnectorError):
+        error = error.os_error
+    if isinstance(error, OSError) and error.errno:
+        return os.strerror(error.errno) if error.errno > 0 else str(error.strerror)  # below 0: a name that is not found
+    return str(error) or "it took too long"
 
 
 def succeeded(entry: dict[str, Any]) -> bool:

@@ -125,10 +125,6 @@ class Journal:
             return
         if lines[0].get("format") != FORMAT:
             raise ValueError(f"{self.path} is not a journal that this version reads: give another --output")
-        if differ := _differences(lines[0], self.head):
-            raise ValueError(
-                f"the batch in {folder} was begun with {differ}: go on with the same workflow and --set, or give another --output"
-            )
         for line in lines[1:]:
             name = line["picture"]
             self.stems[name], self.files[name] = line["stem"], line["file"]
@@ -138,6 +134,10 @@ class Journal:
             self.prompts.pop(name, None)
             if line["error"] is None:
                 self.done[name] = Row(**{key.name: line[key.name] for key in fields(Row)})
+        if (self.done or self.prompts) and (differ := _differences(lines[0], self.head)):
+            raise ValueError(
+                f"the batch in {folder} was begun with {differ}: go on with the same workflow and --set, or give another --output"
+            )
 
     def _write(self) -> None:
         """The journal anew, without what no longer counts and what a kill cut short."""

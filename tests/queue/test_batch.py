@@ -8,6 +8,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,14 @@ def test_json_is_one_object_a_line_and_photo(shell, fake):
     assert sorted(row["picture"] for row in rows) == ["a.png", "b.jpg", "below/c.png"]
 
 
+def test_the_progress_bar_follows_the_nodes_of_a_run_and_ends_full(shell, fake, monkeypatch):
+    shown: list[tuple[int, int]] = []
+    monkeypatch.setattr("stylerdalle.queue.commands.bar", lambda _: nullcontext(lambda *counts: shown.append(counts)))
+    assert shell(fake(seconds=0.3), options=("--in-flight", 1)) == 0
+    assert shown[-1] == (300, 300)
+    assert (20, 300) in shown or (120, 300) in shown or (220, 300) in shown  # one of five nodes is done
+
+
 def test_photos_that_differ_in_suffix_or_case_do_not_overwrite_each_other(shell, fake):
     shell.photos("a.jpg", "A.webp", "below/a.png")
     assert shell(fake()) == 0
@@ -162,7 +171,7 @@ def test_each_server_takes_the_next_photo_when_it_is_free(shell, fake):
 
 def test_what_a_dead_server_had_is_done_by_the_other_once(shell, fake):
     expected = many(shell)
-    dying, other = fake(seconds=0.02, dies_after=4), fake(seconds=0.02)
+    dying, other = fake(seconds=0.1, dies_after=4), fake(seconds=0.1)
     assert shell(dying, other) == 0
     assert shell.outputs() == expected
     assert Counter(dying.ran + other.ran) == Counter(Path(photo).name for photo in expected.values())
@@ -225,7 +234,7 @@ def test_a_photo_has_a_bounded_number_of_tries(shell, fake, monkeypatch):
 
 def test_photos_are_given_up_when_no_server_comes_back_and_done_by_the_same_command_later(shell, fake):
     many(shell)
-    server = fake(dies_after=3)
+    server = fake(seconds=0.1, dies_after=3)
     assert shell(server, options=("--wait", 0.2)) == 1
     assert len(shell.outputs()) == 3
     assert "photos were not tried" in shell.err
@@ -246,12 +255,21 @@ def test_a_server_that_refuses_the_workflow_is_not_used_and_says_why_once(shell,
     )
 
 
-def test_where_every_server_refuses_the_workflow_nothing_is_done(shell, fake):
+def test_where_every_server_refuses_the_workflow_it_is_bad_input_and_can_be_put_right(shell, fake):
     server = fake()
     server.refuses = {"error": {"message": "Cannot execute because node X does not exist.", "details": ""}, "node_errors": []}
-    assert shell(server) == 1
-    assert "refuses the workflow: Cannot execute because node X does not exist." in shell.err
-    assert "3 photos were not tried" in shell.err
+    assert shell(server) == 2
+    assert shell.err.count("\n") == 1 and "refuses the workflow: Cannot execute because node X does not exist." in shell.err
+    server.refuses = None
+    assert shell(server, options=("--set", "3.strength=0.5")) == 0
+
+
+def test_settings_cannot_change_once_a_photo_is_done(shell, fake):
+    server = fake()
+    assert shell(server) == 0
+    assert shell(server, options=("--set", "3.strength=0.5")) == 2
+    assert "was begun with strength 1.0 (now 0.5) of node 3 (Translate v1.5)" in shell.err
+    assert len(server.ran) == 3
 
 
 def test_a_finished_batch_is_not_done_again_and_needs_no_server(shell, fake):

@@ -6,6 +6,7 @@ import pytest
 from fake_comfyui import WORKFLOW, write_workflow
 
 from stylerdalle.cli import main
+from stylerdalle.queue.batch import find_servers
 
 NOBODY = "http://127.0.0.1:9"  # a port where no one listens
 
@@ -31,7 +32,7 @@ def refused(tmp_path, monkeypatch, capsys):
 
 
 def test_a_server_that_is_not_there(refused):
-    assert f"{NOBODY} does not answer" in refused()
+    assert f"{NOBODY} does not answer (Connection refused): is ComfyUI running there?" in refused()
 
 
 def test_several_servers_that_are_not_there(refused):
@@ -39,9 +40,14 @@ def test_several_servers_that_are_not_there(refused):
     assert "none of 2 servers can be used" in said and NOBODY in said and "http://127.0.0.1:11" in said
 
 
-@pytest.mark.parametrize("server", ["", "ftp://host", "a b", "http://"])
+@pytest.mark.parametrize("server", ["", "ftp://host", "a b", "http://", "host:99999", "http://host/?x=1"])
 def test_what_is_no_address(refused, server):
     assert "is not an address" in refused(server=server)
+
+
+def test_addresses_are_completed_and_each_counts_once():
+    urls = ["10.0.0.1:8188", "http://10.0.0.1:8188/", "HTTPS://farm/comfy/", "http://[::1]:8188"]
+    assert find_servers(urls) == ["http://10.0.0.1:8188", "https://farm/comfy", "http://[::1]:8188"]
 
 
 def test_no_photos(refused, tmp_path):
@@ -63,13 +69,11 @@ def test_an_output_folder_with_other_files(refused, tmp_path):
     assert "is not a folder" in refused(output="w.json")
 
 
-def test_an_output_folder_of_another_batch(refused, tmp_path):
-    head = {"format": "stylerdalle-queue/1", "photo_node": "2", "workflow": WORKFLOW}
+def test_an_output_folder_of_another_workflow(refused, tmp_path):
+    head = {"format": "stylerdalle-queue/1", "photo_node": "2", "workflow": {"2": WORKFLOW["2"]}}
+    prompt = {"picture": "a.png", "stem": "a", "file": [0, 0], "server": NOBODY, "prompt": "id"}
     (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "queue.jsonl").write_text(json.dumps(head) + "\n")
-    said = refused("--set", "3.strength=0.5")
-    assert "was begun with strength 1.0 (now 0.5) of node 3 (Translate v1.5)" in said
-    (tmp_path / "out" / "queue.jsonl").write_text(json.dumps({**head, "workflow": {"2": WORKFLOW["2"]}}) + "\n")
+    (tmp_path / "out" / "queue.jsonl").write_text(f"{json.dumps(head)}\n{json.dumps(prompt)}\n")
     assert "was begun with another workflow" in refused()
 
 
