@@ -32,6 +32,7 @@ class Fake:
         self.cancelled: list[str] = []
         self.sockets: list[web.WebSocketResponse] = []
         self.silent = False  # its websocket says nothing
+        self.deaf = False  # it runs what it has, and answers nothing
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
@@ -60,7 +61,7 @@ class Fake:
     async def _main(self, ready: threading.Event) -> None:
         self.pending, self.running, self.history = [], None, {}
         self.loop, self.stopping = asyncio.get_running_loop(), asyncio.Event()
-        app = web.Application()
+        app = web.Application(middlewares=[self._listen])
         app.add_routes(
             [
                 web.get("/system_stats", self._stats),
@@ -122,6 +123,13 @@ class Fake:
         for ws in self.sockets:
             if not ws.closed and not self.silent:
                 await ws.send_json({"type": kind, "data": data})
+
+    @web.middleware
+    async def _listen(self, request: web.Request, handler: Any) -> web.StreamResponse:
+        if self.deaf:
+            return web.Response(status=503)
+        answer: web.StreamResponse = await handler(request)
+        return answer
 
     async def _stats(self, _: web.Request) -> web.Response:
         return web.json_response({"system": {}})
