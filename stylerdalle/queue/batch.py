@@ -209,7 +209,7 @@ class Batch:
                 await asyncio.wait_for(host.cancel(prompts), 5)
 
     def _there(self, url: str) -> bool:
-        return url in self.lost and self.lost[url] is None and url not in self.unfit
+        return self.lost.get(url, 0.0) is None and url not in self.unfit
 
     def _hoped_for(self, url: str) -> bool:
         since = self.lost[url]
@@ -284,6 +284,9 @@ class Batch:
     ) -> None:
         row = Row(picture.name, server, seconds, picture.tries, list(outputs), error, results or {}, picture.file, picture.stem)
         self.journal.add_row(row)
+        if error is not None:  # what servers out of reach have of it counts when the batch goes on
+            for url, prompt in picture.prompts.items():
+                self.journal.add_prompt(picture, url, prompt)
         self.rows[picture.name] = row
         self.told.row(row)
         self._show()

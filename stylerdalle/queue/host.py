@@ -72,11 +72,15 @@ class Host:
             except ValueError:
                 return answer.status, None
 
+    async def _get(self, path: str) -> dict[str, Any]:
+        status, found = await self._json("GET", path)
+        if status != 200 or not isinstance(found, dict):
+            raise Lost(f"{self.url} is not a ComfyUI (it answers {path} with {status}): check the address")
+        return found
+
     async def check(self) -> None:
         """Raises Lost unless a ComfyUI answers."""
-        status, found = await self._json("GET", "/system_stats")
-        if not isinstance(found, dict) or "system" not in found:
-            raise Lost(f"{self.url} is not a ComfyUI (it answers /system_stats with {status}): check the address")
+        await self._get("/system_stats")
 
     async def upload(self, path: Path) -> str:
         """Send a photo -> its name for LoadImage: where the server has another file of its name, one that is free."""
@@ -120,14 +124,12 @@ class Host:
 
     async def waits(self, prompt: str) -> bool:
         """Whether a prompt runs or is queued."""
-        _, found = await self._json("GET", "/queue")
+        found = await self._get("/queue")
         return any(item[1] == prompt for item in [*found["queue_running"], *found["queue_pending"]])
 
     async def entry(self, prompt: str) -> dict[str, Any] | None:
         """The history's entry of a prompt that is over: `outputs` by node id, `status`; else None."""
-        _, found = await self._json("GET", f"/history/{prompt}")
-        entry: dict[str, Any] | None = (found or {}).get(prompt)
-        return entry
+        return (await self._get(f"/history/{prompt}")).get(prompt)
 
     async def known(self, prompt: str) -> bool:
         """Whether a prompt of an earlier time is still to come, or came out well."""

@@ -271,6 +271,23 @@ def test_photos_are_given_up_when_no_server_comes_back_and_done_by_the_same_comm
     assert shell.report()["done_before"] == 3
 
 
+def test_what_a_server_ran_while_it_was_given_up_is_fetched_not_repeated(shell, fake):
+    server = fake(seconds=0.5)
+
+    def cut() -> None:
+        while not server.running:
+            time.sleep(0.01)
+        server.deaf = True
+
+    threading.Thread(target=cut, daemon=True).start()
+    assert shell(server, options=("--wait", 0.1, "--in-flight", 3)) == 1
+    assert shell.outputs() == {}
+    server.deaf = False
+    assert shell(server) == 0
+    assert len(shell.outputs()) == 3
+    assert len(server.ran) == len(set(server.ran)) == 3
+
+
 def test_a_server_that_refuses_the_workflow_is_not_used_and_says_why_once(shell, fake):
     bad, good = fake(), fake()
     error = {"message": "Value not in list", "details": "prompt: 'x' not in []"}

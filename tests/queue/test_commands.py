@@ -1,6 +1,8 @@
 """Bad input of `stylerdalle queue`: one sentence, exit code 2, nothing written."""
 
 import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from fake_comfyui import WORKFLOW, write_workflow
@@ -9,6 +11,16 @@ from stylerdalle.cli import main
 from stylerdalle.queue.batch import find_servers
 
 NOBODY = "http://127.0.0.1:9"  # a port where no one listens
+
+
+class Other(BaseHTTPRequestHandler):
+    """A web server that knows no page."""
+
+    def do_GET(self):
+        self.send_error(404)
+
+    def log_message(self, *_):
+        pass  # it would be on stderr
 
 
 @pytest.fixture
@@ -33,6 +45,13 @@ def refused(tmp_path, monkeypatch, capsys):
 
 def test_a_server_that_is_not_there(refused):
     assert f"{NOBODY} does not answer (Connection refused): is ComfyUI running there?" in refused()
+
+
+def test_a_server_that_is_no_comfyui(refused):
+    with ThreadingHTTPServer(("127.0.0.1", 0), Other) as other:
+        threading.Thread(target=other.serve_forever, daemon=True).start()
+        assert "is not a ComfyUI (it answers /system_stats with 404)" in refused(server=f"127.0.0.1:{other.server_port}")
+        other.shutdown()
 
 
 def test_several_servers_that_are_not_there(refused):
