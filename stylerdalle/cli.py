@@ -22,6 +22,7 @@ COMMANDS = {
     "info": ("what a model file holds", "commands:info"),
     "score": ("how well pictures match a text, by CLIP", "commands:score"),
     "reconstruct": ("a photo through the tokenizer and back", "commands:reconstruct"),
+    "queue": ("a folder of photos through a workflow on one or several ComfyUI servers", "queue.commands:queue"),
     "tune": ("learn a new style from photos and a prompt", "training.commands:tune"),
     "pretrain": ("train a translator from pictures alone", "training.commands:pretrain"),
     "train-tokenizer": ("train a small image tokenizer", "training.commands:train_tokenizer"),

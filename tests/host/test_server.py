@@ -2,83 +2,26 @@
 
 import csv
 import json
-import os
-import socket
-import subprocess
-import sys
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from host.server import PACK, Server
 from PIL import Image
 
-PACK = Path(__file__).resolve().parents[2]
-COMFY = Path(os.environ.get("COMFYUI_DIR", "~/ComfyUI")).expanduser()
 STEPS = 40
 
 
-class Server:
-    """ComfyUI on a free port of this machine, its folders below `base`, the pack among its custom nodes."""
-
-    def __init__(self, base: Path):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.url = f"http://127.0.0.1:{free.getsockname()[1]}"
-        for name in ("custom_nodes", "input", "output", "temp", "user", "models"):
-            (base / name).mkdir()
-        (base / "custom_nodes" / "ComfyUI-StylerDALLE").symlink_to(PACK, target_is_directory=True)
-        self.base, self.log = base, base / "log.txt"
-        options = ["--cpu", "--listen", "127.0.0.1", "--port", self.url.rpartition(":")[2], "--disable-api-nodes"]
-        folders = ["--base-directory", str(base), "--database-url", f"sqlite:///{base / 'user' / 'comfyui.db'}"]
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, str(COMFY / "main.py"), *options, *folders],
-                cwd=COMFY,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, "HF_HUB_OFFLINE": "1"},
-            )
-
-    def __call__(self, path: str, body: Any = None) -> Any:
-        """GET, or POST of a body -> what the answer says."""
-        request = urllib.request.Request(self.url + path, None if body is None else json.dumps(body).encode())
-        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=30) as answer:
-            text = answer.read()
-        return json.loads(text) if text else None
-
-    def until(self, found: Callable[[], Any], seconds: float = 120) -> Any:
-        """Wait until found() is true -> what it is."""
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            assert self.process.poll() is None, self.log.read_text()
-            if value := found():
-                return value
-            time.sleep(0.05)
-        raise AssertionError(f"waited {seconds} s for it in vain:\n{self.log.read_text()[-3000:]}")
-
-    def up(self) -> bool:
-        try:
-            self("/system_stats")
-        except (urllib.error.URLError, OSError):
-            return False
-        return True
-
-    def rows(self) -> list[dict[str, str]]:
-        """The curve of the only run."""
-        curves = list((self.base / "output").rglob("curve.csv"))
-        if not curves:
-            return []
-        with curves[0].open(newline="") as stream:
-            return list(csv.DictReader(stream))
-
-    def ended(self, prompt: str) -> Any:
-        """A prompt's status once it is over."""
-        return self(f"/history/{prompt}").get(prompt, {}).get("status")
+def rows(server: Server) -> list[dict[str, str]]:
+    """The curve of the only run."""
+    curves = list((server.base / "output").rglob("curve.csv"))
+    if not curves:
+        return []
+    with curves[0].open(newline="") as stream:
+        return list(csv.DictReader(stream))
 
 
 @pytest.fixture
@@ -90,8 +33,7 @@ def server(comfy: SimpleNamespace, tmp_path: Path) -> Iterator[Server]:
         server.until(server.up)
         yield server
     finally:
-        server.process.kill()
-        server.process.wait()
+        server.kill()
 
 
 def graph() -> dict[str, Any]:
@@ -104,7 +46,7 @@ def graph() -> dict[str, Any]:
 def test_cancel_stops_a_run_and_queue_again_goes_on(server: Server) -> None:
     Image.effect_mandelbrot((320, 280), (-2, -1, 1, 1), 50).convert("RGB").save(server.base / "input" / "photo.jpg")
     first = server("/prompt", {"prompt": graph()})["prompt_id"]
-    server.until(lambda: len(server.rows()) >= 3)
+    server.until(lambda: len(rows(server)) >= 3)
     asked = time.monotonic()
     server("/interrupt", {})
     status = server.until(lambda: server.ended(first))
@@ -112,13 +54,13 @@ def test_cancel_stops_a_run_and_queue_again_goes_on(server: Server) -> None:
     print(f"cancelled after {waited:.2f} s")
     assert [kind for kind, _ in status["messages"]][-1] == "execution_interrupted", status
     assert waited < 5  # about a second, where nothing else runs
-    before = server.rows()
+    before = rows(server)
     assert 3 <= len(before) < STEPS
 
     second = server("/prompt", {"prompt": graph()})["prompt_id"]
     status = server.until(lambda: server.ended(second), 300)
     assert status["status_str"] == "success", server.log.read_text()
-    after = server.rows()
+    after = rows(server)
     assert after[: len(before)] == before and [int(row["step"]) for row in after] == list(range(1, STEPS + 1))
     assert len(list((server.base / "output").glob("StylerDALLE_*.png"))) == 1
     assert (server.base / "models" / "stylerdalle" / "styles" / "flat-vector.safetensors").is_file()

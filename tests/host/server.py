@@ -1,0 +1,71 @@
+"""A real ComfyUI server in its own process, for tests over HTTP."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+PACK = Path(__file__).resolve().parents[2]
+COMFY = Path(os.environ.get("COMFYUI_DIR", "~/ComfyUI")).expanduser()
+
+
+class Server:
+    """ComfyUI on a free port of this machine, its folders below `base`, the pack among its custom nodes."""
+
+    def __init__(self, base: Path):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.url = f"http://127.0.0.1:{free.getsockname()[1]}"
+        for name in ("custom_nodes", "input", "output", "temp", "user", "models"):
+            (base / name).mkdir(parents=True, exist_ok=True)
+        (base / "custom_nodes" / "ComfyUI-StylerDALLE").symlink_to(PACK, target_is_directory=True)
+        self.base, self.log = base, base / "log.txt"
+        options = ["--cpu", "--listen", "127.0.0.1", "--port", self.url.rpartition(":")[2], "--disable-api-nodes"]
+        folders = ["--base-directory", str(base), "--database-url", f"sqlite:///{base / 'user' / 'comfyui.db'}"]
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, str(COMFY / "main.py"), *options, *folders],
+                cwd=COMFY,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, "HF_HUB_OFFLINE": "1"},
+            )
+
+    def __call__(self, path: str, body: Any = None) -> Any:
+        """GET, or POST of a body -> what the answer says."""
+        request = urllib.request.Request(self.url + path, None if body is None else json.dumps(body).encode())
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=30) as answer:
+            text = answer.read()
+        return json.loads(text) if text else None
+
+    def until(self, found: Callable[[], Any], seconds: float = 120) -> Any:
+        """Wait until found() is true -> what it is."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            assert self.process.poll() is None, self.log.read_text()
+            if value := found():
+                return value
+            time.sleep(0.05)
+        raise AssertionError(f"waited {seconds} s for it in vain:\n{self.log.read_text()[-3000:]}")
+
+    def up(self) -> bool:
+        try:
+            self("/system_stats")
+        except (urllib.error.URLError, OSError):
+            return False
+        return True
+
+    def ended(self, prompt: str) -> Any:
+        """A prompt's status once it is over."""
+        return self(f"/history/{prompt}").get(prompt, {}).get("status")
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
