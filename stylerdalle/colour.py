@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -9,7 +11,9 @@ from torch import Tensor
 LUMA = (0.2126, 0.7152, 0.0722)  # of sRGB's red, green and blue (ITU-R BT.709)
 
 
-def keep_colour(images: Tensor, photos: Tensor, amount: float = 1.0) -> Tensor:
+def keep_colour(
+    images: Tensor, photos: Tensor, amount: float = 1.0, progress: Callable[[int, int], None] | None = None
+) -> Tensor:
     """Stylised pictures with the colours of their photos.
 
     The luminance is exactly the stylised picture's; where the photo's chroma would leave [0, 1] with it, it is made paler.
@@ -18,6 +22,7 @@ def keep_colour(images: Tensor, photos: Tensor, amount: float = 1.0) -> Tensor:
         images: (B, 3 or 4, H, W) in [0, 1]; an alpha channel stays as it is.
         photos: (B or 1, 3 or 4, h, w) in [0, 1]; stretched to the size of the pictures.
         amount: 0 is the pictures as they are, 1 the photos' colours alone.
+        progress: called with (pictures done, pictures in all); may raise to cancel.
 
     Raises:
         ValueError: amount is out of range, or there are not as many photos as pictures.
@@ -36,6 +41,8 @@ def keep_colour(images: Tensor, photos: Tensor, amount: float = 1.0) -> Tensor:
         room = torch.where(chroma > 0, 1 - light, light)
         fits = (room / chroma.abs().clamp(min=1e-6)).amin(1, keepdim=True).clamp(max=1)  # (1, 1, H, W)
         picture.lerp_((light + fits * chroma).clamp(0, 1), amount)
+        if progress:
+            progress(i + 1, len(out))
     return out
 
 

@@ -217,7 +217,7 @@ def translate(
                 partial(choose_tokens, sampling=sampling, generator=generator, rows=rows),
                 config.grid,
                 u,
-                progress=partial(_of_all, progress, i, count) if progress else None,
+                progress=partial(of_all, progress, i, count) if progress else None,
                 out=[some[i : i + 1] for some in (grids, mixtures) if some is not None],
             )
             if steady and tokens.photo is not None:
@@ -229,8 +229,8 @@ def translate(
     return tokens.with_grid(grids, scale=1, mixture=mixtures)
 
 
-def _of_all(progress: Progress, index: int, count: int, done: int, total: int) -> None:
-    """What is done of picture `index`, as of all pictures."""
+def of_all(progress: Progress, index: int, count: int, done: int, total: int) -> None:
+    """Tell what is done of one of `count` equal parts as what is done of all."""
     progress(index * total + done, count * total)
 
 
