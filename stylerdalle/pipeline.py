@@ -106,7 +106,7 @@ def decode(
             f"the tokens are of a vocabulary of {tokens.vocab_size}, this tokenizer has {tokenizer.vocab_size}: "
             "decode with the tokenizer that encoded"
         )
-    home = tokenizer.device
+    home = next(tokenizer.parameters()).device
     unit, halo = tokenizer.downsample, tokenizer.halo
     height, width = tokens.height, tokens.width
     shown = read_size((height, width), tokens.detail, tokens.scale)  # px that the tokens stand for

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -21,8 +21,7 @@ class ImageTokenizer(Protocol):
     @property
     def dtype(self) -> torch.dtype: ...
 
-    @property
-    def device(self) -> torch.device: ...
+    def parameters(self) -> Iterator[torch.nn.Parameter]: ...
 
     def encode(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) in [0, 1], sides multiples of downsample -> long (B, h, w)."""
