@@ -2,7 +2,9 @@
 
 from comfy_api.latest import ComfyExtension, io
 
+from .best import Best
 from .detokenize import Detokenize
+from .keep_colour import KeepColour
 from .load import Load
 from .load_style import LoadStyle
 from .mix_styles import MixStyles
@@ -16,4 +18,5 @@ from .translate import Translate
 
 class StylerDALLE(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        return [Load, LoadStyle, Tokenize, Translate, Detokenize, RewardTune, SaveStyle, MixStyles, StyleRegion, Reward]
+        stylize: list[type[io.ComfyNode]] = [Load, LoadStyle, Tokenize, Translate, StyleRegion, Detokenize, KeepColour]
+        return [*stylize, RewardTune, SaveStyle, MixStyles, Reward, Best]

@@ -29,4 +29,4 @@ class Detokenize(io.ComfyNode):
         bundle, tokens = expect(tokenizer, Bundle, "TOKENIZER"), expect(tokens, Tokens, "TOKENS")
         host.use(bundle, bundle.tokenizer)
         pictures = decode(bundle.tokenizer, tokens, host.image_device(), host.progress())  # (B, C, H, W)
-        return io.NodeOutput(pictures.movedim(1, -1).contiguous())
+        return io.NodeOutput(pictures.movedim(1, -1).contiguous())  # it lies so already

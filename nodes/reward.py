@@ -5,10 +5,9 @@ from comfy_api.latest import io
 
 from ..stylerdalle import Bundle
 from ..stylerdalle.find import check_prompt, warn_of_unknown_words
-from ..stylerdalle.pictures import over_white
-from ..stylerdalle.reward import cosine, embed_images, embed_texts
+from ..stylerdalle.reward import judge
 from . import host
-from .types import CATEGORY, REWARD, expect, pixels
+from .types import CATEGORY, REWARD, each, expect
 
 
 class Reward(io.ComfyNode):
@@ -33,14 +32,13 @@ class Reward(io.ComfyNode):
     @classmethod
     def execute(cls, reward: Bundle, image: torch.Tensor, text: str) -> io.NodeOutput:
         bundle, text = expect(reward, Bundle, "REWARD"), check_prompt(text, "text")
-        images = over_white(*pixels(image))
         warn_of_unknown_words(bundle.clip_path, text)
         clip, progress = bundle.clip, host.progress()
         host.use(bundle, clip)
-        said = embed_texts(clip, [text])
-        scores = []
-        for picture in images.split(1):
-            scores.append(float(cosine(embed_images(clip, picture.to(bundle.device)), said)))
-            progress(len(scores), len(images))
-        lines = [f"{score:+.4f}  picture {number}" for number, score in enumerate(scores, 1)]
-        return io.NodeOutput(sum(scores) / len(scores), "\n".join(lines))
+        score, scores = judge(clip, text), []
+        for picture in each(image):
+            scores.append(score(picture))
+            progress(len(scores), len(image))
+        mean = sum(scores) / len(scores)
+        lines = [f"{value:+.4f}  picture {number}" for number, value in enumerate(scores, 1)]
+        return io.NodeOutput(mean, "\n".join(lines), ui={"text": lines, "score": [mean], "scores": scores})

@@ -135,7 +135,9 @@ class RewardTune(io.ComfyNode):
         with torch.inference_mode(False), torch.enable_grad():
             models = together(expect(tokenizer, Bundle, "TOKENIZER"), base, expect(reward, Bundle, "REWARD"))
             config = options(models, method, rank, minutes, learning_rate, steps=steps, seed=seed)
-            photos = over_white(*pixels(image.clone()))  # (B, 3, H, W); what comes from outside has no gradients
+            photos = over_white(
+                *pixels(image.float().clamp(0, 1))
+            )  # (B, 3, H, W), a copy: what comes from outside has no gradients
             before = resized(photos[:SHOWN], SIDE)
             pictures = encoded(photos, captions)
             warn_of_unknown_words(models.clip_path, prompt)
@@ -152,7 +154,9 @@ class RewardTune(io.ComfyNode):
         rows = tuned.rows or [{"step": "0", "loss": "0"}]  # a curve that someone deleted
         curve = torch.from_numpy(np.array(draw_curve(rows))).float() / 255  # (H, W, 3)
         losses = {"loss": distinct([float(row["loss"]) for row in rows])}
-        return io.NodeOutput(replace(base, default_style=style), style, curve[None], sheet.movedim(0, -1)[None], losses)
+        found = {"style": [style.name], "seed": [seed], "score": [float(tuned.held_out[1])], "steps": [int(tuned.steps)]}
+        outputs = (replace(base, default_style=style), style, curve[None], sheet.movedim(0, -1)[None], losses)
+        return io.NodeOutput(*outputs, ui=found)
 
 
 def together(tokenizer: Bundle, translator: Bundle, reward: Bundle) -> Bundle:

@@ -25,15 +25,24 @@ class StyleRegion(io.ComfyNode):
                 ),
                 STYLE.Input("style", optional=True, tooltip="A style from Load Style, in place of the prompt or under it."),
                 REGIONS.Input("regions", optional=True, tooltip="Regions that this one is laid over."),
+                io.Int.Input(
+                    "feather",
+                    default=0,
+                    min=0,
+                    max=4096,
+                    step=1,
+                    optional=True,
+                    tooltip="Pixels over which the mask's edges become soft, to either side.",
+                ),
             ],
             outputs=[REGIONS.Output(display_name="REGIONS", tooltip="For Translate, or for another Style Region.")],
         )
 
     @classmethod
     def execute(
-        cls, mask: torch.Tensor, prompt: str, style: Style | None = None, regions: Regions | None = None
+        cls, mask: torch.Tensor, prompt: str, style: Style | None = None, regions: Regions | None = None, feather: int = 0
     ) -> io.NodeOutput:
         before = expect(regions, Regions, "REGIONS").parts if regions else ()
         if style is None and not prompt.strip():
             raise ValueError("the region has no style: write a prompt, or connect a STYLE")
-        return io.NodeOutput(Regions((*before, Region(mask, prompt, style))))
+        return io.NodeOutput(Regions((*before, Region(mask, prompt, style, feather))))

@@ -1,16 +1,17 @@
 """Translate: content tokens to the tokens of the same picture in a style."""
 
 from dataclasses import replace
+from functools import partial
 
 import torch
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ..stylerdalle import Bundle, Style
 from ..stylerdalle.find import find_style
-from ..stylerdalle.pipeline import translate
+from ..stylerdalle.pipeline import of_all, translate
 from ..stylerdalle.sampling import SOFTNESS, Sampling
 from ..stylerdalle.style import mix
-from ..stylerdalle.tokenizers import Tokens
+from ..stylerdalle.tokenizers import Tokens, joined
 from . import host
 from .types import CATEGORY, REGIONS, STYLE, TOKENS, TRANSLATOR, Regions, expect
 
@@ -86,6 +87,35 @@ class Translate(io.ComfyNode):
                     tooltip="A prompt to lead away from, such as 'dark'. Only for bundles that take any prompt.",
                 ),
                 REGIONS.Input("regions", optional=True, tooltip="Other styles for parts of the picture, from Style Region."),
+                io.Float.Input(
+                    "steady",
+                    default=0.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.05,
+                    optional=True,
+                    tooltip="For the frames of a video, in order: how much of the frame before stays where the photo did not "
+                    "change. 0 makes each by itself; 0.5 to 0.9 flickers less.",
+                ),
+                io.Int.Input(
+                    "feather",
+                    default=0,
+                    min=0,
+                    max=4096,
+                    step=1,
+                    optional=True,
+                    tooltip="Pixels over which the mask's edges become soft, to either side.",
+                ),
+                io.Int.Input(
+                    "candidates",
+                    default=1,
+                    min=1,
+                    max=64,
+                    step=1,
+                    optional=True,
+                    tooltip="So many pictures of each, with the seeds from this one on, for Best to choose from. "
+                    "Above 1 it needs temperature above 0.",
+                ),
             ],
             outputs=[TOKENS.Output(display_name="TOKENS", tooltip="Stylised tokens, for Detokenize.")],
         )
@@ -109,6 +139,9 @@ class Translate(io.ComfyNode):
         softness: float = SOFTNESS,
         negative: str = "",
         regions: Regions | None = None,
+        steady: float = 0.0,
+        feather: int = 0,
+        candidates: int = 1,
     ) -> io.NodeOutput:
         bundle, tokens = expect(translator, Bundle, "TRANSLATOR"), expect(tokens, Tokens, "TOKENS")
         meant = [style_meant(bundle, prompt, style, negative)]
@@ -116,20 +149,31 @@ class Translate(io.ComfyNode):
         meant += [style_meant(bundle, part.prompt, part.style) for part in parts]
         found = [some.to(bundle.device, torch.float32) for some in meant]
         where = [one_or_each(part.mask, len(tokens.grid)) for part in parts]
-        sampling = Sampling(temperature, top_k, seed=seed, softness=softness)
+        regional = [(style, mask, part.feather) for style, mask, part in zip(found[1:], where, parts, strict=True)]
+        if candidates > 1 and temperature == 0:
+            raise ValueError(f"{candidates} candidates at temperature 0 would all be the same: raise the temperature")
+        seeds = [(seed + k) % 2**64 for k in range(candidates)]
+        progress = host.progress()
         host.use(bundle, bundle.tokenizer, bundle.translator)
-        out = translate(
-            bundle.translator,
-            bundle.tokenizer,
-            tokens,
-            [(found[0], 1.0)],
-            strength,
-            None if mask is None else one_or_each(mask, len(tokens.grid)),
-            sampling,
-            host.progress(),
-            list(zip(found[1:], where, strict=True)),
-        )
-        return io.NodeOutput(out, ui=ui.PreviewText("\n".join(map(described, meant))))
+        out = [
+            translate(
+                bundle.translator,
+                bundle.tokenizer,
+                tokens,
+                [(found[0], 1.0)],
+                strength,
+                None if mask is None else one_or_each(mask, len(tokens.grid)),
+                Sampling(temperature, top_k, seed=number, softness=softness),
+                partial(of_all, progress, k, candidates),
+                regional,
+                feather,
+                steady,
+            )
+            for k, number in enumerate(seeds)
+        ]
+        told = {"text": [described(style) for style in meant], "style": [style.name or style.prompt for style in meant]}
+        told |= {"near": [style.metadata.get("near") for style in meant], "seed": seeds}
+        return io.NodeOutput(joined(out) if candidates > 1 else out[0], ui=told)
 
 
 def described(style: Style) -> str:
@@ -158,8 +202,8 @@ def style_meant(bundle: Bundle, prompt: str, style: Style | None, negative: str 
 
 
 def one_or_each(mask: torch.Tensor, count: int) -> torch.Tensor:
-    """(H, W) or (B, H, W) -> (1 or count, H, W) in [0, 1]."""
-    mask = mask.reshape(-1, *mask.shape[-2:]).float().clamp(0, 1)
+    """(H, W) or (B, H, W) -> (1 or count, H, W)."""
+    mask = mask.reshape(-1, *mask.shape[-2:])
     if len(mask) not in (1, count):
         raise ValueError(f"there are {len(mask)} masks for {count} pictures: give one mask, or one for each picture")
     return mask

@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from . import checkpoint, reward
-from .bundle import load_bundle
+from .bundle import Bundle, load_bundle
 from .cli import report
+from .colour import keep_colour
 from .find import check_prompt, find_style, list_styles, near_prompts, warn_of_unknown_words
 from .options import add_model_options, number
-from .pictures import SUFFIXES, check_output, over_white, read_picture, resized, write_picture
-from .pipeline import Progress, decode, encode
+from .pictures import SUFFIXES, check_output, read_picture, resized, write_picture
+from .pipeline import Progress, decode, encode, of_all
 from .pipeline import stylize as stylize_images
 from .sampling import SOFTNESS, Sampling
 from .style import Style
@@ -57,11 +59,33 @@ def stylize(parser: argparse.ArgumentParser) -> None:
         help=f"0 one token a place, more is smoother (default: {SOFTNESS})",
     )
     parser.add_argument("--seed", type=number(int, 0, 2**63 - 1), default=0, help="of the sampling (default: 0)")
+    parser.add_argument(
+        "--candidates",
+        type=number(int, 1, 64),
+        default=1,
+        metavar="N",
+        help="make N with the seeds from --seed on and keep the one that CLIP finds nearest to the style's prompt (default: 1)",
+    )
+    parser.add_argument(
+        "--detail",
+        type=number(float, 0.25, 4),
+        default=1.0,
+        help="the size to work at: 2 is twice the photo's, for marks half as large, 0.5 is half (default: 1)",
+    )
+    parser.add_argument(
+        "--keep-colour",
+        type=number(float, 0, 1),
+        default=0.0,
+        metavar="F",
+        help="0 the style's colours, 1 the photo's, with the style's luminance (default: 0)",
+    )
     add_model_options(parser)
     parser.set_defaults(run=run_stylize)
 
 
 def run_stylize(args: argparse.Namespace) -> int:
+    if args.candidates > 1 and args.temperature == 0:
+        raise ValueError(f"--candidates {args.candidates} at temperature 0 would all be the same: add --temperature, such as 1")
     jobs, failed = plan(args.photos, args.output, args.overwrite)
     for problem in failed:
         report("stylize", problem)
@@ -69,28 +93,42 @@ def run_stylize(args: argparse.Namespace) -> int:
         return 2
     bundle = load_bundle(args.bundle, args.device, args.dtype)
     style = find_style(bundle, args.style, args.negative)
-    sampling = Sampling(args.temperature, args.top_k, args.top_p, args.seed, args.softness)
     for photo, output in jobs:
         started = time.monotonic()
         try:
             images = read(photo, args.size)
             with bar(photo.name) as progress:
-                out = stylize_images(
-                    images,
-                    style,
-                    bundle,
-                    strength=args.strength,
-                    sampling=sampling,
-                    progress=progress,
-                )
+                out, notes = paint(images, style, bundle, args, progress)
             write_picture(output, out, args.overwrite)
         except ValueError as problem:  # one bad photo does not stop the others
             report("stylize", problem)
             failed.append(str(problem))
             continue
         height, width = out.shape[-2:]
-        print(f"{output}: {width} x {height} px, style {style.name}, {time.monotonic() - started:.1f} s", flush=True)
+        print(f"{output}: {width} x {height} px, style {style.name}{notes}, {time.monotonic() - started:.1f} s", flush=True)
     return 2 if failed else 0
+
+
+def paint(images: Tensor, style: Style, bundle: Bundle, args: argparse.Namespace, progress: Progress) -> tuple[Tensor, str]:
+    """The stylised picture, the best of the candidates where there are several, and what to say of it."""
+
+    def one(k: int) -> Tensor:
+        sampling = Sampling(args.temperature, args.top_k, args.top_p, (args.seed + k) % 2**63, args.softness)
+        told = partial(of_all, progress, k, args.candidates)
+        out = stylize_images(images, style, bundle, strength=args.strength, sampling=sampling, progress=told, detail=args.detail)
+        return keep_colour(out, images, args.keep_colour) if args.keep_colour else out
+
+    best = one(0)
+    if args.candidates == 1:
+        return best, ""
+    with torch.inference_mode():
+        score = reward.judge(bundle.clip, style.prompt or style.name)  # type: ignore[arg-type]
+        high, seed = score(best), args.seed
+        for k in range(1, args.candidates):
+            other = one(k)
+            if (value := score(other)) > high:
+                best, high, seed = other, value, (args.seed + k) % 2**63
+    return best, f", seed {seed}, score {high:+.4f}"
 
 
 def plan(photos: list[Path], output: str, overwrite: bool) -> tuple[list[tuple[Path, Path]], list[str]]:
@@ -220,18 +258,17 @@ def run_score(args: argparse.Namespace) -> int:
     text = check_prompt(args.text, "text")
     bundle = load_bundle(args.bundle, args.device, args.dtype)
     warn_of_unknown_words(bundle.clip_path, text)
-    clip = bundle.clip
     failed = False
     with torch.inference_mode():
-        said = reward.embed_texts(clip, [text])  # type: ignore[arg-type]
+        match = reward.judge(bundle.clip, text)  # type: ignore[arg-type]
         for path in args.images:
             try:
-                picture = over_white(*read_picture(path)).to(said.device)
+                picture = read(path)
             except ValueError as problem:
                 report("score", problem)
                 failed = True
                 continue
-            value = float(reward.cosine(reward.embed_images(clip, picture), said))  # type: ignore[arg-type]
+            value = match(picture)
             if args.json:
                 print(json.dumps({"image": str(path), "text": text, "score": round(value, 6)}), flush=True)
             else:

@@ -111,10 +111,10 @@ def _to_tensors(path: Path, image: Image.Image) -> tuple[Tensor, Tensor | None]:
             raise ValueError(f"{path} is in the colour mode {image.mode}, which cannot be read: save it as RGB") from error
     if profile:
         image = _to_srgb(path, image, profile)
-    rgb = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)[None].float().div_(255)  # (1, 3, H, W)
+    rgb = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)[None].contiguous().float().div_(255)  # (1, 3, H, W)
     if alpha is None or alpha.getextrema() == (255, 255):
-        return rgb.contiguous(), None
-    return rgb.contiguous(), torch.from_numpy(np.array(alpha))[None, None].float().div_(255)
+        return rgb, None
+    return rgb, torch.from_numpy(np.array(alpha))[None, None].float().div_(255)
 
 
 def _unit_range(path: Path, image: Image.Image) -> np.ndarray:
@@ -235,5 +235,5 @@ def to_image(images: Tensor) -> Image.Image:
     single = images[0] if images.ndim == 4 and len(images) == 1 else images
     if single.ndim != 3 or single.shape[0] not in (3, 4):
         raise ValueError(f"a picture of shape {tuple(images.shape)} cannot be written: need (1, 3 or 4, H, W)")
-    values = single.detach().float().clamp(0, 1).mul(255).round().byte().permute(1, 2, 0)  # (H, W, C)
+    values = single.detach().float().clamp(0, 1).mul_(255).round_().byte().permute(1, 2, 0)  # (H, W, C)
     return Image.fromarray(np.ascontiguousarray(values.cpu().numpy()))

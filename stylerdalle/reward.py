@@ -7,12 +7,14 @@ pixels as they were (`normalise=False` for exact reproduction).
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from .pictures import over_white
 
 if TYPE_CHECKING:
     from clip.model import CLIP
@@ -63,6 +65,17 @@ def embed_texts(model: CLIP, texts: Sequence[str]) -> Tensor:
 def cosine(images: Tensor, texts: Tensor) -> Tensor:
     """Paper's reward and score: row-wise cosine of unit vectors (B, E) and (B, E) or (E) -> (B)."""
     return (images * texts).sum(-1)
+
+
+def judge(model: CLIP, text: str) -> Callable[[Tensor], float]:
+    """A function of a picture (1, 3 or 4, H, W): how well it matches the text. Transparent parts are seen as white."""
+    said = embed_texts(model, [text])
+
+    def score(picture: Tensor) -> float:
+        alpha = picture[:, 3:] if picture.shape[1] == 4 else None
+        return float(cosine(embed_images(model, over_white(picture[:, :3], alpha).to(said.device)), said))
+
+    return score
 
 
 def directional(images: Tensor, contents: Tensor, style: Tensor, neutral: Tensor) -> Tensor:

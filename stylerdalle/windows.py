@@ -2,17 +2,18 @@
 
 The translator sees windows of its native grid that overlap; the logits of each place are averaged with weights that fall
 to the window's edge, so no seam shows. The grid is done in bands from top to bottom: as soon as no later window touches
-a row, its tokens are chosen and its logits dropped. Tiles of a convolutional tokenizer have a margin as wide as its
-receptive field: the result equals that of the whole picture.
+a row, its tokens are chosen and its logits dropped. Tiles of a convolutional tokenizer are read with a margin as wide as
+its receptive field: the result equals that of the whole picture.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+PLACES = 2048  # whose tokens are chosen at once
 
 
 def starts(length: int, window: int, overlap: int) -> list[int]:
@@ -40,7 +41,8 @@ def translate_grid(
     overlap: int | None = None,
     batch: int = 16,
     progress: Callable[[int, int], None] | None = None,
-) -> tuple[Tensor, ...]:
+    out: Sequence[Tensor] = (),
+) -> Sequence[Tensor]:
     """Translate a token grid of any size.
 
     Args:
@@ -48,12 +50,13 @@ def translate_grid(
             (b, (u*n)^2, V) logits.
         source: (B, h, w, ...), the content tokens, or anything else that belongs to their places.
         strength: (B, h, w, ...), handed to the model window by window.
-        choose: logits (N, V) -> what to keep of them, (N, ...) each; called on whole rows from top to bottom.
+        choose: logits (N, V) -> what to keep of them, (N, ...) each; called on a few whole rows at a time, from top to bottom.
         grid: n, the model's native side.
         upscale: u.
         overlap: source tokens that neighbouring windows share, default a quarter of n.
         batch: windows run at once.
-        progress: called with (windows done, windows in all); may raise to cancel.
+        progress: called with (windows done, windows in all), now and then with the same again; may raise to cancel.
+        out: tensors for what choose kept; made where not given.
 
     Returns:
         What choose kept, (B, u*h, u*w, ...) each.
@@ -69,12 +72,9 @@ def translate_grid(
         source, strength = source[:, rows][:, :, columns], strength[:, rows][:, :, columns]
     tops, lefts = (starts(side + pad, n, overlap) for side, pad in ((h, pad_h), (w, pad_w)))
     weight = falloff(u * n).to(source.device)
-    out = []
     done, total = 0, b * len(tops) * len(lefts)
     for i in range(b):
-        band: Tensor | None = None  # (rows, u*w, V + 1): logit sums and weights of rows not yet chosen
-        first = 0  # the row of the target grid where the band begins
-        chosen: list[tuple[Tensor, ...]] = []
+        band = torch.empty(0)  # (u*n, u*w, V + 1): logit sums and weights of the rows that a row of windows covers
         for t, top in enumerate(tops):
             for k in range(0, len(lefts), batch):
                 some = lefts[k : k + batch]
@@ -82,25 +82,42 @@ def translate_grid(
                 strengths = torch.stack([strength[i, top : top + n, x : x + n].flatten(0, 1) for x in some])
                 places = torch.tensor([(top, x) for x in some], device=source.device)
                 parts = model(windows, strengths, places).float().unflatten(1, (u * n, u * n))  # (b, un, un, V)
-                if band is None:
-                    band = parts.new_zeros(0, u * (w + pad_w), parts.shape[-1] + 1)
-                if k == 0:
-                    band = torch.cat([band, band.new_zeros(u * (top + n) - first - len(band), *band.shape[1:])])
+                if not len(band):
+                    band = parts.new_zeros(u * n, u * (w + pad_w), parts.shape[-1] + 1)
                 for logits, left in zip(parts, some, strict=True):
-                    place = band[u * top - first :, u * left : u * (left + n)]
+                    place = band[:, u * left : u * (left + n)]
                     place[..., :-1] += logits * weight[..., None]
                     place[..., -1] += weight
                 done += len(some)
                 if progress:
                     progress(done, total)
-            assert band is not None
-            end = u * tops[t + 1] if t + 1 < len(tops) else first + len(band)
-            ready = band[: end - first]  # no later window reaches these rows
-            mean = ready[..., :-1] / ready[..., -1:]
-            chosen.append(tuple(kept.unflatten(0, mean.shape[:2]) for kept in choose(mean.flatten(0, 1))))
-            band, first = band[end - first :].clone(), end
-        out.append([torch.cat(rows) for rows in zip(*chosen, strict=True)])
-    return tuple(torch.stack(kept)[:, : u * h, : u * w] for kept in zip(*out, strict=True))
+            ready = u * (tops[t + 1] - top if t + 1 < len(tops) else n)  # rows that no later window reaches
+            step = max(1, PLACES // band.shape[1])
+            for first in range(0, ready, step):
+                part = band[first : min(ready, first + step)]
+                kept = choose((part[..., :-1] / part[..., -1:]).flatten(0, 1))
+                out = out or [values.new_empty(b, u * h, u * w, *values.shape[1:]) for values in kept]
+                y = u * top + first
+                for whole, values in zip(out, kept, strict=True):
+                    rows = values.unflatten(0, part.shape[:2])[: max(0, u * h - y), : u * w]  # without what was padded
+                    whole[i, y : y + len(rows)] = rows
+                if progress:
+                    progress(done, total)
+            rest = band[ready:].clone()
+            band[: len(rest)] = rest
+            band[len(rest) :] = 0
+    return out
+
+
+def tiles(height: int, width: int, tile: int, margin: int) -> list[tuple[int, int, int, int]]:
+    """Parts of a picture, (top, bottom, left, right), of at most `tile` a side; one, where no part would need more than all."""
+    if height <= tile + 2 * margin and width <= tile + 2 * margin:
+        return [(0, height, 0, width)]
+    return [
+        (top, min(height, top + tile), left, min(width, left + tile))
+        for top in range(0, height, tile)
+        for left in range(0, width, tile)
+    ]
 
 
 def tiled(function: Callable[[Tensor], Tensor], x: Tensor, unit: int, margin: int, tile: int, scale: float) -> Tensor:
@@ -130,9 +147,3 @@ def tiled(function: Callable[[Tensor], Tensor], x: Tensor, unit: int, margin: in
             row.append(part[..., keep_y, keep_x].clone())
         rows.append(torch.cat(row, -1))
     return torch.cat(rows, -2)
-
-
-def pad_to_multiple(images: Tensor, unit: int) -> Tensor:
-    """(B, C, H, W) -> sides rounded up to multiples of `unit`, the last row and column repeated."""
-    h, w = images.shape[-2:]
-    return F.pad(images, (0, -w % unit, 0, -h % unit), mode="replicate") if h % unit or w % unit else images

@@ -5,7 +5,8 @@ import itertools
 import pytest
 import torch
 
-from stylerdalle.windows import falloff, pad_to_multiple, starts, tiled, translate_grid
+from stylerdalle import windows
+from stylerdalle.windows import falloff, starts, tiled, tiles, translate_grid
 
 VOCABULARY = 7
 
@@ -137,6 +138,37 @@ def test_an_overlap_that_cannot_be_is_refused(overlap):
         translate_grid(lambda e, s, p: e, grid_of(1, 9, 9), torch.ones(1, 9, 9), greedy, 4, overlap=overlap)
 
 
+@pytest.mark.parametrize(("h", "w"), [(5, 5), (12, 12), (13, 8), (16, 40), (33, 17)])
+def test_tiles_cover_a_picture_once_and_a_small_one_is_one_tile(h, w):
+    covered = torch.zeros(h, w)
+    boxes = tiles(h, w, 8, 2)
+    for top, bottom, left, right in boxes:
+        covered[top:bottom, left:right] += 1
+    assert torch.equal(covered, torch.ones(h, w))
+    assert (len(boxes) == 1) == (max(h, w) <= 12)
+
+
+def test_a_wide_grid_chooses_a_few_rows_at_a_time(monkeypatch):
+    monkeypatch.setattr(windows, "PLACES", 20)
+    model, table = table_model(4, 1)
+    x, sizes = grid_of(1, 9, 10), []
+
+    def choose(logits: torch.Tensor) -> tuple[torch.Tensor]:
+        sizes.append(len(logits))
+        return greedy(logits)
+
+    (out,) = translate_grid(model, x, torch.ones(1, 9, 10), choose, 4)
+    assert torch.equal(out, (x @ table).argmax(-1))
+    assert max(sizes) == 20 and sum(sizes) == 90
+
+
+def test_what_is_chosen_can_be_put_into_tensors_that_are_there():
+    model, _ = table_model(4, 2)
+    x, there = grid_of(2, 5, 7), torch.zeros(2, 10, 14, dtype=torch.long)
+    (out,) = translate_grid(model, x, torch.ones(2, 5, 7), greedy, 4, 2, out=[there])
+    assert out is there and torch.equal(there, translate_grid(model, x, torch.ones(2, 5, 7), greedy, 4, 2)[0])
+
+
 @pytest.mark.parametrize(("h", "w"), [(5, 5), (16, 40), (33, 17)])
 def test_tiles_with_enough_margin_equal_the_whole(h, w):
     kernel = torch.randn(1, 1, 5, 5, generator=torch.Generator().manual_seed(0))
@@ -146,11 +178,3 @@ def test_tiles_with_enough_margin_equal_the_whole(h, w):
 
     x = torch.randn(1, 1, h, w, generator=torch.Generator().manual_seed(1))
     assert torch.allclose(tiled(blur, x, 1, 2, 8, 1), blur(x), atol=1e-5)
-
-
-def test_padding_repeats_the_last_row_and_column_up_to_the_multiple():
-    x = torch.arange(6.0).view(1, 1, 2, 3)
-    padded = pad_to_multiple(x, 4)
-    assert padded.shape == (1, 1, 4, 4)
-    assert torch.equal(padded[0, 0, :, 3], torch.tensor([2.0, 5, 5, 5]))
-    assert pad_to_multiple(padded, 4) is padded

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -19,6 +20,8 @@ class ImageTokenizer(Protocol):
 
     @property
     def dtype(self) -> torch.dtype: ...
+
+    def parameters(self) -> Iterator[torch.nn.Parameter]: ...
 
     def encode(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) in [0, 1], sides multiples of downsample -> long (B, h, w)."""
@@ -48,6 +51,9 @@ class Tokens:
         vocab_size: of the tokenizer that made them.
         mixture: (B, h, w, D_tok), the mean embedding of the tokens that a place may be, or None. Where there is one it is
             what is shown: between two likely tokens it is smooth, where `grid` has to jump.
+        detail: px the pictures were worked on at, for each of their own.
+        photo: (B, 3, 2h, 2w), mean colours of the pictures that the content tokens were read from, to tell what changes
+            from one to the next; None where there is one picture.
     """
 
     grid: Tensor
@@ -57,7 +63,25 @@ class Tokens:
     alpha: Tensor | None = None
     scale: int = 1
     mixture: Tensor | None = None
+    detail: float = 1.0
+    photo: Tensor | None = None
 
     def with_grid(self, grid: Tensor, scale: int, mixture: Tensor | None = None) -> Tokens:
         """The same pictures with other tokens."""
         return replace(self, grid=grid, scale=scale, mixture=mixture)
+
+
+def joined(several: Sequence[Tokens]) -> Tokens:
+    """The pictures of several Tokens of one kind and size, one after another."""
+
+    def all_of(parts: Sequence[Tensor | None]) -> Tensor | None:
+        given = [part for part in parts if part is not None]
+        return torch.cat(given) if given else None
+
+    return replace(
+        several[0],
+        grid=torch.cat([tokens.grid for tokens in several]),
+        alpha=all_of([tokens.alpha for tokens in several]),
+        mixture=all_of([tokens.mixture for tokens in several]),
+        photo=all_of([tokens.photo for tokens in several]),
+    )

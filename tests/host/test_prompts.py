@@ -49,7 +49,8 @@ def test_the_node_says_how_near_the_prompt_is(comfy: SimpleNamespace, run: Run, 
     fixed = {"strength": 1.0, "temperature": 0.0, "top_k": 0, "seed": 0}
     with torch.inference_mode():
         out = node.PREPARE_CLASS_CLONE({}).EXECUTE_NORMALIZED(translator=translator, tokens=tokens, prompt="a mosaic", **fixed)
-    assert out.ui.as_dict() == {"text": ("a mosaic: 1.00 near to 'a mosaic'",)}
+    near = "1.00 near to 'a mosaic'"
+    assert out.ui == {"text": [f"a mosaic: {near}"], "style": ["a mosaic"], "near": [near], "seed": [0]}
 
 
 def test_a_region_changes_its_part_alone(run: Run, photo: torch.Tensor) -> None:

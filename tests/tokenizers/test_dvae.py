@@ -6,8 +6,9 @@ import tiny
 import torch
 from dall_e import Decoder, Encoder
 
+from stylerdalle import pipeline
+from stylerdalle.tokenizers import Tokens
 from stylerdalle.tokenizers.dvae import DVAE
-from stylerdalle.windows import tiled
 
 
 @pytest.fixture(scope="module")
@@ -77,17 +78,20 @@ def test_decode_soft_has_a_gradient_in_the_probabilities(small):
 
 
 @torch.inference_mode()
-def test_tiles_with_the_halo_decode_as_the_whole(small):
+def test_tiles_with_the_halo_decode_as_the_whole(small, monkeypatch):
+    monkeypatch.setattr(pipeline, "TILE", 8)
     tokens = some_tokens(1, 30, 33)
-    whole = small.decode(tokens)
-    assert torch.allclose(tiled(small.decode, tokens, 1, small.halo, 8, 8), whole, atol=1e-5)
+    whole, done = small.decode(tokens), []
+    got = pipeline.decode(small, Tokens(tokens, 240, 264, small.vocab_size), progress=lambda *call: done.append(call))
+    assert len(done) == 4 * 5
+    assert torch.allclose(got, whole, atol=1e-5)
 
 
 @torch.inference_mode()
-def test_tiles_with_the_halo_encode_as_the_whole(small):
+def test_tiles_with_the_halo_encode_as_the_whole(small, monkeypatch):
+    monkeypatch.setattr(pipeline, "TILE", 8)
     images = torch.rand(1, 3, 8 * 26, 8 * 22, generator=torch.Generator().manual_seed(5))
-    whole = small.encode(images)
-    assert torch.equal(tiled(small.encode, images, 8, 8 * small.halo, 64, 1 / 8), whole)
+    assert torch.equal(pipeline.encode(small, images).grid, small.encode(images))
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 12, 16), (1, 4, 16, 16), (3, 16, 16)])
