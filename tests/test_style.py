@@ -74,7 +74,7 @@ def test_a_style_of_another_translator_is_refused():
 
 
 def test_rank_0_changes_the_decoder_and_output_layer_whole():
-    tensors = new_adapter(BASE, 0, torch.Generator())
+    tensors = new_adapter(BASE, 0, torch.Generator(), texture=True)
     parameters = dict(BASE.named_parameters())
     assert {name.removesuffix(".delta") for name in tensors} == {name for name in parameters if name.startswith(TUNED)}
     assert all(tensor.shape == parameters[name.removesuffix(".delta")].shape for name, tensor in tensors.items())
