@@ -58,7 +58,12 @@ def stylize(parser: argparse.ArgumentParser) -> None:
         default=SOFTNESS,
         help=f"0 one token a place, more is smoother (default: {SOFTNESS})",
     )
-    parser.add_argument("--seed", type=number(int, 0, 2**63 - 1), default=0, help="of the sampling (default: 0)")
+    parser.add_argument(
+        "--seed",
+        type=number(int, 0, 2**63 - 1),
+        default=0,
+        help="of the sampling, and of where the style's marks lie (default: 0)",
+    )
     parser.add_argument(
         "--candidates",
         type=number(int, 1, 64),
