@@ -68,7 +68,8 @@ class Translate(io.ComfyNode):
                     max=0xFFFFFFFFFFFFFFFF,
                     step=1,
                     control_after_generate=True,
-                    tooltip="The same seed gives the same picture. Another moves the marks of the style, and draws anew with temperature above 0.",
+                    tooltip="The same seed gives the same picture. Another moves the style's marks, and draws anew with "
+                    "temperature above 0.",
                 ),
                 io.Mask.Input("mask", optional=True, tooltip="Where to stylise: white fully, grey partly, black not at all."),
                 io.Float.Input(
