@@ -128,9 +128,8 @@ def _sha256(path: str, mtime: int, size: int) -> str:
     return digest.hexdigest()
 
 
-def _fill(module: nn.Module, tensors: dict[str, Tensor], path: str | Path) -> None:
-    """load_state_dict with an error that lists what is missing or not wanted."""
-    want = module.state_dict()
+def misfits(want: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> str:
+    """What is missing, not wanted or of another shape, the first five of it; empty where the two agree."""
     problems = [f"missing {name}" for name in want if name not in tensors]
     problems += [f"unknown {name}" for name in tensors if name not in want]
     problems += [
@@ -138,9 +137,14 @@ def _fill(module: nn.Module, tensors: dict[str, Tensor], path: str | Path) -> No
         for name in want
         if name in tensors and tensors[name].shape != want[name].shape
     ]
-    if problems:
-        more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
-        raise ValueError(f"{path} does not fit its own description: {'; '.join(problems[:5])}{more}")
+    more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
+    return "; ".join(problems[:5]) + more
+
+
+def _fill(module: nn.Module, tensors: dict[str, Tensor], path: str | Path) -> None:
+    """load_state_dict with an error that lists what is missing or not wanted."""
+    if problems := misfits(module.state_dict(), tensors):
+        raise ValueError(f"{path} does not fit its own description: {problems}")
     module.load_state_dict(tensors)
 
 
