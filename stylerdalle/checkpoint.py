@@ -237,7 +237,8 @@ def load_clip(path: str | Path, device: torch.device | str = "cpu", dtype: torch
             model = clip.model.build_model(dict(tensors))
         except (KeyError, RuntimeError, IndexError) as error:
             raise ValueError(f"{path} is not a complete CLIP ({error}): copy it again") from error
-        model.float().to(dtype)  # build_model leaves fp16
+        model.float().load_state_dict(tensors)  # build_model leaves fp16, to which it has rounded them
+        model.to(dtype)
         _ready(model, path, device, started)
     return model
 

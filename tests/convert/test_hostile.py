@@ -150,6 +150,7 @@ NAN, MINUS, SEQUENTIAL = (
     b"J\xff\xff\xff\xff",
     named("torch.nn.modules.container.Sequential"),
 )
+SELF = "contain themselves|not those"
 DICT = named("collections.OrderedDict")
 # what the file is made of after the protocol mark: what the refusal names
 PROGRAMS = {
@@ -189,7 +190,7 @@ PROGRAMS = {
     "a key that is a tree of tuples": (b"}" + b")" + b"q\x00h\x00\x86" * 60 + b"K\x01s.", "a tuple as a key"),
     "a key that is a list": (b"}]K\x01s.", "a list as a key"),
     "a million instructions": (b"}" * 1_000_000 + b".", "more than 500,000"),
-    "a module in itself": (SEQUENTIAL + b")\x81q\x00}" + text("_modules") + b"}" + text("a") + b"h\x00ssb.", "themselves|not those"),
+    "a module in itself": (SEQUENTIAL + b")\x81q\x00}" + text("_modules") + b"}" + text("a") + b"h\x00ssb.", SELF),
     "no tensors": (b"}.", "no tensors|not those"),
     "a number": (b"K\x07.", "no tensors|not those"),
     "a shape that is not a number": (tensor(shape=NAN), "shape (nan)"),
