@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from .hypernetwork import HyperConfig, HyperNetwork
 from .style import Style
 from .tokenizers.dvae import DVAE
+from .tokenizers.vqgan import VQGAN
 from .translator import Translator, TranslatorConfig
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 FORMAT = "stylerdalle/1"
 KINDS = ("tokenizer", "translator", "style", "clip", "hypernetwork")
+TOKENIZERS: dict[str, type[DVAE] | type[VQGAN]] = {"dvae": DVAE, "vqgan": VQGAN}  # by arch type
 log = logging.getLogger(__name__)
 
 
@@ -166,30 +168,22 @@ def _hint(path: str | Path, error: Exception) -> ValueError:
     return ValueError(f"{path} states sizes that cannot be built ({error}): it is damaged or from another version")
 
 
-def save_tokenizer(path: str | Path, tokenizer: DVAE, dtype: torch.dtype = torch.float16, **metadata: Any) -> None:
-    """Write a dVAE: the package's own state dicts under `encoder.` and `decoder.`."""
-    arch = {
-        "type": "dvae",
-        "n_hid": tokenizer.encoder.n_hid,
-        "n_blk_per_group": tokenizer.encoder.n_blk_per_group,
-        "n_init": tokenizer.decoder.n_init,
-        "vocab_size": tokenizer.vocab_size,
-    }
+def save_tokenizer(path: str | Path, tokenizer: DVAE | VQGAN, dtype: torch.dtype = torch.float16, **metadata: Any) -> None:
+    """Write a tokenizer, names as in its authors' package."""
     tensors = {name: tensor.to(dtype) for name, tensor in tokenizer.state_dict().items()}
-    write(path, tensors, "tokenizer", arch=arch, **metadata)
+    write(path, tensors, "tokenizer", arch=tokenizer.arch(), **metadata)
 
 
-def load_tokenizer(path: str | Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> DVAE:
-    """A dVAE ready to run. Raises ValueError naming what is wrong with the file."""
-    from dall_e import Decoder, Encoder
-
+def load_tokenizer(path: str | Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> DVAE | VQGAN:
+    """A tokenizer ready to run. Raises ValueError naming what is wrong with the file."""
     started = time.monotonic()
     tensors, metadata = read(path, "tokenizer")
     arch = _arch(metadata, path)
     with torch.inference_mode(False):
         try:
-            common = {key: int(arch[key]) for key in ("n_hid", "n_blk_per_group", "vocab_size")}
-            tokenizer = DVAE(Encoder(**common), Decoder(**common, n_init=int(arch["n_init"])))
+            if arch["type"] not in TOKENIZERS:
+                raise ValueError(f"type {arch['type']!r} is not known: {', '.join(TOKENIZERS)}")
+            tokenizer = TOKENIZERS[arch["type"]].of(arch)
         except (KeyError, TypeError, ValueError) as error:
             raise _hint(path, error) from error
         _fill(tokenizer, tensors, path)

@@ -20,9 +20,8 @@ from .sampling import DEFAULT, Sampling, choose_tokens
 from .style import Style, merged
 from .tokenizers import ImageTokenizer, Tokens
 from .translator import Translator
-from .windows import pad_to_multiple, tiled, translate_grid
+from .windows import pad_to_multiple, translate_grid
 
-TILE = 64  # tokens a side that the tokenizer does at once
 Progress = Callable[[int, int], None]
 
 
@@ -34,7 +33,7 @@ def encode(
     device: torch.device | None = None,
     progress: Progress | None = None,
 ) -> Tokens:
-    """Pictures of any size to content tokens, tile by tile.
+    """Pictures of any size to content tokens.
 
     Args:
         images: (B, 3, H, W) in [0, 1].
@@ -44,7 +43,6 @@ def encode(
         progress: called with (pictures done, pictures in all); may raise to cancel.
     """
     height, width = images.shape[-2:]
-    unit = tokenizer.downsample
     grids = []
     with torch.inference_mode():
         for done, picture in enumerate(images.split(1), 1):
@@ -52,8 +50,7 @@ def encode(
             if upscale > 1:
                 half = (max(1, -(-height // upscale)), max(1, -(-width // upscale)))
                 image = F.interpolate(image, half, mode="bicubic", antialias=True).clamp(0, 1)
-            image = pad_to_multiple(image, unit)
-            grids.append(tiled(tokenizer.encode, image, unit, tokenizer.halo * unit, TILE * unit, 1 / unit))
+            grids.append(tokenizer.encode(pad_to_multiple(image, tokenizer.downsample)))
             if progress:
                 progress(done, len(images))
     return Tokens(torch.cat(grids), height, width, tokenizer.vocab_size, alpha, scale=upscale)
@@ -73,15 +70,13 @@ def decode(
             f"the tokens are of a vocabulary of {tokens.vocab_size}, this tokenizer has {tokenizer.vocab_size}: "
             "decode with the tokenizer that encoded"
         )
-    unit = tokenizer.downsample
     pictures = []
     with torch.inference_mode():
         for done in range(1, len(tokens.grid) + 1):
             if tokens.mixture is None:
-                image = tiled(tokenizer.decode, tokens.grid[done - 1 : done], 1, tokenizer.halo, TILE, unit)
+                image = tokenizer.decode(tokens.grid[done - 1 : done])
             else:
-                mixture = tokens.mixture[done - 1 : done].permute(0, 3, 1, 2)  # (1, D_tok, h, w)
-                image = tiled(tokenizer.decode_mixture, mixture, 1, tokenizer.halo, TILE, unit)
+                image = tokenizer.decode_mixture(tokens.mixture[done - 1 : done].permute(0, 3, 1, 2))
             if tokens.scale > 1:
                 image = F.interpolate(image, scale_factor=tokens.scale, mode="bicubic").clamp(0, 1)
             pictures.append(image[..., : tokens.height, : tokens.width].to(device or image.device))

@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from stylerdalle.windows import falloff, pad_to_multiple, starts, tiled, translate_grid
+from stylerdalle.windows import blended, faded, falloff, pad_to_multiple, starts, tiled, translate_grid
 
 VOCABULARY = 7
 
@@ -136,6 +136,27 @@ def test_tiles_with_enough_margin_equal_the_whole(h, w):
 
     x = torch.randn(1, 1, h, w, generator=torch.Generator().manual_seed(1))
     assert torch.allclose(tiled(blur, x, 1, 2, 8, 1), blur(x), atol=1e-5)
+
+
+@pytest.mark.parametrize(("h", "w"), [(9, 9), (16, 41), (33, 17)])
+@pytest.mark.parametrize(("unit", "scale"), [(1, 2), (4, 1 / 4)])
+def test_tiles_that_fade_give_back_what_depends_on_its_own_place_alone(h, w, unit, scale):
+    def resized(x: torch.Tensor) -> torch.Tensor:
+        sides = [round(side * scale) for side in x.shape[-2:]]
+        return 3 * torch.nn.functional.interpolate(x, sides, mode="nearest")
+
+    x = torch.randn(1, 2, h * unit, w * unit, generator=torch.Generator().manual_seed(1))
+    assert torch.allclose(blended(resized, x, unit, 12 * unit, 4 * unit, scale), resized(x), atol=1e-5)
+
+
+@pytest.mark.parametrize("length", [13, 24, 25, 40, 100])
+def test_tiles_that_fade_are_no_larger_than_allowed_and_give_their_edges_no_weight(length):
+    tiles = faded(length, 1, 12, 4, 2)
+    assert all(places.stop - places.start <= 12 for places, _, _ in tiles)
+    assert all(a.stop - b.start >= 4 for (a, _, _), (b, _, _) in itertools.pairwise(tiles))
+    assert all((weight[:2] == 0).all() for _, _, weight in tiles[1:])  # a quarter of 4 places, two of the output
+    assert all((weight[-2:] == 0).all() for _, _, weight in tiles[:-1])
+    assert (tiles[0][2][0], tiles[-1][2][-1]) == (1, 1)
 
 
 def test_padding_repeats_the_last_row_and_column_up_to_the_multiple():

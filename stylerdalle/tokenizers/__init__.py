@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 
 class ImageTokenizer(Protocol):
-    """A frozen picture tokenizer. B pictures of H x W pixels are h x w tokens, h = H / downsample."""
+    """A frozen picture tokenizer. B pictures of H x W pixels are h x w tokens, h = H / downsample.
+
+    Pictures may be of any size: large ones are done in tiles, so that memory stays bounded.
+    """
 
     downsample: int
     vocab_size: int  # V
     embed_dim: int  # D_tok
-    halo: int  # tokens around a place that its value depends on: tiles with this margin decode without seams
 
     @property
     def dtype(self) -> torch.dtype: ...
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def arch(self) -> dict[str, Any]:
+        """Its `type` and sizes, from which checkpoint.py builds it again."""
 
     def encode(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) in [0, 1], sides multiples of downsample -> long (B, h, w)."""
@@ -34,6 +42,12 @@ class ImageTokenizer(Protocol):
 
     def embed(self, tokens: Tensor) -> Tensor:
         """long (B, h, w) -> (B, h, w, D_tok)."""
+
+
+def check_pixels(images: Tensor, unit: int) -> None:
+    """Raises ValueError for images that are not (B, 3, H, W) with H and W multiples of `unit`."""
+    if images.ndim != 4 or images.shape[1] != 3 or images.shape[2] % unit or images.shape[3] % unit:
+        raise ValueError(f"images of shape {tuple(images.shape)}: need (B, 3, H, W), H and W multiples of {unit}")
 
 
 @dataclass(frozen=True)

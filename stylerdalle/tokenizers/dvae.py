@@ -7,11 +7,13 @@ What differs is how they are run, with equal results:
 - ReLU and 1x1 convolutions commute with nearest upsampling, so they run before it, on a quarter of the pixels;
 - only the 3 channels that make the picture are computed of the 6 (the others are the Laplace scale);
 - the dtype is chosen once (`cast`), in channels_last; as in the package, the encoder's last and the decoder's first
-  convolution stay float32: near ties between codes are decided there.
+  convolution stay float32: near ties between codes are decided there;
+- large pictures are done in tiles with a margin as wide as the convolutions reach.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -19,6 +21,10 @@ import torch.nn.functional as F
 from dall_e import Decoder, Encoder
 from torch import Tensor, nn
 
+from ..windows import tiled
+from . import check_pixels
+
+TILE = 64  # tokens a side done at once
 EPSILON = 0.1  # logit-Laplace: pixels live in [0.1, 0.9] (`dall_e.utils.logit_laplace_eps`)
 
 
@@ -43,12 +49,32 @@ class DVAE(nn.Module):
         self.vocab_size: int = decoder.vocab_size
         self.embed_dim: int = decoder.n_init
         blocks_a_group = max(encoder.n_blk_per_group, decoder.n_blk_per_group)
-        self.halo: int = -(-(3 + 3 * blocks_a_group * (1 + 2 + 4 + 8)) // self.downsample)  # three 3x3s a block, a 7x7
+        # tokens around a place that its value depends on: three 3x3s a block, a 7x7
+        self.halo: int = -(-(3 + 3 * blocks_a_group * (1 + 2 + 4 + 8)) // self.downsample)
         self.to(memory_format=torch.channels_last)
+
+    @classmethod
+    def of(cls, arch: Mapping[str, Any]) -> DVAE:
+        """With random weights, of the sizes that `arch` gave."""
+        sizes = {key: int(arch[key]) for key in ("n_hid", "n_blk_per_group", "vocab_size")}
+        return cls(Encoder(**sizes), Decoder(**sizes, n_init=int(arch["n_init"])))
+
+    def arch(self) -> dict[str, Any]:
+        return {
+            "type": "dvae",
+            "n_hid": self.encoder.n_hid,
+            "n_blk_per_group": self.encoder.n_blk_per_group,
+            "n_init": self.decoder.n_init,
+            "vocab_size": self.vocab_size,
+        }
 
     @property
     def dtype(self) -> torch.dtype:
         return self.encoder.blocks.input.w.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.encoder.blocks.input.w.device
 
     def cast(self, dtype: torch.dtype) -> DVAE:
         """Run in `dtype` (in place), all but the two convolutions over the vocabulary."""
@@ -59,8 +85,6 @@ class DVAE(nn.Module):
 
     def logits(self, images: Tensor) -> Tensor:
         """Images (B, 3, H, W) in [0, 1], H and W multiples of 8 -> (B, V, h, w), unnormalised."""
-        if images.ndim != 4 or images.shape[1] != 3 or images.shape[2] % 8 or images.shape[3] % 8:
-            raise ValueError(f"images of shape {tuple(images.shape)}: need (B, 3, H, W), H and W multiples of {self.downsample}")
         x = map_pixels(images).to(self.dtype).contiguous(memory_format=torch.channels_last)
         features = self.features(x).float()
         with torch.autocast(x.device.type, enabled=False):
@@ -77,7 +101,9 @@ class DVAE(nn.Module):
 
     def encode(self, images: Tensor) -> Tensor:
         """Images (B, 3, H, W) in [0, 1] -> tokens, long (B, h, w), the likeliest code at each place."""
-        return self.logits(images).argmax(1)
+        unit = self.downsample
+        check_pixels(images, unit)
+        return tiled(lambda part: self.logits(part).argmax(1), images, unit, self.halo * unit, TILE * unit, 1 / unit)
 
     def embed(self, tokens: Tensor) -> Tensor:
         """Tokens (B, h, w) -> rows of the decoder's first layer with its bias, (B, h, w, n_init): the paper's embedding."""
@@ -99,7 +125,7 @@ class DVAE(nn.Module):
 
     def decode_mixture(self, embeddings: Tensor) -> Tensor:
         """Mean embeddings (B, n_init, h, w), as `embed` gives them for one token -> images (B, 3, 8h, 8w) in [0, 1]."""
-        return to_pixels(self.decode_embedded(embeddings))
+        return to_pixels(tiled(self.decode_embedded, embeddings, 1, self.halo, TILE, self.downsample))
 
     def decode_embedded(self, x: Tensor) -> Tensor:
         """Embedded tokens (B, n_init, h, w) -> the decoder's three mean channels, before sigmoid (B, 3, 8h, 8w)."""

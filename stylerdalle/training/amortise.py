@@ -28,7 +28,7 @@ from ..hypernetwork import HyperConfig, HyperNetwork, changed
 from ..objective import Objective
 from ..pretrain import soft_cross_entropy
 from ..style import Style, translate_with
-from ..tokenizers.dvae import DVAE
+from ..tokenizers import ImageTokenizer
 from ..translator import Translator
 from ..tune import TuneConfig
 from .data import Picture, at_least, batches, random_crop, to_tensor
@@ -66,7 +66,12 @@ Pairs = dict[str, tuple[Tensor, Tensor]]
 
 @torch.inference_mode()
 def make_pairs(
-    tokenizer: DVAE, photos: Sequence[Picture], prompts: Sequence[Prompt], window: int, config: AmortiseConfig, folder: Path
+    tokenizer: ImageTokenizer,
+    photos: Sequence[Picture],
+    prompts: Sequence[Prompt],
+    window: int,
+    config: AmortiseConfig,
+    folder: Path,
 ) -> Pairs:
     """Prompt -> tokens of photo crops and of the same in the style, (N, n*n) each; kept in `folder` for the next time.
 
@@ -100,7 +105,7 @@ def make_pairs(
     return made
 
 
-def coded_photos(tokenizer: DVAE, photos: Sequence[Picture], window: int, config: AmortiseConfig) -> Tensor:
+def coded_photos(tokenizer: ImageTokenizer, photos: Sequence[Picture], window: int, config: AmortiseConfig) -> Tensor:
     """Tokens (N, n*n) of photo crops, where no filter makes any."""
     rng = np.random.default_rng(config.seed)
     some = [photos[i] for i in rng.integers(len(photos), size=config.per_tone)]
@@ -140,7 +145,7 @@ def kept_art_targets(model: CLIP, art: Sequence[Picture], prompts: list[str], te
 
 
 def amortise(
-    tokenizer: DVAE,
+    tokenizer: ImageTokenizer,
     translator: Translator,
     model: CLIP,
     photos: Sequence[Picture],

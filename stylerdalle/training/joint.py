@@ -25,7 +25,7 @@ from .. import checkpoint
 from ..bundle import WEIGHTS, choose_device, choose_dtype
 from ..pretrain import all_embeddings, soft_cross_entropy, soft_targets
 from ..style import Style, new_adapter, translate_with
-from ..tokenizers.dvae import DVAE
+from ..tokenizers import ImageTokenizer
 from ..translator import Translator
 from .data import Picture, batches, read_pictures, split
 from .pairs import make_pairs
@@ -55,7 +55,7 @@ class JointConfig:
 
 
 def coded_pairs(
-    tokenizer: DVAE, photos: Sequence[Picture], made_by: str, window: int, count: int, folder: Path
+    tokenizer: ImageTokenizer, photos: Sequence[Picture], made_by: str, window: int, count: int, folder: Path
 ) -> tuple[Tensor, Tensor]:
     """Tokens of photo crops and of the same through a filter, (count, n*n) each; kept in `folder` for the next time."""
     path = folder / f"pairs-{made_by}-{count}.pt"
@@ -69,7 +69,7 @@ def coded_pairs(
 
 
 def train(
-    tokenizer: DVAE,
+    tokenizer: ImageTokenizer,
     translator: Translator,
     pairs: dict[str, tuple[Tensor, Tensor]],
     config: JointConfig,

@@ -6,8 +6,8 @@ import tiny
 import torch
 from dall_e import Decoder, Encoder
 
+from stylerdalle.tokenizers import dvae
 from stylerdalle.tokenizers.dvae import DVAE
-from stylerdalle.windows import tiled
 
 
 @pytest.fixture(scope="module")
@@ -76,18 +76,34 @@ def test_decode_soft_has_a_gradient_in_the_probabilities(small):
     assert probabilities.grad.abs().sum() > 0
 
 
+def in_pieces(method, sides: list[int]):
+    """The method, which notes how large its inputs are."""
+
+    def noted(self, x):
+        sides.append(max(x.shape[2:]))
+        return method(self, x)
+
+    return noted
+
+
 @torch.inference_mode()
-def test_tiles_with_the_halo_decode_as_the_whole(small):
+def test_in_tiles_it_decodes_as_the_whole(small, monkeypatch):
     tokens = some_tokens(1, 30, 33)
     whole = small.decode(tokens)
-    assert torch.allclose(tiled(small.decode, tokens, 1, small.halo, 8, 8), whole, atol=1e-5)
+    monkeypatch.setattr(dvae, "TILE", 8)
+    monkeypatch.setattr(DVAE, "decode_embedded", in_pieces(DVAE.decode_embedded, side := []))
+    assert torch.allclose(small.decode(tokens), whole, atol=1e-5)
+    assert max(side) == 8 + 2 * small.halo
 
 
 @torch.inference_mode()
-def test_tiles_with_the_halo_encode_as_the_whole(small):
+def test_in_tiles_it_encodes_as_the_whole(small, monkeypatch):
     images = torch.rand(1, 3, 8 * 26, 8 * 22, generator=torch.Generator().manual_seed(5))
     whole = small.encode(images)
-    assert torch.equal(tiled(small.encode, images, 8, 8 * small.halo, 64, 1 / 8), whole)
+    monkeypatch.setattr(dvae, "TILE", 8)
+    monkeypatch.setattr(DVAE, "logits", in_pieces(DVAE.logits, side := []))
+    assert torch.equal(small.encode(images), whole)
+    assert max(side) == 8 * (8 + 2 * small.halo)
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 12, 16), (1, 4, 16, 16), (3, 16, 16)])
