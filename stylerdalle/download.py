@@ -24,6 +24,7 @@ from . import checkpoint
 TRIES = 4  # in a row that bring nothing new
 PAUSE = 1.0  # seconds before the second of them, twice as long before each further one
 TIMEOUT = (15, 60)  # seconds to connect, and without a byte
+BLOCK = 1 << 16  # bytes; of a connection that breaks, what came of the last block is lost
 LARGEST = 4 << 30  # bytes of a file whose size nobody tells
 log = logging.getLogger(__name__)
 Progress = Callable[[int, int], None]
@@ -124,7 +125,7 @@ class _Transfer:
             done = self._accept(response, have)
             most = self.total or LARGEST
             with self.part.open("ab" if done else "wb") as stream:
-                for block in response.iter_content(1 << 18):
+                for block in response.iter_content(BLOCK):
                     done += len(block)
                     if done > most:
                         raise Unavailable(f"{self.url} gives more than the {most} bytes it should")
