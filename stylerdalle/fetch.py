@@ -90,7 +90,7 @@ def _download_and_convert(what: Known, target: Path, bar: Bar) -> None:
             for part in parts:
                 discard(part)
             raise ValueError(f"{error}; the download was removed") from error
-        for part in parts:
+        for part in folder.glob(f"{what.name}-*.part"):
             discard(part)
     finally:
         with suppress(OSError):  # not empty: what came so far waits there for the next time
@@ -101,8 +101,9 @@ def _download_all(what: Known, folder: Path, bar: Bar) -> dict[Path, str | None]
     """Every file of some weights -> where it lies: its address."""
     found: dict[Path, str | None] = {}
     for i, addresses in enumerate(what.files):
-        part, problems = folder / f"{what.name}-{i}.part", []
-        for address in addresses:
+        problems = []
+        for j, address in enumerate(addresses):
+            part = folder / f"{what.name}-{i}-{j}.part"  # one each: an address that fails costs another nothing of what it gave
             try:
                 with bar(PurePosixPath(address.url).name) as progress:
                     download(address, part, progress)
@@ -136,10 +137,10 @@ def _convert(what: Known, files: dict[Path, str | None], target: Path) -> None:
 
 
 def _is(path: Path, what: Known) -> bool:
-    """Whether one of our files holds these weights."""
+    """Whether a file was converted from such weights."""
     try:
         metadata = checkpoint.read_metadata(path)
-        return json.loads(metadata.get("arch", "{}")) == what.arch and metadata.get("licence") == what.licence
+        return json.loads(metadata.get("arch", "{}")) == what.arch and "source" in metadata
     except ValueError:
         return False
 

@@ -180,12 +180,28 @@ def test_the_next_address_is_tried_and_all_are_named_where_none_has_it(site):
     assert "/clip.pt answers 404 Not Found: try later, or give files downloaded by hand with --from" in says
 
 
+def test_an_address_that_fails_costs_the_next_one_nothing_of_what_came(site):
+    site.table["clip"]["files"][0].insert(0, {"url": f"{site.decoder.url}/gone.pt"})
+    site.write()
+    site.decoder.acts, site.clip.acts = [loopback.answers(404)], [loopback.breaks(10_000_000), loopback.breaks(0)]
+    assert main(["fetch", "clip"]) == 2
+    assert "the same command goes on from there" in site.capsys.readouterr().err
+    site.clip.acts, site.clip.asked = [loopback.good], []
+    site("fetch", "clip")
+    ((_, asked),) = site.clip.asked
+    assert asked is not None
+    assert site.there() == ["dalle/clip.safetensors", "rudalle/clip.safetensors"]
+
+
 def test_a_download_that_broke_off_is_gone_on_with(site):
     half = len(site.decoder.data) // 2
     site.decoder.acts = [loopback.breaks(half), loopback.breaks(0)]
     assert main(["fetch", "dalle"]) == 2
     assert "the same command goes on from there" in site.capsys.readouterr().err
-    assert [name for name in site.there() if name.endswith(".part")] == ["dalle/.fetch/dalle-0.part", "dalle/.fetch/dalle-1.part"]
+    assert [name for name in site.there() if name.endswith(".part")] == [
+        "dalle/.fetch/dalle-0-0.part",
+        "dalle/.fetch/dalle-1-0.part",
+    ]
     site.decoder.acts, site.decoder.asked, site.encoder.asked = [loopback.good], [], []
     site("fetch", "dalle")
     assert site.encoder.asked == []  # it was there as a whole
