@@ -2,6 +2,7 @@
 
 import io
 import json
+import logging
 import math
 import os
 import pickle
@@ -94,6 +95,7 @@ def site(tmp_path, monkeypatch, capsys):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(bundles, "WEIGHTS", tmp_path / "weights")
     monkeypatch.setattr(downloads, "PAUSE", 0)
+    logging.getLogger("stylerdalle").setLevel(logging.NOTSET)  # commands that train turn it up for the whole process
     (tmp_path / "weights").mkdir()
     site = Site(tmp_path / "weights", capsys)
     yield site
@@ -128,7 +130,7 @@ def test_where_a_file_came_from_is_said_and_kept_in_it(site):
     for source, server in zip(json.loads(metadata["source"]), (site.encoder, site.decoder), strict=True):
         assert source["url"] == f"{server.url}/{source['file']}"
         assert source["bytes"] == len(server.data)
-        assert f"{source['file']}: {source['bytes']:,} bytes, sha256 {source['sha256']}\n" in said
+        assert f"{source['url']}: {source['bytes']:,} bytes, sha256 {source['sha256']}\n" in said
     assert "tokenizer.safetensors: tokenizer of 10.9 MB (n_hid 64" in said
 
 

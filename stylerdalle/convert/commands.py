@@ -33,7 +33,7 @@ def run_fetch(args: argparse.Namespace) -> int:
         raise ValueError(f"weights {args.name!r} are not known: {', '.join(table)}")
     files = bring(table[args.name], args.to, args.sources, args.overwrite, bar)
     for source in json.loads(checkpoint.read_metadata(files[0])["source"]):
-        print(f"{source['file']}: {source['bytes']:,} bytes, sha256 {source['sha256']}")
+        print(f"{source.get('url', source['file'])}: {source['bytes']:,} bytes, sha256 {source['sha256']}")
     for path in files:
         describe(path)
     return 0
