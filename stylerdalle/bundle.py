@@ -16,6 +16,8 @@ from .tokenizers import ImageTokenizer
 from .translator import Translator
 
 WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
+PARTS = ("tokenizer", "clip", "translator")
+OFFICIAL = ("dalle", "rudalle")  # bundles of fetched weights
 Load = Callable[..., Any]  # (loader, path, device, dtype) -> what the loader gives, as `cache.load`
 
 
@@ -91,17 +93,32 @@ def load_bundle(
     Raises:
         ValueError: no such bundle, an incomplete one, a damaged file, or a device this machine does not have.
     """
-    known = sorted(p.name for p in WEIGHTS.iterdir() if (p / "translator.safetensors").is_file()) if WEIGHTS.is_dir() else []
+    here = [p.parent.name for part in PARTS for p in WEIGHTS.glob(f"*/{part}.safetensors")]
+    known = sorted({*here, *OFFICIAL})
     folder = WEIGHTS / name_or_path if str(name_or_path) in known else Path(name_or_path)
-    if not folder.is_dir():
-        raise ValueError(f"bundle {str(name_or_path)!r} is not known: {', '.join(known) or 'none is there'}, or a folder's path")
-    paths = {part: folder / f"{part}.safetensors" for part in ("tokenizer", "translator", "clip")}
-    if missing := [path.name for path in paths.values() if not path.is_file()]:
-        raise ValueError(f"bundle {folder} is not complete: {', '.join(missing)} missing; put the files there")
+    if str(name_or_path) not in known and not folder.is_dir():
+        raise ValueError(f"bundle {str(name_or_path)!r} is not known: {', '.join(known)}, or a folder's path")
+    paths = {part: folder / f"{part}.safetensors" for part in PARTS}
+    if missing := [part for part, path in paths.items() if not path.is_file()]:
+        ways = "; ".join(f"no {part} ({_way(part, folder)})" for part in missing)
+        raise ValueError(f"bundle {folder} is not complete: {ways}")
     styles = sorted((folder / "styles").glob("*.safetensors"))
     network = folder / "hypernetwork.safetensors"
     others = {"styles": styles, "hypernetwork": network if network.is_file() else None}
     return open_bundle(folder.name, **paths, **others, device=device, dtype=dtype)  # type: ignore[arg-type]
+
+
+def _way(part: str, folder: Path) -> str:
+    """How a part of a bundle is come by."""
+    name = folder.name if folder.name in OFFICIAL else "dalle"
+    where = "" if folder == WEIGHTS / name else f" --to {folder}"
+    return {
+        "tokenizer": f"stylerdalle fetch {name}{where}",
+        "clip": f"stylerdalle fetch clip{where}",
+        "translator": "none of full size was published: train one with stylerdalle pretrain --tokenizer "
+        f"{folder / 'tokenizer.safetensors'} --images PHOTOS --output {folder / 'translator.safetensors'}, or bring a research "
+        "checkpoint with stylerdalle convert translator",
+    }[part]
 
 
 def open_bundle(

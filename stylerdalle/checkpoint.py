@@ -27,6 +27,7 @@ from .hypernetwork import HyperConfig, HyperNetwork
 from .style import Style
 from .texture import Texture
 from .tokenizers.dvae import DVAE
+from .tokenizers.vqgan import VQGAN
 from .translator import Translator, TranslatorConfig
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 FORMAT = "stylerdalle/1"
 KINDS = ("tokenizer", "translator", "style", "clip", "hypernetwork")
+TOKENIZERS: dict[str, type[DVAE] | type[VQGAN]] = {"dvae": DVAE, "vqgan": VQGAN}  # by arch type
 log = logging.getLogger(__name__)
 
 
@@ -129,9 +131,8 @@ def _sha256(path: str, mtime: int, size: int) -> str:
     return digest.hexdigest()
 
 
-def _fill(module: nn.Module, tensors: dict[str, Tensor], path: str | Path) -> None:
-    """load_state_dict with an error that lists what is missing or not wanted."""
-    want = module.state_dict()
+def misfits(want: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> str:
+    """What is missing, not wanted or of another shape, the first five of it; empty where the two agree."""
     problems = [f"missing {name}" for name in want if name not in tensors]
     problems += [f"unknown {name}" for name in tensors if name not in want]
     problems += [
@@ -139,9 +140,14 @@ def _fill(module: nn.Module, tensors: dict[str, Tensor], path: str | Path) -> No
         for name in want
         if name in tensors and tensors[name].shape != want[name].shape
     ]
-    if problems:
-        more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
-        raise ValueError(f"{path} does not fit its own description: {'; '.join(problems[:5])}{more}")
+    more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
+    return "; ".join(problems[:5]) + more
+
+
+def _fill(module: nn.Module, tensors: dict[str, Tensor], path: str | Path) -> None:
+    """load_state_dict with an error that lists what is missing or not wanted."""
+    if problems := misfits(module.state_dict(), tensors):
+        raise ValueError(f"{path} does not fit its own description: {problems}")
     module.load_state_dict(tensors)
 
 
@@ -163,30 +169,22 @@ def _hint(path: str | Path, error: Exception) -> ValueError:
     return ValueError(f"{path} states sizes that cannot be built ({error}): it is damaged or from another version")
 
 
-def save_tokenizer(path: str | Path, tokenizer: DVAE, dtype: torch.dtype = torch.float16, **metadata: Any) -> None:
-    """Write a dVAE: the package's own state dicts under `encoder.` and `decoder.`."""
-    arch = {
-        "type": "dvae",
-        "n_hid": tokenizer.encoder.n_hid,
-        "n_blk_per_group": tokenizer.encoder.n_blk_per_group,
-        "n_init": tokenizer.decoder.n_init,
-        "vocab_size": tokenizer.vocab_size,
-    }
+def save_tokenizer(path: str | Path, tokenizer: DVAE | VQGAN, dtype: torch.dtype = torch.float16, **metadata: Any) -> None:
+    """Write a tokenizer, names as in its authors' package."""
     tensors = {name: tensor.to(dtype) for name, tensor in tokenizer.state_dict().items()}
-    write(path, tensors, "tokenizer", arch=arch, **metadata)
+    write(path, tensors, "tokenizer", arch=tokenizer.arch(), **metadata)
 
 
-def load_tokenizer(path: str | Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> DVAE:
-    """A dVAE ready to run. Raises ValueError naming what is wrong with the file."""
-    from dall_e import Decoder, Encoder
-
+def load_tokenizer(path: str | Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> DVAE | VQGAN:
+    """A tokenizer ready to run. Raises ValueError naming what is wrong with the file."""
     started = time.monotonic()
     tensors, metadata = read(path, "tokenizer")
     arch = _arch(metadata, path)
     with torch.inference_mode(False):
         try:
-            common = {key: int(arch[key]) for key in ("n_hid", "n_blk_per_group", "vocab_size")}
-            tokenizer = DVAE(Encoder(**common), Decoder(**common, n_init=int(arch["n_init"])))
+            if arch["type"] not in TOKENIZERS:
+                raise ValueError(f"type {arch['type']!r} is not known: {', '.join(TOKENIZERS)}")
+            tokenizer = TOKENIZERS[arch["type"]].of(arch)
         except (KeyError, TypeError, ValueError) as error:
             raise _hint(path, error) from error
         _fill(tokenizer, tensors, path)
@@ -234,7 +232,8 @@ def load_clip(path: str | Path, device: torch.device | str = "cpu", dtype: torch
             model = clip.model.build_model(dict(tensors))
         except (KeyError, RuntimeError, IndexError) as error:
             raise ValueError(f"{path} is not a complete CLIP ({error}): copy it again") from error
-        model.float().to(dtype)  # build_model leaves fp16
+        model.float().load_state_dict(tensors)  # build_model leaves fp16, to which it has rounded them
+        model.to(dtype)
         _ready(model, path, device, started)
     return model
 

@@ -27,6 +27,8 @@ COMMANDS = {
     "pretrain": ("train a translator from pictures alone", "training.commands:pretrain"),
     "train-tokenizer": ("train a small image tokenizer", "training.commands:train_tokenizer"),
     "train-clip": ("train a small CLIP on captioned pictures", "training.commands:train_clip"),
+    "fetch": ("download official weights and convert them", "convert.commands:fetch"),
+    "convert": ("foreign weights to a model file of ours", "convert.commands:convert_file"),
 }
 log = logging.getLogger(__name__)
 

@@ -27,7 +27,7 @@ from .reward import NEUTRAL, crop_boxes, take_crops
 from .sampling import gumbel
 from .style import Style, translate_with
 from .texture import field, under
-from .tokenizers.dvae import DVAE, to_pixels
+from .tokenizers import ImageTokenizer
 from .translator import Translator
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class Objective:
         ValueError: the config's size does not fit the translator's window.
     """
 
-    def __init__(self, tokenizer: DVAE, translator: Translator, model: CLIP, prompt: str, config: TuneConfig):
+    def __init__(self, tokenizer: ImageTokenizer, translator: Translator, model: CLIP, prompt: str, config: TuneConfig):
         self.tokenizer, self.translator, self.clip, self.prompt, self.config = tokenizer, translator, model, prompt, config
         self.device = translator.outNet.weight.device
         window = tokenizer.downsample * translator.config.grid * translator.config.upscale
@@ -121,7 +121,7 @@ class Objective:
                 logits = logits + gumbel(logits, generator)
             soft = logits.softmax(-1) @ self.embeddings
             embedded = self.embeddings[logits.argmax(-1)] + (soft - soft.detach())
-        return to_pixels(self.tokenizer.decode_embedded(embedded.permute(0, 3, 1, 2)))
+        return self.tokenizer.decode_mixture(embedded.permute(0, 3, 1, 2))
 
     def judge(self, out: Tensor, photo: Tensor, text: Tensor, boxes: list[tuple[int, int, int]]) -> tuple[Tensor, Tensor]:
         """Rewards of k pictures (k, 3, S, S) of one photo (1, 3, S, S): of the whole (k), and of each box (V, k)."""

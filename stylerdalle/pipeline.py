@@ -29,6 +29,7 @@ from .translator import Translator
 from .windows import tiles, translate_grid
 
 TILE = 64  # tokens a side that the tokenizer does at once
+WHOLE = 1 << 20  # tokens a side of a tokenizer that does any size by itself
 LARGEST = 16384  # px a side that a detail above 1 may lead to
 Progress = Callable[[int, int], None]
 
@@ -42,7 +43,7 @@ def encode(
     progress: Progress | None = None,
     detail: float = 1.0,
 ) -> Tokens:
-    """Pictures of any size to content tokens, tile by tile.
+    """Pictures of any size to content tokens.
 
     Args:
         images: (B, 3, H, W) in [0, 1].
@@ -56,9 +57,10 @@ def encode(
         ValueError: detail is not a positive number, or makes a side longer than LARGEST.
     """
     size = read_size(images.shape[-2:], detail, upscale)
-    unit, margin = tokenizer.downsample, tokenizer.halo * tokenizer.downsample
+    unit, (tile, halo) = tokenizer.downsample, in_parts(tokenizer)
     h, w = (-(-side // unit) for side in size)
-    boxes = tiles(h * unit, w * unit, TILE * unit, margin)
+    margin = halo * unit
+    boxes = tiles(h * unit, w * unit, tile * unit, margin)
     grid = torch.empty(len(images), h, w, dtype=torch.long, device=images.device)
     photo = images.new_empty(len(images), 3, PARTS * h, PARTS * w, dtype=torch.float32) if len(images) > 1 else None
     with torch.inference_mode():
@@ -78,6 +80,11 @@ def encode(
                     progress(i * len(boxes) + k + 1, len(images) * len(boxes))
     height, width = images.shape[-2:]
     return Tokens(grid, height, width, tokenizer.vocab_size, alpha, upscale, detail=detail, photo=photo)
+
+
+def in_parts(tokenizer: ImageTokenizer) -> tuple[int, int]:
+    """(tokens a side that the tokenizer does at once, tokens read on each side beyond)."""
+    return (TILE, tokenizer.halo) if tokenizer.halo is not None else (WHOLE, 0)
 
 
 def read_size(picture: Sequence[int], detail: float, scale: int) -> tuple[int, int]:
@@ -107,11 +114,11 @@ def decode(
             f"the tokens are of a vocabulary of {tokens.vocab_size}, this tokenizer has {tokenizer.vocab_size}: "
             "decode with the tokenizer that encoded"
         )
-    home = next(tokenizer.parameters()).device
-    unit, halo = tokenizer.downsample, tokenizer.halo
+    home = tokenizer.device
+    unit, (side, halo) = tokenizer.downsample, in_parts(tokenizer)
     height, width = tokens.height, tokens.width
     shown = read_size((height, width), tokens.detail, tokens.scale)  # px that the tokens stand for
-    tile, margin = (max(1, round(side * unit * tokens.scale / tokens.detail)) for side in (TILE, halo))
+    tile, margin = (max(1, round(n * unit * tokens.scale / tokens.detail)) for n in (side, halo))
     boxes = tiles(height, width, tile, margin)
     count, channels = len(tokens.grid), 3 if tokens.alpha is None else 4
     # as ComfyUI's IMAGE lies in memory, and picture files do

@@ -41,7 +41,7 @@ class PretrainConfig:
     heads: int = 8
     encoder_layers: int = 2
     decoder_blocks: int = 2
-    grid: int = 16  # source tokens a side; a training crop has 8 * grid * upscale px
+    grid: int = 16  # source tokens a side; a training crop has downsample (8) * grid * upscale px
     dropout: float = 0.1
     texture: bool = True  # room for styles with a texture, which changes nothing yet; never with upscale 2, the paper's
     steps: int = 260
@@ -56,8 +56,7 @@ class PretrainConfig:
 
 def all_embeddings(tokenizer: ImageTokenizer) -> Tensor:
     """(V, D_tok): the embedding of every token."""
-    device = next(tokenizer.parameters()).device  # type: ignore[attr-defined]
-    return tokenizer.embed(torch.arange(tokenizer.vocab_size, device=device)[None, None])[0, 0].float()
+    return tokenizer.embed(torch.arange(tokenizer.vocab_size, device=tokenizer.device)[None, None])[0, 0].float()
 
 
 @torch.no_grad()
@@ -121,7 +120,7 @@ def train(
         first = state["step"]
         log.info("resumed at step %d", first)
     index, shares = soft_targets(embeddings, config.neighbours, config.softness)
-    side = 8 * config.grid * config.upscale
+    side = tokenizer.downsample * config.grid * config.upscale
 
     def make(step: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         crops = []

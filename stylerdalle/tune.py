@@ -25,7 +25,7 @@ from .guard import Guard, verdict
 from .objective import Objective
 from .style import Style, new_adapter
 from .texture import Texture
-from .tokenizers.dvae import DVAE
+from .tokenizers import ImageTokenizer
 from .training.data import Picture, at_least, batches, random_crop, to_tensor
 from .training.run import Run
 from .training.tokenizer import schedule
@@ -136,7 +136,7 @@ class Tuned:
 
 
 def tune(
-    tokenizer: DVAE,
+    tokenizer: ImageTokenizer,
     translator: Translator,
     model: CLIP,
     pictures: Sequence[Picture],

@@ -3,7 +3,8 @@
 The translator sees windows of its native grid that overlap; the logits of each place are averaged with weights that fall
 to the window's edge, so no seam shows. The grid is done in bands from top to bottom: as soon as no later window touches
 a row, its tokens are chosen and its logits dropped. Tiles of a convolutional tokenizer are read with a margin as wide as
-its receptive field: the result equals that of the whole picture.
+its receptive field: the result equals that of the whole picture. Those of a tokenizer that sees its whole input fade into
+each other.
 """
 
 from __future__ import annotations
@@ -120,30 +121,46 @@ def tiles(height: int, width: int, tile: int, margin: int) -> list[tuple[int, in
     ]
 
 
-def tiled(function: Callable[[Tensor], Tensor], x: Tensor, unit: int, margin: int, tile: int, scale: float) -> Tensor:
-    """function(x) of a convolutional network, computed tile by tile; equal to one call where margin covers its reach.
+def blended(function: Callable[[Tensor], Tensor], x: Tensor, unit: int, tile: int, overlap: int, scale: float) -> Tensor:
+    """function(x) of a network that sees its whole input (attention, group norms), in tiles that fade into each other.
+
+    A tile is not exactly its part of the whole, so the step between two is spread: of `overlap`, the quarter at a tile's edge,
+    where padding is felt, has no weight, and the middle half is faded linearly.
 
     Args:
-        function: (B, C, H, W) or (B, H, W) -> (..., scale*H, scale*W).
-        unit: tiles begin at multiples of it (8 for an encoder's pixels, 1 for tokens).
-        margin: input places read on each side beyond the tile, a multiple of unit.
-        tile: side of a tile, a multiple of unit.
+        function: (B, C, H, W) -> (B, C', scale*H, scale*W).
+        unit: tiles begin at multiples of it (8 for an encoder's pixels, 1 for tokens); it divides tile, overlap and the sides.
+        tile: side of a tile at most; x is one piece where it is no larger.
+        overlap: input places that neighbours share, or a little more.
         scale: output size over input size.
     """
     h, w = x.shape[-2:]
-    if h <= tile + 2 * margin and w <= tile + 2 * margin:
+    if max(h, w) <= tile:
         return function(x)
-    if tile % unit or margin % unit:
-        raise ValueError(f"tile {tile} and margin {margin} must be multiples of {unit}")
-    rows = []
-    for top in range(0, h, tile):
-        y0, y1 = max(0, top - margin), min(h, top + tile + margin)
-        row = []
-        for left in range(0, w, tile):
-            x0, x1 = max(0, left - margin), min(w, left + tile + margin)
-            part = function(x[..., y0:y1, x0:x1])
-            keep_y = slice(round((top - y0) * scale), round((min(h, top + tile) - y0) * scale))
-            keep_x = slice(round((left - x0) * scale), round((min(w, left + tile) - x0) * scale))
-            row.append(part[..., keep_y, keep_x].clone())
-        rows.append(torch.cat(row, -1))
-    return torch.cat(rows, -2)
+    out: Tensor | None = None
+    for rows, rows_out, down in faded(h, unit, tile, overlap, scale):
+        for columns, columns_out, across in faded(w, unit, tile, overlap, scale):
+            part = function(x[..., rows, columns]).float()
+            if out is None:
+                out = part.new_zeros(*part.shape[:2], round(h * scale), round(w * scale))
+            out[..., rows_out, columns_out] += part * (down[:, None] * across).to(part.device)
+    assert out is not None
+    return out
+
+
+def faded(length: int, unit: int, tile: int, overlap: int, scale: float) -> list[tuple[slice, slice, Tensor]]:
+    """The fewest tiles that cover `length` for `blended`, made as small as that allows: (input places, output places, weights
+    of the output places). The weights of all tiles at a place sum to 1."""
+    count = max(1, -(-(length - overlap) // (tile - overlap)))
+    size = -(-(length + (count - 1) * overlap) // (count * unit)) * unit
+    tiles, total = [], torch.zeros(round(length * scale))
+    for step in starts(length // unit, size // unit, overlap // unit):
+        first = unit * step
+        x = torch.arange(round(size * scale)) + 0.5
+        quarter = overlap * scale / 4
+        rise = ((x - quarter) / (2 * quarter)).clamp(0, 1) if first else torch.ones_like(x)
+        fall = ((len(x) - x - quarter) / (2 * quarter)).clamp(0, 1) if first + size < length else torch.ones_like(x)
+        out = slice(round(first * scale), round(first * scale) + len(x))
+        tiles.append((slice(first, first + size), out, rise.minimum(fall)))
+        total[out] += tiles[-1][2]
+    return [(places, out, weight / total[out]) for places, out, weight in tiles]

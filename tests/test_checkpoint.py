@@ -43,6 +43,15 @@ def test_a_tokenizer_comes_back_as_it_was_and_loads_into_the_package(bundle_fold
     encoder.load_state_dict(loaded.encoder.state_dict())
 
 
+def test_a_vqgan_comes_back_as_it_was(tmp_path):
+    saved = tiny.vqgan()
+    checkpoint.save_tokenizer(tmp_path / "t.safetensors", saved)
+    loaded = checkpoint.load_tokenizer(tmp_path / "t.safetensors", dtype=torch.bfloat16)
+    assert loaded.config == saved.config
+    assert loaded.dtype == torch.bfloat16
+    assert same(tensors(checkpoint.load_tokenizer(tmp_path / "t.safetensors")), tensors(saved))
+
+
 @pytest.mark.parametrize("upscale", [1, 2])
 def test_a_translator_comes_back_with_its_sizes(tmp_path, upscale):
     saved = tiny.translator(tiny.tokenizer(), upscale)
@@ -150,7 +159,19 @@ def test_sizes_that_cannot_be_read_or_built_are_refused(folder, arch):
         checkpoint.load_translator(path)
 
 
-@pytest.mark.parametrize("arch", [{"n_hid": 64}, {"n_hid": "wide"}, [1, 2], {"n_hid": None}])
+@pytest.mark.parametrize(
+    "arch",
+    [
+        {"n_hid": 64},
+        {"type": "dvae", "n_hid": "wide"},
+        {"type": "dvae", "n_hid": None},
+        {"type": "vqgan", "ch": 48},
+        {"type": "vqgan", "ch": "wide"},
+        {"type": "vqgan", "depth": 3},
+        {"type": "vqvae"},
+        [1, 2],
+    ],
+)
 def test_tokenizer_sizes_that_cannot_be_built_are_refused(tmp_path, arch):
     checkpoint.write(tmp_path / "t.safetensors", {"x": torch.zeros(1)}, "tokenizer", arch=arch)
     with pytest.raises(ValueError, match="sizes that cannot be built"):

@@ -43,6 +43,21 @@ def test_any_size_comes_back_from_a_half_size_translator_too(half, height, width
     assert stylize(picture(height, width), "ukiyo-e", half).shape == (1, 3, height, width)
 
 
+@pytest.fixture(scope="module", params=[1, 2])
+def vqgan(tmp_path_factory, request) -> stylerdalle.Bundle:
+    """Bundles with a VQGAN, same-grid and of half size."""
+    folder = tmp_path_factory.mktemp("vqgan")
+    return load_bundle(tiny.write_bundle(folder, upscale=request.param, tokens=tiny.vqgan()), "cpu", "fp32")
+
+
+@pytest.mark.parametrize(("height", "width"), [(5, 9), (33, 70)])
+def test_any_size_comes_back_from_a_vqgan_too_and_in_style(vqgan, height, width):
+    out = stylize(picture(height, width), "ukiyo-e", vqgan)
+    assert out.shape == (1, 3, height, width)
+    assert 0 <= out.min() <= out.max() <= 1
+    assert not torch.equal(out, stylize(picture(height, width), "ukiyo-e", vqgan, strength=0))
+
+
 def test_pictures_of_a_batch_do_not_touch_each_other(bundle):
     images = picture(40, 48, batch=3)
     together = stylize(images, "van-gogh", bundle)
@@ -173,7 +188,9 @@ def test_a_bundle_is_loaded_once(bundle_folder):
 def test_an_unknown_bundle_is_refused(tmp_path):
     with pytest.raises(ValueError, match="'maxi' is not known"):
         load_bundle("maxi")
-    with pytest.raises(ValueError, match=r"tokenizer.safetensors, translator.safetensors, clip.safetensors missing"):
+    with pytest.raises(
+        ValueError, match=r"no tokenizer .*fetch dalle --to.*; no clip .*fetch clip --to.*; no translator .*pretrain --tokenizer"
+    ):
         load_bundle(tmp_path)
 
 

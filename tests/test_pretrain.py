@@ -46,6 +46,15 @@ def test_training_lowers_the_loss(tmp_path, upscale):
     assert losses[-1] < 0.95 * losses[0]
 
 
+@pytest.mark.parametrize("upscale", [1, 2])
+def test_a_translator_of_a_vqgans_tokens_is_trained_on_crops_of_its_own_size(tmp_path, upscale):
+    tokenizer, seen = tiny.vqgan(), []
+    tokenizer.encoder.register_forward_pre_hook(lambda _, x: seen.append(tuple(x[0].shape[2:])))
+    model = train(tokenizer, pictures(4), dataclasses.replace(SMALL, upscale=upscale, steps=1), Run(tmp_path))
+    assert seen[0] == (16 * upscale, 16 * upscale)  # 4 tokens of 4 px a side
+    assert (model.config.vocab_size, model.config.embed_dim) == (64, 16)
+
+
 def test_a_resumed_run_ends_where_an_unbroken_one_does(tmp_path):
     tokenizer = tiny.tokenizer()
     whole = train(tokenizer, pictures(6), SMALL, Run(tmp_path / "whole"), minutes_between_saves=0)

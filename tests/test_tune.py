@@ -44,6 +44,24 @@ def test_tuning_changes_what_is_painted_and_leaves_the_models_alone(models, tmp_
     assert learnt.style.prompt == PROMPT
 
 
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("upscale", [1, 2])
+def test_a_style_is_tuned_on_a_vqgan_too(method, upscale, tmp_path):
+    tokenizer = tiny.vqgan()
+    config = TuneConfig.of(method, steps=1, batch=1, size=32, views=1, rank=2, lr=0.05, pairs_weight=0.1, pairs_colour_weight=0.1)
+    learnt = tune(
+        tokenizer,
+        tiny.translator(tokenizer, upscale),
+        tiny.clip_model(),
+        pictures(2),
+        PROMPT,
+        config,
+        Run(tmp_path),
+        made_pairs(),
+    )
+    assert any(tensor.abs().sum() > 0 for name, tensor in learnt.style.tensors.items() if name.endswith("lora_b"))
+
+
 def test_pairs_teach_their_own_tokens(models, tmp_path):
     config = dataclasses.replace(SMALL, steps=0, pairs_steps=60, pairs_lr=0.02)
     losses = []

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from stylerdalle import windows
-from stylerdalle.windows import falloff, starts, tiled, tiles, translate_grid
+from stylerdalle.windows import blended, faded, falloff, starts, tiles, translate_grid
 
 VOCABULARY = 7
 
@@ -169,12 +169,22 @@ def test_what_is_chosen_can_be_put_into_tensors_that_are_there():
     assert out is there and torch.equal(there, translate_grid(model, x, torch.ones(2, 5, 7), greedy, 4, 2)[0])
 
 
-@pytest.mark.parametrize(("h", "w"), [(5, 5), (16, 40), (33, 17)])
-def test_tiles_with_enough_margin_equal_the_whole(h, w):
-    kernel = torch.randn(1, 1, 5, 5, generator=torch.Generator().manual_seed(0))
+@pytest.mark.parametrize(("h", "w"), [(9, 9), (16, 41), (33, 17)])
+@pytest.mark.parametrize(("unit", "scale"), [(1, 2), (4, 1 / 4)])
+def test_tiles_that_fade_give_back_what_depends_on_its_own_place_alone(h, w, unit, scale):
+    def resized(x: torch.Tensor) -> torch.Tensor:
+        sides = [round(side * scale) for side in x.shape[-2:]]
+        return 3 * torch.nn.functional.interpolate(x, sides, mode="nearest")
 
-    def blur(x: torch.Tensor) -> torch.Tensor:
-        return torch.nn.functional.conv2d(x, kernel, padding=2)
+    x = torch.randn(1, 2, h * unit, w * unit, generator=torch.Generator().manual_seed(1))
+    assert torch.allclose(blended(resized, x, unit, 12 * unit, 4 * unit, scale), resized(x), atol=1e-5)
 
-    x = torch.randn(1, 1, h, w, generator=torch.Generator().manual_seed(1))
-    assert torch.allclose(tiled(blur, x, 1, 2, 8, 1), blur(x), atol=1e-5)
+
+@pytest.mark.parametrize("length", [13, 24, 25, 40, 100])
+def test_tiles_that_fade_are_no_larger_than_allowed_and_give_their_edges_no_weight(length):
+    tiles = faded(length, 1, 12, 4, 2)
+    assert all(places.stop - places.start <= 12 for places, _, _ in tiles)
+    assert all(a.stop - b.start >= 4 for (a, _, _), (b, _, _) in itertools.pairwise(tiles))
+    assert all((weight[:2] == 0).all() for _, _, weight in tiles[1:])  # a quarter of 4 places, two of the output
+    assert all((weight[-2:] == 0).all() for _, _, weight in tiles[:-1])
+    assert (tiles[0][2][0], tiles[-1][2][-1]) == (1, 1)

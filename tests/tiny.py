@@ -7,6 +7,7 @@ Example:
 
 from pathlib import Path
 
+import golden_vqgan
 import torch
 from dall_e import Decoder, Encoder
 
@@ -16,7 +17,9 @@ from stylerdalle.hypernetwork import HyperConfig, HyperNetwork, changed
 from stylerdalle.reward import embed_texts
 from stylerdalle.style import Style, new_adapter
 from stylerdalle.texture import Texture
+from stylerdalle.tokenizers import ImageTokenizer
 from stylerdalle.tokenizers.dvae import DVAE
+from stylerdalle.tokenizers.vqgan import VQGAN
 from stylerdalle.translator import Translator, TranslatorConfig, start_as_identity
 
 STYLES = {"ukiyo-e": "a ukiyo-e print", "van-gogh": "a Van Gogh style oil painting"}
@@ -37,7 +40,14 @@ def tokenizer() -> DVAE:
     return model
 
 
-def translator(tokenizer: DVAE, upscale: int = 1, grid: int = 4) -> Translator:
+def vqgan() -> VQGAN:
+    """A Gumbel VQGAN of a downsampling of 4: 64 tokens of 16 numbers."""
+    model = VQGAN(golden_vqgan.CONFIG)
+    model.load_state_dict(golden_vqgan.weights({name: tensor.shape for name, tensor in model.state_dict().items()}))
+    return model.eval().requires_grad_(False)
+
+
+def translator(tokenizer: ImageTokenizer, upscale: int = 1, grid: int = 4) -> Translator:
     """Starts as the identity over the tokenizer's tokens."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
@@ -88,12 +98,12 @@ def style(translator: Translator, name: str, base_sha256: str = "", size: float 
     return Style(tensors, STYLES.get(name, name), name, base_sha256, texture=texture)
 
 
-def write_bundle(folder: Path, upscale: int = 1) -> Path:
-    """Write tokenizer, translator, clip and two styles as a bundle's folder -> the folder."""
+def write_bundle(folder: Path, upscale: int = 1, tokens: DVAE | VQGAN | None = None) -> Path:
+    """Write tokenizer (a dVAE unless given), translator, clip and two styles as a bundle's folder -> the folder."""
     folder = Path(folder)
-    dvae = tokenizer()
-    nat = translator(dvae, upscale)
-    checkpoint.save_tokenizer(folder / "tokenizer.safetensors", dvae, licence="MIT")
+    tokens = tokens or tokenizer()
+    nat = translator(tokens, upscale)
+    checkpoint.save_tokenizer(folder / "tokenizer.safetensors", tokens, licence="MIT")
     checkpoint.save_translator(folder / "translator.safetensors", nat, licence="MIT")
     checkpoint.save_clip(folder / "clip.safetensors", clip_model(), licence="MIT")
     base = checkpoint.sha256(folder / "translator.safetensors")

@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 
 class ImageTokenizer(Protocol):
-    """A frozen picture tokenizer. B pictures of H x W pixels are h x w tokens, h = H / downsample."""
+    """A frozen picture tokenizer. B pictures of H x W pixels are h x w tokens, h = H / downsample.
+
+    Large pictures are given in parts, with a margin of `halo` tokens that is cut off again.
+    """
 
     downsample: int
     vocab_size: int  # V
     embed_dim: int  # D_tok
-    halo: int  # tokens around a place that its value depends on: tiles with this margin decode without seams
+    halo: int | None  # tokens around a place that its value depends on; None where all matter: it then takes pictures of any size
 
     @property
     def dtype(self) -> torch.dtype: ...
 
-    def parameters(self) -> Iterator[torch.nn.Parameter]: ...
+    @property
+    def device(self) -> torch.device: ...
+
+    def arch(self) -> dict[str, Any]:
+        """Its `type` and sizes, from which checkpoint.py builds it again."""
 
     def encode(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) in [0, 1], sides multiples of downsample -> long (B, h, w)."""
@@ -37,6 +44,12 @@ class ImageTokenizer(Protocol):
 
     def embed(self, tokens: Tensor) -> Tensor:
         """long (B, h, w) -> (B, h, w, D_tok)."""
+
+
+def check_pixels(images: Tensor, unit: int) -> None:
+    """Raises ValueError for images that are not (B, 3, H, W) with H and W multiples of `unit`."""
+    if images.ndim != 4 or images.shape[1] != 3 or images.shape[2] % unit or images.shape[3] % unit:
+        raise ValueError(f"images of shape {tuple(images.shape)}: need (B, 3, H, W), H and W multiples of {unit}")
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,15 @@ What differs is how they are run, with equal results:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from dall_e import Decoder, Encoder
 from torch import Tensor, nn
+
+from . import check_pixels
 
 EPSILON = 0.1  # logit-Laplace: pixels live in [0.1, 0.9] (`dall_e.utils.logit_laplace_eps`)
 
@@ -43,12 +46,32 @@ class DVAE(nn.Module):
         self.vocab_size: int = decoder.vocab_size
         self.embed_dim: int = decoder.n_init
         blocks_a_group = max(encoder.n_blk_per_group, decoder.n_blk_per_group)
-        self.halo: int = -(-(3 + 3 * blocks_a_group * (1 + 2 + 4 + 8)) // self.downsample)  # three 3x3s a block, a 7x7
+        # tokens around a place that its value depends on: three 3x3s a block, a 7x7
+        self.halo: int = -(-(3 + 3 * blocks_a_group * (1 + 2 + 4 + 8)) // self.downsample)
         self.to(memory_format=torch.channels_last)
+
+    @classmethod
+    def of(cls, arch: Mapping[str, Any]) -> DVAE:
+        """With random weights, of the sizes that `arch` gave."""
+        sizes = {key: int(arch[key]) for key in ("n_hid", "n_blk_per_group", "vocab_size")}
+        return cls(Encoder(**sizes), Decoder(**sizes, n_init=int(arch["n_init"])))
+
+    def arch(self) -> dict[str, Any]:
+        return {
+            "type": "dvae",
+            "n_hid": self.encoder.n_hid,
+            "n_blk_per_group": self.encoder.n_blk_per_group,
+            "n_init": self.decoder.n_init,
+            "vocab_size": self.vocab_size,
+        }
 
     @property
     def dtype(self) -> torch.dtype:
         return self.encoder.blocks.input.w.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.encoder.blocks.input.w.device
 
     def cast(self, dtype: torch.dtype) -> DVAE:
         """Run in `dtype` (in place), all but the two convolutions over the vocabulary."""
@@ -59,8 +82,6 @@ class DVAE(nn.Module):
 
     def logits(self, images: Tensor) -> Tensor:
         """Images (B, 3, H, W) in [0, 1], H and W multiples of 8 -> (B, V, h, w), unnormalised."""
-        if images.ndim != 4 or images.shape[1] != 3 or images.shape[2] % 8 or images.shape[3] % 8:
-            raise ValueError(f"images of shape {tuple(images.shape)}: need (B, 3, H, W), H and W multiples of {self.downsample}")
         x = map_pixels(images).to(self.dtype).contiguous(memory_format=torch.channels_last)
         features = self.features(x).float()
         with torch.autocast(x.device.type, enabled=False):
@@ -77,6 +98,7 @@ class DVAE(nn.Module):
 
     def encode(self, images: Tensor) -> Tensor:
         """Images (B, 3, H, W) in [0, 1] -> tokens, long (B, h, w), the likeliest code at each place."""
+        check_pixels(images, self.downsample)
         return self.logits(images).argmax(1)
 
     def embed(self, tokens: Tensor) -> Tensor:

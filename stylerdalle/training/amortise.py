@@ -29,7 +29,7 @@ from ..objective import Objective
 from ..pretrain import soft_cross_entropy
 from ..style import Style, translate_with
 from ..texture import field, under
-from ..tokenizers.dvae import DVAE
+from ..tokenizers import ImageTokenizer
 from ..translator import Translator
 from ..tune import TuneConfig
 from .data import Picture, at_least, batches, random_crop, to_tensor
@@ -67,7 +67,12 @@ Pairs = dict[str, Coded]
 
 @torch.no_grad()
 def make_pairs(
-    tokenizer: DVAE, photos: Sequence[Picture], prompts: Sequence[Prompt], window: int, config: AmortiseConfig, folder: Path
+    tokenizer: ImageTokenizer,
+    photos: Sequence[Picture],
+    prompts: Sequence[Prompt],
+    window: int,
+    config: AmortiseConfig,
+    folder: Path,
 ) -> Pairs:
     """Made pairs of every prompt; kept in `folder` for the next time.
 
@@ -102,7 +107,7 @@ def make_pairs(
     return made
 
 
-def coded_photos(tokenizer: DVAE, photos: Sequence[Picture], window: int, config: AmortiseConfig) -> Tensor:
+def coded_photos(tokenizer: ImageTokenizer, photos: Sequence[Picture], window: int, config: AmortiseConfig) -> Tensor:
     """Tokens (N, n*n) of photo crops, where no filter makes any."""
     rng = np.random.default_rng(config.seed)
     some = [photos[i] for i in rng.integers(len(photos), size=config.per_tone)]
@@ -142,7 +147,7 @@ def kept_art_targets(model: CLIP, art: Sequence[Picture], prompts: list[str], te
 
 
 def amortise(
-    tokenizer: DVAE,
+    tokenizer: ImageTokenizer,
     translator: Translator,
     model: CLIP,
     photos: Sequence[Picture],

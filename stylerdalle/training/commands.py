@@ -147,7 +147,7 @@ def run_tune(args: argparse.Namespace) -> int:
         elif args.pairs:
             pairs = read_pairs(args.pairs, window, args.pairs_count, config.seed)
         learnt = learn(
-            bundle.tokenizer,  # type: ignore[arg-type]
+            bundle.tokenizer,
             bundle.translator,
             bundle.clip,  # type: ignore[arg-type]
             pictures,
@@ -193,7 +193,7 @@ def run_tune_many(args: argparse.Namespace) -> int:
     width = bundle.clip.text_projection.shape[1]  # type: ignore[index, union-attr]
     with bar(f"tune {len(prompts)} prompts") as progress:
         network = amortise(
-            bundle.tokenizer,  # type: ignore[arg-type]
+            bundle.tokenizer,
             bundle.translator,
             bundle.clip,  # type: ignore[arg-type]
             large_photos(photos) + photos[::20],

@@ -26,7 +26,7 @@ from ..bundle import WEIGHTS, choose_device, choose_dtype
 from ..pretrain import all_embeddings, soft_cross_entropy, soft_targets
 from ..style import Style, new_adapter, translate_with
 from ..texture import Texture, field, under
-from ..tokenizers.dvae import DVAE
+from ..tokenizers import ImageTokenizer
 from ..translator import Translator
 from .data import Picture, batches, read_pictures, split
 from .pairs import coded_texture, make_pairs
@@ -69,7 +69,9 @@ class Coded:
 
 
 @torch.no_grad()
-def coded_pairs(tokenizer: DVAE, photos: Sequence[Picture], made_by: str, window: int, count: int, folder: Path) -> Coded:
+def coded_pairs(
+    tokenizer: ImageTokenizer, photos: Sequence[Picture], made_by: str, window: int, count: int, folder: Path
+) -> Coded:
     """`count` made pairs of a filter; kept in `folder` for the next time."""
     path = folder / f"pairs-{made_by}-{count}.pt"
     if not path.is_file():
@@ -82,7 +84,7 @@ def coded_pairs(tokenizer: DVAE, photos: Sequence[Picture], made_by: str, window
 
 
 def train(
-    tokenizer: DVAE,
+    tokenizer: ImageTokenizer,
     translator: Translator,
     pairs: dict[str, Coded],
     config: JointConfig,

@@ -45,9 +45,10 @@ def coded_texture(tokenizer: ImageTokenizer, name: str) -> Texture | None:
     picture = texture(name)
     if picture is None:
         return None
-    margin = tokenizer.halo * tokenizer.downsample
+    halo = 8 if tokenizer.halo is None else tokenizer.halo
+    margin = halo * tokenizer.downsample
     planes = F.pad(to_tensor([picture]), (margin,) * 4, mode="circular")  # so that it repeats without a seam
-    inner = slice(tokenizer.halo, -tokenizer.halo)
+    inner = slice(halo, -halo)
     return Texture(tokenizer.encode(planes)[:, inner, inner], torch.ones(1))
 
 

@@ -159,6 +159,8 @@ def main() -> None:
     config = SharpenConfig(steps=args.steps)
     train, valid = split(read_pictures(args.images))
     tokenizer = checkpoint.load_tokenizer(args.tokenizer)
+    if not isinstance(tokenizer, DVAE):
+        parser.error(f"{args.tokenizer} is no dVAE, and only the decoder of one can be sharpened: choose a dVAE's file")
     metadata = checkpoint.read_metadata(args.tokenizer)
     recipe = {**json.loads(metadata.get("recipe", "{}")), "sharpen": asdict(config)}
     sharpen(tokenizer, train, [p for p in valid if p.kind == "photo"], config, Run(args.run_dir, not args.no_resume))

@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from dall_e import Decoder, Encoder
 from torch import Tensor, nn
 
+from ..tokenizers import ImageTokenizer
 from ..tokenizers.dvae import DVAE, map_pixels
 from .data import Picture, aligned_crop, batches, centre_crop, random_crop, to_tensor
 from .quantizer import Quantizer
@@ -225,7 +226,7 @@ def schedule(step: int, steps: int, warm: int = 100, floor: float = 0.02) -> flo
 
 
 @torch.inference_mode()
-def reconstruction_psnr(tokenizer: DVAE, pictures: Sequence[Picture], size: int = 256) -> float:
+def reconstruction_psnr(tokenizer: ImageTokenizer, pictures: Sequence[Picture], size: int = 256) -> float:
     """Mean PSNR in dB of encode + decode over centre crops (paper's: shortest side resized to `size`)."""
     values = []
     for picture in pictures:
