@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,8 @@ from .tokenizers import ImageTokenizer
 from .translator import Translator
 
 WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
+PARTS = ("tokenizer", "clip", "translator")
+OFFICIAL = ("dalle", "rudalle")  # StylerDALLE-1 and -Ru: of weights that others published, and a translator that nobody did
 Load = Callable[..., Any]  # (loader, path, device, dtype) -> what the loader gives, as `cache.load`
 
 
@@ -83,8 +86,8 @@ def choose_dtype(device: torch.device, dtype: str | torch.dtype = "auto") -> tor
 def load_bundle(
     name_or_path: str | Path = "mini", device: str | torch.device = "auto", dtype: str | torch.dtype = "auto"
 ) -> Bundle:
-    """Open a bundle: a name under weights/, or a folder with tokenizer, translator and clip .safetensors, styles/ and, for
-    any prompt, hypernetwork.safetensors.
+    """Open a bundle: a name under weights/ (`dalle` and `rudalle` once their files are there), or a folder with tokenizer,
+    translator and clip .safetensors, styles/ and, for any prompt, hypernetwork.safetensors.
 
     Models come from the shared cache: a second call loads nothing.
 
@@ -92,16 +95,33 @@ def load_bundle(
         ValueError: no such bundle, an incomplete one, a damaged file, or a device this machine does not have.
     """
     known = sorted(p.name for p in WEIGHTS.iterdir() if (p / "translator.safetensors").is_file()) if WEIGHTS.is_dir() else []
+    known = sorted({*known, *OFFICIAL})
     folder = WEIGHTS / name_or_path if str(name_or_path) in known else Path(name_or_path)
-    if not folder.is_dir():
-        raise ValueError(f"bundle {str(name_or_path)!r} is not known: {', '.join(known) or 'none is there'}, or a folder's path")
-    paths = {part: folder / f"{part}.safetensors" for part in ("tokenizer", "translator", "clip")}
-    if missing := [path.name for path in paths.values() if not path.is_file()]:
-        raise ValueError(f"bundle {folder} is not complete: {', '.join(missing)} missing; put the files there")
+    if str(name_or_path) not in known and not folder.is_dir():
+        raise ValueError(f"bundle {str(name_or_path)!r} is not known: {', '.join(known)}, or a folder's path")
+    paths = {part: folder / f"{part}.safetensors" for part in PARTS}
+    if missing := [part for part, path in paths.items() if not path.is_file()]:
+        raise ValueError(incomplete(folder.name, folder, missing))
     styles = sorted((folder / "styles").glob("*.safetensors"))
     network = folder / "hypernetwork.safetensors"
     others = {"styles": styles, "hypernetwork": network if network.is_file() else None}
     return open_bundle(folder.name, **paths, **others, device=device, dtype=dtype)  # type: ignore[arg-type]
+
+
+def incomplete(name: str, folder: Path, missing: Sequence[str], command: str = "stylerdalle") -> str:
+    """What to say of a bundle without some of its PARTS: which, where they go, and, of an official one, what brings them."""
+    files = [f"{part}.safetensors" for part in missing]
+    if name not in OFFICIAL:
+        return f"bundle {folder} is not complete: {', '.join(files)} missing; put the files there"
+    to = "" if folder == WEIGHTS / name else f" --to {shlex.quote(str(folder))}"
+    ways = {
+        "tokenizer": f"`{command} fetch {name}{to}`",
+        "translator": f"none was published: `{command} pretrain --tokenizer tokenizer.safetensors --images PHOTOS --output "
+        f"translator.safetensors`, or `{command} convert translator CHECKPOINT --output translator.safetensors`",
+        "clip": f"`{command} fetch clip{to}`",
+    }
+    wanted = ", ".join(f"{file} ({ways[part]})" for part, file in zip(missing, files, strict=True))
+    return f"bundle {name!r} is not complete: {folder} needs {wanted}"
 
 
 def open_bundle(
