@@ -94,8 +94,7 @@ def load_bundle(
     Raises:
         ValueError: no such bundle, an incomplete one, a damaged file, or a device this machine does not have.
     """
-    known = sorted(p.name for p in WEIGHTS.iterdir() if (p / "translator.safetensors").is_file()) if WEIGHTS.is_dir() else []
-    known = sorted({*known, *OFFICIAL})
+    known = sorted({*OFFICIAL, *(path.parent.name for path in WEIGHTS.glob("*/translator.safetensors"))})
     folder = WEIGHTS / name_or_path if str(name_or_path) in known else Path(name_or_path)
     if str(name_or_path) not in known and not folder.is_dir():
         raise ValueError(f"bundle {str(name_or_path)!r} is not known: {', '.join(known)}, or a folder's path")
