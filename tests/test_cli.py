@@ -223,6 +223,16 @@ def test_damaged_weights_are_refused(shell, damage, tmp_path):
     assert "translator.safetensors" in shell.refuses("stylize", "photo.jpg", "--style", "ukiyo-e", "--output", "out.png")
 
 
+@pytest.mark.parametrize("command", [("stylize", "photo.jpg", "--style", "ukiyo-e", "--output", "o.png"), ("styles",)])
+def test_an_official_bundle_that_is_not_there_is_refused_with_the_way_to_it(shell, command, capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr("stylerdalle.bundle.WEIGHTS", tmp_path / "weights")
+    code = main([*command, "--bundle", "dalle"])
+    error = capsys.readouterr().err
+    assert (code, error.count("\n")) == (2, 1)
+    assert "`stylerdalle fetch dalle`" in error
+    assert not Path("o.png").exists()
+
+
 def test_styles_prints_name_prompt_and_method(shell):
     assert shell("styles") == 0
     assert shell.out.splitlines()[1].split() == ["ukiyo-e", "a", "ukiyo-e", "print", "direct"]

@@ -188,10 +188,36 @@ def test_a_bundle_is_loaded_once(bundle_folder):
 def test_an_unknown_bundle_is_refused(tmp_path):
     with pytest.raises(ValueError, match="'maxi' is not known"):
         load_bundle("maxi")
-    with pytest.raises(
-        ValueError, match=r"no tokenizer .*fetch dalle --to.*; no clip .*fetch clip --to.*; no translator .*pretrain --tokenizer"
-    ):
+    with pytest.raises(ValueError, match=r"tokenizer.safetensors, clip.safetensors, translator.safetensors missing"):
         load_bundle(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["dalle", "rudalle"])
+def test_an_official_bundle_says_which_files_are_missing_where_they_go_and_what_brings_them(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(bundles, "WEIGHTS", tmp_path)
+    with pytest.raises(ValueError, match="is not complete") as caught:
+        load_bundle(name)
+    said = str(caught.value)
+    assert f"{tmp_path / name} needs tokenizer.safetensors (`stylerdalle fetch {name}`), clip" in said
+    assert "clip.safetensors (`stylerdalle fetch clip`), translator" in said
+    assert "`stylerdalle pretrain --tokenizer" in said
+    assert "`stylerdalle convert translator" in said
+    (tmp_path / name).mkdir()
+    for part in ("tokenizer", "translator"):
+        (tmp_path / name / f"{part}.safetensors").touch()
+    with pytest.raises(ValueError, match=rf"{name} needs clip.safetensors \(`stylerdalle fetch clip`\)$"):
+        load_bundle(name)
+
+
+def test_an_official_bundle_is_opened_by_its_name_once_its_files_are_there(tmp_path, monkeypatch):
+    monkeypatch.setattr(bundles, "WEIGHTS", tmp_path)
+    tiny.write_bundle(tmp_path / "rudalle", upscale=2, tokens=tiny.vqgan())
+    assert stylize(picture(33, 50), "van-gogh", load_bundle("rudalle", "cpu", "fp32")).shape == (1, 3, 33, 50)
+
+
+def test_an_unknown_name_is_told_the_official_ones_too():
+    with pytest.raises(ValueError, match="'maxi' is not known: dalle, .*rudalle"):
+        load_bundle("maxi")
 
 
 def test_models_that_do_not_belong_together_are_refused(bundle_folder, tmp_path):
