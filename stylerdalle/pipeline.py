@@ -203,6 +203,8 @@ def translate(
             return out
 
         rows = tokenizer.embed(torch.arange(config.vocab_size, device=device)[None])[0] if sampling.softness else None
+        # on a CPU about half a second's work of the bundled models, after which a cancel is heard
+        batch = 16 if device.type != "cpu" else max(1, 8 // (len(parameters) + (not plain)))
         grids = torch.empty(count, u * h, u * w, dtype=torch.long, device=tokens.grid.device)
         mixtures = None if rows is None else rows.new_empty(*grids.shape, rows.shape[1], device=grids.device)
         before: Frame | None = None
@@ -217,6 +219,7 @@ def translate(
                 partial(choose_tokens, sampling=sampling, generator=generator, rows=rows),
                 config.grid,
                 u,
+                batch=batch,
                 progress=partial(of_all, progress, i, count) if progress else None,
                 out=[some[i : i + 1] for some in (grids, mixtures) if some is not None],
             )

@@ -1,4 +1,5 @@
-"""A real ComfyUI server in its own process: a tuning run is cancelled over HTTP, queued again, and goes on."""
+"""A real ComfyUI server in its own process: a tuning run is cancelled over HTTP, queued again, and goes on; results are in the
+history; memory is given back."""
 
 import csv
 import json
@@ -76,6 +77,14 @@ class Server:
         with curves[0].open(newline="") as stream:
             return list(csv.DictReader(stream))
 
+    def done(self, nodes: dict[str, Any]) -> dict[str, Any]:
+        """Queue a prompt and wait until it is through -> what its nodes put into the history."""
+        asked = self("/prompt", {"prompt": nodes})["prompt_id"]
+        status = self.until(lambda: self.ended(asked), 300)
+        assert status["status_str"] == "success", self.log.read_text()
+        outputs: dict[str, Any] = self(f"/history/{asked}")[asked]["outputs"]
+        return outputs
+
     def ended(self, prompt: str) -> Any:
         """A prompt's status once it is over."""
         return self(f"/history/{prompt}").get(prompt, {}).get("status")
@@ -122,3 +131,22 @@ def test_cancel_stops_a_run_and_queue_again_goes_on(server: Server) -> None:
     assert after[: len(before)] == before and [int(row["step"]) for row in after] == list(range(1, STEPS + 1))
     assert len(list((server.base / "output").glob("StylerDALLE_*.png"))) == 1
     assert (server.base / "models" / "stylerdalle" / "styles" / "flat-vector.safetensors").is_file()
+
+
+def test_results_are_in_the_history_and_models_are_loaded_once_until_memory_is_freed(server: Server) -> None:
+    Image.effect_mandelbrot((96, 80), (-2, -1, 1, 1), 50).convert("RGB").save(server.base / "input" / "photo.jpg")
+    nodes = json.loads((PACK / "workflows" / "api" / "stylize.json").read_text())
+    number, translate = next((n, node) for n, node in nodes.items() if node["class_type"] == "StylerDALLE_Translate")
+
+    def loaded() -> int:
+        return server.log.read_text().count("mini/tokenizer.safetensors: ")
+
+    def again(seed: int) -> int:
+        translate["inputs"]["seed"] = seed
+        found = server.done(nodes)[number]
+        assert (found["style"], found["near"], found["seed"]) == (["van-gogh"], [None], [seed])
+        return loaded()
+
+    assert [again(seed) for seed in (0, 1, 2)] == [1, 1, 1]
+    server("/free", {"unload_models": True, "free_memory": True})  # heard between two prompts
+    assert 2 in [again(seed) for seed in (3, 4)]
