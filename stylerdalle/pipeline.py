@@ -117,6 +117,8 @@ def decode(
     images = torch.empty(count, channels, height, width, device=device or tokens.grid.device, memory_format=torch.channels_last)
     with torch.inference_mode():
         for i in range(count):
+            if tokens.alpha is not None:
+                images[i, 3:] = tokens.alpha[i].clamp(0, 1)
             for k, (top, bottom, left, right) in enumerate(boxes):
                 y0, y1, down = taps(shown[0], height, top, bottom)
                 x0, x1, across = taps(shown[1], width, left, right)
@@ -130,8 +132,6 @@ def decode(
                 images[i, :3, top:bottom, left:right] = weighted(image, down, across)[0]
                 if progress:
                     progress(i * len(boxes) + k + 1, count * len(boxes))
-    if tokens.alpha is not None:
-        images[:, 3:] = tokens.alpha
     return images
 
 
@@ -181,6 +181,9 @@ def translate(
         )
     (count, h, w), u = tokens.grid.shape, config.upscale
     masks = [(mask, feather), *((where, soft) for _, where, soft in regions)]
+    for some, _ in masks:
+        if some is not None and len(some) not in (1, count):
+            raise ValueError(f"there are {len(some)} masks for {count} pictures: give one mask, or one for each picture")
     placed = [None if m is None else on_grid(m, (h, w), soft, (tokens.height, tokens.width)) for m, soft in masks]
     device = next(translator.parameters()).device
     plain = mask is None and strength == 1

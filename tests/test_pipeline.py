@@ -81,6 +81,15 @@ def test_a_mask_limits_where_the_style_goes(bundle):
     assert not torch.equal(base, full)
 
 
+def test_every_picture_has_a_mask_of_its_own_or_all_have_one(bundle):
+    images, mask = picture(32, 64, batch=2), torch.stack([torch.zeros(32, 64), torch.ones(32, 64)])
+    out = stylize(images, "ukiyo-e", bundle, mask=mask)
+    assert torch.equal(out[:1], stylize(images[:1], "ukiyo-e", bundle, strength=0))
+    assert torch.equal(out[1:], stylize(images[1:], "ukiyo-e", bundle))
+    with pytest.raises(ValueError, match="3 masks for 2 pictures"):
+        stylize(images, "ukiyo-e", bundle, mask=torch.ones(3, 32, 64))
+
+
 def test_the_same_seed_gives_the_same_tokens_and_another_seed_others(bundle):
     tokens = encode(bundle.tokenizer, picture(64, 64))
     style = find_style(bundle, "ukiyo-e")
