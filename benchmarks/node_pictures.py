@@ -33,7 +33,7 @@ from stylerdalle.tune import TuneConfig, tune
 
 ROOT = Path(__file__).resolve().parent.parent
 PHOTO, FOLDER = ROOT / "docs" / "demo" / "photo.jpg", ROOT / "web" / "docs" / "images"
-READ, SHOWN = 384, 200  # px of the shortest side that is worked on, and of a picture's height in the help
+READ, SHOWN = 384, 160  # px of the shortest side that is worked on, and of a picture's height in the help
 LIMIT = 40 * 1024  # bytes of a file
 LEARNT = "a ukiyo-e print"
 Shown = list[tuple[Image.Image, str]]  # pictures from left to right, with what is written under them
@@ -45,7 +45,7 @@ def load(bundle: Bundle, photo: Tensor) -> Shown:
 
 def load_style(bundle: Bundle, photo: Tensor) -> Shown:
     files = [path for path in bundle.style_paths if path.stem in ("charcoal", "stained-glass", "pop-art")]
-    return [painted(bundle, photo, str(path), f"{bundle.name}/styles/{path.name}") for path in files]
+    return [painted(bundle, photo, str(path), path.name) for path in files]
 
 
 def tokenize(bundle: Bundle, photo: Tensor) -> Shown:

@@ -8,8 +8,9 @@ import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from urllib.request import urlopen
 
-from host.server import PACK
+from host.server import PACK, Server
 
 ENGLISH = PACK / "locales" / "en" / "nodeDefs.json"
 
@@ -33,18 +34,16 @@ def test_the_english_texts_are_those_of_the_schemas(comfy: SimpleNamespace) -> N
     assert found == json.loads(ENGLISH.read_text(encoding="utf-8"))
 
 
-def test_comfyui_hands_out_every_language(comfy: SimpleNamespace, tmp_path: Path) -> None:
-    from app.custom_node_manager import CustomNodeManager
-
-    folder = tmp_path / "custom_nodes"
-    folder.mkdir()
-    (folder / "ComfyUI-StylerDALLE").symlink_to(PACK, target_is_directory=True)
-    before = comfy.folder_paths.folder_names_and_paths["custom_nodes"]
-    comfy.folder_paths.folder_names_and_paths["custom_nodes"] = ([str(folder)], set())
+def test_a_server_hands_out_every_language_and_its_help(comfy: SimpleNamespace, tmp_path: Path) -> None:
+    server = Server(tmp_path)
     try:
-        served = CustomNodeManager().build_translations()  # what GET /i18n answers
+        server.until(server.up)
+        served = server("/i18n")
+        for language in ("en", "ja", "zh"):
+            path = PACK / "locales" / language / "nodeDefs.json"
+            assert served[language]["nodeDefs"] == json.loads(path.read_text(encoding="utf-8"))
+        for name in ("StylerDALLE_Load.md", "StylerDALLE_Load/ja.md", "StylerDALLE_Load/zh.md", "images/StylerDALLE_Load.jpg"):
+            with urlopen(f"{server.url}/extensions/ComfyUI-StylerDALLE/docs/{name}", timeout=30) as answer:
+                assert answer.read() == (PACK / "web" / "docs" / name).read_bytes()
     finally:
-        comfy.folder_paths.folder_names_and_paths["custom_nodes"] = before
-    for language in ("en", "ja", "zh"):
-        path = PACK / "locales" / language / "nodeDefs.json"
-        assert served[language]["nodeDefs"] == json.loads(path.read_text(encoding="utf-8"))
+        server.kill()
