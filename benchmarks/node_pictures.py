@@ -2,7 +2,7 @@
 
 Usage:
 
-    python benchmarks/node_pictures.py [--bundle mini] [--steps 20] [NODE ...]    # of all nodes, or of these
+    python benchmarks/node_pictures.py [--bundle mini] [--steps 80] [NODE ...]    # of all nodes, or of these
 
 Most of the time goes into the run of Reward Tune (`--steps`).
 """
@@ -54,7 +54,7 @@ def tokenize(bundle: Bundle, photo: Tensor) -> Shown:
 
 
 def translated(bundle: Bundle, photo: Tensor) -> Shown:
-    return [painted(bundle, photo, "van-gogh", f"strength {much:g}", strength=much) for much in (0, 0.5, 1, 1.5)]
+    return [painted(bundle, photo, "van-gogh", f"strength {much:g}", strength=much) for much in (0, 0.7, 1, 1.3)]
 
 
 def style_region(bundle: Bundle, photo: Tensor) -> Shown:
@@ -161,7 +161,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("nodes", nargs="*", metavar="NODE", help=f"default: all of {', '.join([*NODES, 'RewardTune'])}")
     parser.add_argument("--bundle", default="mini")
-    parser.add_argument("--steps", type=int, default=20, help="of Reward Tune's run")
+    parser.add_argument("--steps", type=int, default=80, help="of Reward Tune's run")
     args = parser.parse_args()
     makers = NODES | {"RewardTune": lambda *given: reward_tune(*given, args.steps)}
     if unknown := set(args.nodes) - set(makers):
