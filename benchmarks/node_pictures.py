@@ -1,0 +1,176 @@
+"""The pictures of the nodes' help, web/docs/images/NODE.jpg: each shows on one photo what the node does, by doing it.
+
+Usage:
+
+    python benchmarks/node_pictures.py [--bundle mini] [--steps 80] [NODE ...]    # of all nodes, or of these
+
+Most of the time goes into the run of Reward Tune (`--steps`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from stylerdalle import Bundle, Sampling, Style, checkpoint, load_bundle, stylize
+from stylerdalle.colour import keep_colour
+from stylerdalle.find import find_style
+from stylerdalle.pictures import read_picture, resized, to_image
+from stylerdalle.pipeline import decode, encode, translate
+from stylerdalle.reward import judge
+from stylerdalle.sheet import sheet
+from stylerdalle.style import mix
+from stylerdalle.training.data import Picture
+from stylerdalle.training.run import Run, draw_curve
+from stylerdalle.tune import TuneConfig, tune
+
+ROOT = Path(__file__).resolve().parent.parent
+PHOTO, FOLDER = ROOT / "docs" / "demo" / "photo.jpg", ROOT / "web" / "docs" / "images"
+READ, SHOWN = 384, 160  # px of the shortest side that is worked on, and of a picture's height in the help
+LIMIT = 40 * 1024  # bytes of a file
+LEARNT = "a ukiyo-e print"
+Shown = list[tuple[Image.Image, str]]  # pictures from left to right, with what is written under them
+
+
+def load(bundle: Bundle, photo: Tensor) -> Shown:
+    return [plain(photo), *(painted(bundle, photo, name) for name in ("van-gogh", "ukiyo-e", "watercolour"))]
+
+
+def load_style(bundle: Bundle, photo: Tensor) -> Shown:
+    files = [path for path in bundle.style_paths if path.stem in ("charcoal", "stained-glass", "pop-art")]
+    return [painted(bundle, photo, str(path), path.name) for path in files]
+
+
+def tokenize(bundle: Bundle, photo: Tensor) -> Shown:
+    by_detail = [painted(bundle, photo, "van-gogh", f"detail {detail:g}", detail=detail) for detail in (0.5, 1, 2)]
+    return [plain(photo), *by_detail]
+
+
+def translated(bundle: Bundle, photo: Tensor) -> Shown:
+    return [painted(bundle, photo, "van-gogh", f"strength {much:g}", strength=much) for much in (0, 0.7, 1, 1.3)]
+
+
+def style_region(bundle: Bundle, photo: Tensor) -> Shown:
+    y, x = (torch.linspace(-1, 1, side) for side in photo.shape[-2:])
+    mask = ((y[:, None] / 0.8).square() + (x / 0.6).square() < 1).float()[None]  # (1, H, W)
+    around, within = (find_style(bundle, name) for name in ("van-gogh", "pencil-sketch"))
+    tokens = encode(bundle.tokenizer, photo, upscale=bundle.translator.config.upscale, device=bundle.device)
+    out = translate(bundle.translator, bundle.tokenizer, tokens, [(around, 1.0)], regions=[(within, mask, 0.0)])
+    both = to_image(decode(bundle.tokenizer, out))
+    return [plain(photo), (to_image(mask.expand(3, -1, -1)), "mask"), (both, f"{within.name} in {around.name}")]
+
+
+def detokenize(bundle: Bundle, photo: Tensor) -> Shown:
+    tokens = encode(bundle.tokenizer, photo, device=bundle.device)
+    return [plain(photo), (to_image(decode(bundle.tokenizer, tokens)), "Tokenize > Detokenize"), painted(bundle, photo, "comic")]
+
+
+def colour(bundle: Bundle, photo: Tensor) -> Shown:
+    out = stylize(photo, "ukiyo-e", bundle)
+    kept = [(to_image(keep_colour(out, photo, amount)), f"amount {amount:g}") for amount in (0, 0.5, 1)]
+    return [plain(photo), *kept]
+
+
+def mix_styles(bundle: Bundle, photo: Tensor) -> Shown:
+    styles = find_style(bundle, "pop-art"), find_style(bundle, "pencil-sketch")
+    names = " + ".join(f"0.5 {style.name}" for style in styles)
+    half = painted(bundle, photo, mix([(style, 0.5) for style in styles], "mix"), names)
+    return [painted(bundle, photo, styles[0]), half, painted(bundle, photo, styles[1])]
+
+
+def save_style(bundle: Bundle, photo: Tensor) -> Shown:
+    style = mix([(find_style(bundle, name), 0.5) for name in ("van-gogh", "ink")], "my-style")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "my-style.safetensors")
+        checkpoint.save_style(path, style)
+        label = f"{path.name}, {path.stat().st_size / 1e6:.2f} MB"
+        return [plain(photo), painted(bundle, photo, style), painted(bundle, photo, str(path), label)]
+
+
+def reward(bundle: Bundle, photo: Tensor) -> Shown:
+    pictures = [photo, *(stylize(photo, name, bundle) for name in ("ukiyo-e", "van-gogh"))]
+    score = judge(bundle.clip, find_style(bundle, "van-gogh").prompt)  # type: ignore[arg-type]
+    return [(to_image(picture), f"{score(picture):+.4f}") for picture in pictures]
+
+
+def best(bundle: Bundle, photo: Tensor) -> Shown:
+    drawn = [stylize(photo, "van-gogh", bundle, sampling=Sampling(1.0, seed=seed)) for seed in range(3)]
+    score = judge(bundle.clip, find_style(bundle, "van-gogh").prompt)  # type: ignore[arg-type]
+    found = sorted(((score(picture), k) for k, picture in enumerate(drawn)), reverse=True)
+    return [(to_image(drawn[k]), f"{value:+.4f}  picture {k + 1}") for value, k in found]
+
+
+def reward_tune(bundle: Bundle, photo: Tensor, steps: int) -> Shown:
+    models = load_bundle(bundle.translator_path.parent, bundle.device, "fp32")  # for gradients
+    file = BytesIO()
+    to_image(photo).save(file, "PNG")
+    config = TuneConfig.of("direct", steps=steps)
+    parts = (models.tokenizer, models.translator, models.clip, [Picture("photo", file.getvalue(), ())])
+    with tempfile.TemporaryDirectory() as folder:
+        tuned = tune(*parts, LEARNT, config, Run(folder))  # type: ignore[arg-type]
+    curve = draw_curve(tuned.rows)
+    return [(curve, f"{tuned.steps} steps"), plain(photo), painted(models, photo, tuned.style, LEARNT)]
+
+
+NODES: dict[str, Callable[[Bundle, Tensor], Shown]] = {
+    "Load": load,
+    "LoadStyle": load_style,
+    "Tokenize": tokenize,
+    "Translate": translated,
+    "StyleRegion": style_region,
+    "Detokenize": detokenize,
+    "KeepColour": colour,
+    "SaveStyle": save_style,
+    "MixStyles": mix_styles,
+    "Reward": reward,
+    "Best": best,
+}
+
+
+def plain(photo: Tensor) -> tuple[Image.Image, str]:
+    return to_image(photo), "the photo"
+
+
+def painted(
+    bundle: Bundle, photo: Tensor, style: str | Style, label: str = "", strength: float = 1.0, detail: float = 1.0
+) -> tuple[Image.Image, str]:
+    found = find_style(bundle, style)
+    return to_image(stylize(photo, found, bundle, strength, detail=detail)), label or found.name
+
+
+def save(shown: Shown, path: Path) -> None:
+    """As one JPEG of LIMIT bytes at most."""
+    pictures, labels = zip(*shown, strict=True)
+    page = sheet(pictures, labels, height=SHOWN)
+    for quality in range(88, 40, -4):
+        page.save(path, quality=quality, optimize=True)
+        if path.stat().st_size <= LIMIT:
+            print(f"{path}: {path.stat().st_size / 1024:.0f} KB at quality {quality}")
+            return
+    raise ValueError(f"{path} is larger than {LIMIT} bytes at any quality: show fewer or smaller pictures")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("nodes", nargs="*", metavar="NODE", help=f"default: all of {', '.join([*NODES, 'RewardTune'])}")
+    parser.add_argument("--bundle", default="mini")
+    parser.add_argument("--steps", type=int, default=80, help="of Reward Tune's run")
+    args = parser.parse_args()
+    makers = NODES | {"RewardTune": lambda *given: reward_tune(*given, args.steps)}
+    if unknown := set(args.nodes) - set(makers):
+        parser.error(f"{', '.join(sorted(unknown))}: choose of {', '.join(makers)}")
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    bundle, photo = load_bundle(args.bundle), resized(read_picture(PHOTO)[0], READ)
+    for node in args.nodes or makers:
+        save(makers[node](bundle, photo), FOLDER / f"StylerDALLE_{node}.jpg")
+
+
+if __name__ == "__main__":
+    main()
