@@ -20,7 +20,7 @@ from comfy.utils import ProgressBar
 from PIL import Image
 
 from ..stylerdalle import Bundle, checkpoint
-from ..stylerdalle.bundle import WEIGHTS
+from ..stylerdalle.bundle import OFFICIAL, WEIGHTS, incomplete
 
 FOLDER = "stylerdalle"
 PARTS = {"tokenizer": "tokenizers", "translator": "translators", "clip": "clip"}
@@ -115,7 +115,7 @@ def choose(what: str, name: str, allowed: list[str]) -> str:
 
 
 def bundles() -> list[str]:
-    """Names of the bundles whose translator is there."""
+    """Names of the bundles whose translator is there; `dalle` and `rudalle` are not offered before that either."""
     own = [PurePath(f).parts[0] for f in _files() if f.count("/") == 1 and f.endswith(f"/translator{SUFFIX}")]
     apart = [PurePath(f).stem for f in _files() if f.startswith(f"{PARTS['translator']}/")]
     return sorted({*own, *apart})
@@ -123,16 +123,17 @@ def bundles() -> list[str]:
 
 def bundle_files(name: str) -> dict[str, Path]:
     """Tokenizer, translator and clip of a bundle, and its hypernetwork where it has one. Raises ValueError
-    where the bundle is unknown or not complete."""
-    choose("bundle", name, bundles())
-    user = os.path.join(folder_paths.models_dir, FOLDER)
-    found = {}
-    for part, folder in PARTS.items():
-        places = [f"{name}/{part}{SUFFIX}", f"{folder}/{name}{SUFFIX}"]
-        path = next((p for p in map(_path, places) if p), None)
-        if path is None:
-            raise ValueError(f"the bundle {name!r} has no {part}: put {' or '.join(places)} in {user}")
-        found[part] = path
+    where the bundle is unknown or not complete, with what to do."""
+    if name not in OFFICIAL:
+        choose("bundle", name, bundles())
+    user = Path(folder_paths.models_dir, FOLDER)
+    places = {part: (f"{name}/{part}{SUFFIX}", f"{folder}/{name}{SUFFIX}") for part, folder in PARTS.items()}
+    found = {part: path for part, both in places.items() if (path := next(filter(None, map(_path, both)), None))}
+    if missing := [part for part in PARTS if part not in found]:
+        if name in OFFICIAL:
+            text = incomplete(name, user / name, missing, "python -m stylerdalle")
+            raise ValueError(f"{text} (with ComfyUI's Python, in {WEIGHTS.parent})")
+        raise ValueError(f"the bundle {name!r} has no {missing[0]}: put {' or '.join(places[missing[0]])} in {user}")
     optional = next((p for p in map(_path, (f"{name}/hypernetwork{SUFFIX}", f"hypernetworks/{name}{SUFFIX}")) if p), None)
     return found | ({"hypernetwork": optional} if optional else {})
 

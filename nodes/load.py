@@ -36,6 +36,14 @@ class Load(io.ComfyNode):
         return host.stamp(host.bundle_files(bundle).values())
 
     @classmethod
+    def validate_inputs(cls, bundle: str | None = None) -> bool | str:
+        """Says what is missing when the workflow is queued; an input that is connected is seen by execute alone."""
+        try:
+            return bundle is None or bool(host.bundle_files(bundle))
+        except ValueError as error:
+            return str(error)
+
+    @classmethod
     def execute(cls, bundle: str) -> io.NodeOutput:
         files = host.bundle_files(bundle)
         opened = open_bundle(bundle, **files, styles=host.bundle_styles(bundle), device=host.device(), load=host.Models())

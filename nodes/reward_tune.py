@@ -135,9 +135,8 @@ class RewardTune(io.ComfyNode):
         with torch.inference_mode(False), torch.enable_grad():
             models = together(expect(tokenizer, Bundle, "TOKENIZER"), base, expect(reward, Bundle, "REWARD"))
             config = options(models, method, rank, minutes, learning_rate, steps=steps, seed=seed)
-            photos = over_white(
-                *pixels(image.float().clamp(0, 1))
-            )  # (B, 3, H, W), a copy: what comes from outside has no gradients
+            # a copy, (B, 3, H, W): what comes from outside has no gradients
+            photos = over_white(*pixels(image.float().clamp(0, 1)))
             before = resized(photos[:SHOWN], SIDE)
             pictures = encoded(photos, captions)
             warn_of_unknown_words(models.clip_path, prompt)

@@ -149,8 +149,7 @@ class Translate(io.ComfyNode):
         parts = expect(regions, Regions, "REGIONS").parts if regions else ()
         meant += [style_meant(bundle, part.prompt, part.style) for part in parts]
         found = [some.to(bundle.device, torch.float32) for some in meant]
-        where = [one_or_each(part.mask, len(tokens.grid)) for part in parts]
-        regional = [(style, mask, part.feather) for style, mask, part in zip(found[1:], where, parts, strict=True)]
+        regional = [(style, planes(part.mask), part.feather) for style, part in zip(found[1:], parts, strict=True)]
         if candidates > 1 and temperature == 0:
             raise ValueError(f"{candidates} candidates at temperature 0 would all be the same: raise the temperature")
         seeds = [(seed + k) % 2**64 for k in range(candidates)]
@@ -163,7 +162,7 @@ class Translate(io.ComfyNode):
                 tokens,
                 [(found[0], 1.0)],
                 strength,
-                None if mask is None else one_or_each(mask, len(tokens.grid)),
+                None if mask is None else planes(mask),
                 Sampling(temperature, top_k, seed=number, softness=softness),
                 partial(of_all, progress, k, candidates),
                 regional,
@@ -202,9 +201,6 @@ def style_meant(bundle: Bundle, prompt: str, style: Style | None, negative: str 
     return mix([(style, 1.0), (find_style(bundle, text, negative), 1.0)], f"{style.name} + {text}")
 
 
-def one_or_each(mask: torch.Tensor, count: int) -> torch.Tensor:
-    """(H, W) or (B, H, W) -> (1 or count, H, W)."""
-    mask = mask.reshape(-1, *mask.shape[-2:])
-    if len(mask) not in (1, count):
-        raise ValueError(f"there are {len(mask)} masks for {count} pictures: give one mask, or one for each picture")
-    return mask
+def planes(mask: torch.Tensor) -> torch.Tensor:
+    """A MASK, (H, W) or (B, H, W), as (1 or B, H, W)."""
+    return mask.reshape(-1, *mask.shape[-2:])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from .translator import Translator
 
 WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
 PARTS = ("tokenizer", "clip", "translator")
-OFFICIAL = ("dalle", "rudalle")  # bundles of fetched weights
+OFFICIAL = ("dalle", "rudalle")  # StylerDALLE-1 and -Ru: of weights that others published, and a translator that nobody did
 Load = Callable[..., Any]  # (loader, path, device, dtype) -> what the loader gives, as `cache.load`
 
 
@@ -85,40 +86,41 @@ def choose_dtype(device: torch.device, dtype: str | torch.dtype = "auto") -> tor
 def load_bundle(
     name_or_path: str | Path = "mini", device: str | torch.device = "auto", dtype: str | torch.dtype = "auto"
 ) -> Bundle:
-    """Open a bundle: a name under weights/, or a folder with tokenizer, translator and clip .safetensors, styles/ and, for
-    any prompt, hypernetwork.safetensors.
+    """Open a bundle: a name under weights/ (`dalle` and `rudalle` once their files are there), or a folder with tokenizer,
+    translator and clip .safetensors, styles/ and, for any prompt, hypernetwork.safetensors.
 
     Models come from the shared cache: a second call loads nothing.
 
     Raises:
         ValueError: no such bundle, an incomplete one, a damaged file, or a device this machine does not have.
     """
-    here = [p.parent.name for part in PARTS for p in WEIGHTS.glob(f"*/{part}.safetensors")]
-    known = sorted({*here, *OFFICIAL})
+    known = sorted({*OFFICIAL, *(path.parent.name for path in WEIGHTS.glob("*/translator.safetensors"))})
     folder = WEIGHTS / name_or_path if str(name_or_path) in known else Path(name_or_path)
     if str(name_or_path) not in known and not folder.is_dir():
         raise ValueError(f"bundle {str(name_or_path)!r} is not known: {', '.join(known)}, or a folder's path")
     paths = {part: folder / f"{part}.safetensors" for part in PARTS}
     if missing := [part for part, path in paths.items() if not path.is_file()]:
-        ways = "; ".join(f"no {part} ({_way(part, folder)})" for part in missing)
-        raise ValueError(f"bundle {folder} is not complete: {ways}")
+        raise ValueError(incomplete(folder.name, folder, missing))
     styles = sorted((folder / "styles").glob("*.safetensors"))
     network = folder / "hypernetwork.safetensors"
     others = {"styles": styles, "hypernetwork": network if network.is_file() else None}
     return open_bundle(folder.name, **paths, **others, device=device, dtype=dtype)  # type: ignore[arg-type]
 
 
-def _way(part: str, folder: Path) -> str:
-    """How a part of a bundle is come by."""
-    name = folder.name if folder.name in OFFICIAL else "dalle"
-    where = "" if folder == WEIGHTS / name else f" --to {folder}"
-    return {
-        "tokenizer": f"stylerdalle fetch {name}{where}",
-        "clip": f"stylerdalle fetch clip{where}",
-        "translator": "none of full size was published: train one with stylerdalle pretrain --tokenizer "
-        f"{folder / 'tokenizer.safetensors'} --images PHOTOS --output {folder / 'translator.safetensors'}, or bring a research "
-        "checkpoint with stylerdalle convert translator",
-    }[part]
+def incomplete(name: str, folder: Path, missing: Sequence[str], command: str = "stylerdalle") -> str:
+    """What to say of a bundle without some of its PARTS: which, where they go, and, of an official one, what brings them."""
+    files = [f"{part}.safetensors" for part in missing]
+    if name not in OFFICIAL:
+        return f"bundle {folder} is not complete: {', '.join(files)} missing; put the files there"
+    to = "" if folder == WEIGHTS / name else f" --to {shlex.quote(str(folder))}"
+    ways = {
+        "tokenizer": f"`{command} fetch {name}{to}`",
+        "translator": f"none was published: `{command} pretrain --tokenizer tokenizer.safetensors --images PHOTOS --output "
+        f"translator.safetensors`, or `{command} convert translator CHECKPOINT --output translator.safetensors`",
+        "clip": f"`{command} fetch clip{to}`",
+    }
+    wanted = ", ".join(f"{file} ({ways[part]})" for part, file in zip(missing, files, strict=True))
+    return f"bundle {name!r} is not complete: {folder} needs {wanted}"
 
 
 def open_bundle(

@@ -56,7 +56,8 @@ class PretrainConfig:
 
 def all_embeddings(tokenizer: ImageTokenizer) -> Tensor:
     """(V, D_tok): the embedding of every token."""
-    return tokenizer.embed(torch.arange(tokenizer.vocab_size, device=tokenizer.device)[None, None])[0, 0].float()
+    device = next(tokenizer.parameters()).device
+    return tokenizer.embed(torch.arange(tokenizer.vocab_size, device=device)[None, None])[0, 0].float()
 
 
 @torch.no_grad()

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -93,6 +94,33 @@ def test_strength_temperature_and_seed_reach_the_model(shell):
     assert run("b.png") != base
     draws = [run(f"{i}.png", "--temperature", 2, "--seed", seed) for i, seed in enumerate((1, 1, 2))]
     assert draws[0] == draws[1] != draws[2]
+
+
+def test_detail_and_keep_colour_reach_the_picture(shell):
+    for name, options in {"a.png": [], "b.png": ["--detail", 2], "c.png": ["--keep-colour", 1]}.items():
+        assert shell("stylize", "photo.jpg", "--style", "ukiyo-e", "--output", name, *options) == 0
+        assert Image.open(name).size == (56, 40)
+    a, b, c = (Path(f"{name}.png").read_bytes() for name in "abc")
+    assert len({a, b, c}) == 3
+    kept, photo = (read_picture(name)[0] for name in ("c.png", "photo.jpg"))
+    assert (kept.argmax(1) == photo.argmax(1)).float().mean() > 0.9
+
+
+def test_the_best_of_several_candidates_is_written_with_its_seed_and_score(shell):
+    words = ("stylize", "photo.jpg", "--style", "ukiyo-e", "--temperature", 3)
+    assert shell(*words, "--output", "best.png", "--candidates", 3, "--seed", 5) == 0
+    seed = int(re.search(r"seed (\d+), score [+-]\d\.\d{4}", shell.out)[1])
+    assert shell(*words, "--output", "again.png", "--seed", seed) == 0
+    assert Path("best.png").read_bytes() == Path("again.png").read_bytes()
+    scores = {}
+    for other in (5, 6, 7):
+        assert shell(*words, "--output", f"{other}.png", "--seed", other) == 0
+        assert shell("score", f"{other}.png", "--text", "a ukiyo-e print", "--json") == 0
+        scores[other] = json.loads(shell.out)["score"]
+    assert scores[seed] > max(scores.values()) - 2e-3  # files are rounded to 8 bits
+    assert "would all be the same" in shell.refuses(
+        "stylize", "photo.jpg", "--style", "ukiyo-e", "--output", "x.png", "--candidates", 2
+    )
 
 
 def test_the_good_photos_are_done_and_the_bad_ones_named(shell):
@@ -221,6 +249,16 @@ def test_damaged_weights_are_refused(shell, damage, tmp_path):
         path.unlink()
     shell.bundle = folder
     assert "translator.safetensors" in shell.refuses("stylize", "photo.jpg", "--style", "ukiyo-e", "--output", "out.png")
+
+
+@pytest.mark.parametrize("command", [("stylize", "photo.jpg", "--style", "ukiyo-e", "--output", "o.png"), ("styles",)])
+def test_an_official_bundle_that_is_not_there_is_refused_with_the_way_to_it(shell, command, capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr("stylerdalle.bundle.WEIGHTS", tmp_path / "weights")
+    code = main([*command, "--bundle", "dalle"])
+    error = capsys.readouterr().err
+    assert (code, error.count("\n")) == (2, 1)
+    assert "`stylerdalle fetch dalle`" in error
+    assert not Path("o.png").exists()
 
 
 def test_styles_prints_name_prompt_and_method(shell):

@@ -14,6 +14,7 @@ from stylerdalle.bundle import load_bundle
 from stylerdalle.find import find_style
 from stylerdalle.pipeline import decode, encode, stylize, translate
 from stylerdalle.sampling import Sampling
+from stylerdalle.tokenizers import joined
 
 
 def picture(height: int, width: int, channels: int = 3, batch: int = 1) -> torch.Tensor:
@@ -93,6 +94,15 @@ def test_a_mask_limits_where_the_style_goes(bundle):
     assert torch.equal(part[..., :6], base[..., :6])
     assert torch.equal(part[..., 6:], full[..., 6:])
     assert not torch.equal(base, full)
+
+
+def test_every_picture_has_a_mask_of_its_own_or_all_have_one(bundle):
+    images, mask = picture(32, 64, batch=2), torch.stack([torch.zeros(32, 64), torch.ones(32, 64)])
+    out = stylize(images, "ukiyo-e", bundle, mask=mask)
+    assert torch.equal(out[:1], stylize(images[:1], "ukiyo-e", bundle, strength=0))
+    assert torch.equal(out[1:], stylize(images[1:], "ukiyo-e", bundle))
+    with pytest.raises(ValueError, match="3 masks for 2 pictures"):
+        stylize(images, "ukiyo-e", bundle, mask=torch.ones(3, 32, 64))
 
 
 def test_the_same_seed_gives_the_same_tokens_and_another_seed_others(bundle):
@@ -188,10 +198,36 @@ def test_a_bundle_is_loaded_once(bundle_folder):
 def test_an_unknown_bundle_is_refused(tmp_path):
     with pytest.raises(ValueError, match="'maxi' is not known"):
         load_bundle("maxi")
-    with pytest.raises(
-        ValueError, match=r"no tokenizer .*fetch dalle --to.*; no clip .*fetch clip --to.*; no translator .*pretrain --tokenizer"
-    ):
+    with pytest.raises(ValueError, match=r"tokenizer.safetensors, clip.safetensors, translator.safetensors missing"):
         load_bundle(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["dalle", "rudalle"])
+def test_an_official_bundle_says_which_files_are_missing_where_they_go_and_what_brings_them(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(bundles, "WEIGHTS", tmp_path)
+    with pytest.raises(ValueError, match="is not complete") as caught:
+        load_bundle(name)
+    said = str(caught.value)
+    assert f"{tmp_path / name} needs tokenizer.safetensors (`stylerdalle fetch {name}`), clip" in said
+    assert "clip.safetensors (`stylerdalle fetch clip`), translator" in said
+    assert "`stylerdalle pretrain --tokenizer" in said
+    assert "`stylerdalle convert translator" in said
+    (tmp_path / name).mkdir()
+    for part in ("tokenizer", "translator"):
+        (tmp_path / name / f"{part}.safetensors").touch()
+    with pytest.raises(ValueError, match=rf"{name} needs clip.safetensors \(`stylerdalle fetch clip`\)$"):
+        load_bundle(name)
+
+
+def test_an_official_bundle_is_opened_by_its_name_once_its_files_are_there(tmp_path, monkeypatch):
+    monkeypatch.setattr(bundles, "WEIGHTS", tmp_path)
+    tiny.write_bundle(tmp_path / "rudalle", upscale=2, tokens=tiny.vqgan())
+    assert stylize(picture(33, 50), "van-gogh", load_bundle("rudalle", "cpu", "fp32")).shape == (1, 3, 33, 50)
+
+
+def test_an_unknown_name_is_told_the_official_ones_too():
+    with pytest.raises(ValueError, match="'maxi' is not known: dalle, .*rudalle"):
+        load_bundle("maxi")
 
 
 def test_models_that_do_not_belong_together_are_refused(bundle_folder, tmp_path):
@@ -238,3 +274,56 @@ def test_bf16_gives_a_picture_too(bundle_folder):
     out = stylize(picture(40, 40), "ukiyo-e", load_bundle(bundle_folder, "cpu", "bf16"))
     assert out.dtype == torch.float32
     assert out.isfinite().all()
+
+
+@pytest.mark.parametrize("detail", [0.25, 0.7, 2, 4])
+def test_another_detail_comes_back_in_the_pictures_size(bundle, half, detail):
+    for opened in (bundle, half):
+        images = picture(41, 66, channels=4)
+        out = stylize(images, "ukiyo-e", opened, detail=detail)
+        assert out.shape == images.shape and torch.equal(out[:, 3], images[:, 3])
+
+
+def test_detail_2_shows_what_a_picture_of_twice_the_size_would_show_made_smaller(bundle):
+    images = picture(40, 48)
+    large = torch.nn.functional.interpolate(images, (80, 96), mode="bicubic", antialias=True).clamp(0, 1)
+    small = torch.nn.functional.interpolate(stylize(large, "ukiyo-e", bundle), (40, 48), mode="bicubic", antialias=True)
+    assert torch.allclose(stylize(images, "ukiyo-e", bundle, detail=2), small.clamp(0, 1), atol=1e-4)
+
+
+def test_tiles_of_another_detail_have_no_seams(bundle, monkeypatch):
+    images = picture(150, 170)
+    tokens = encode(bundle.tokenizer, images, detail=1.4)
+    whole = decode(bundle.tokenizer, tokens)
+    monkeypatch.setattr(pipeline, "TILE", 8)
+    assert torch.equal(encode(bundle.tokenizer, images, detail=1.4).grid, tokens.grid)
+    assert torch.allclose(decode(bundle.tokenizer, tokens), whole, atol=1e-5)
+
+
+@pytest.mark.parametrize(("detail", "says"), [(0, "detail 0 is not possible"), (float("nan"), "nan"), (300, "at most 16384 px")])
+def test_a_detail_that_cannot_be_is_refused(bundle, detail, says):
+    with pytest.raises(ValueError, match=says):
+        stylize(picture(32, 64), "ukiyo-e", bundle, detail=detail)
+
+
+def test_a_picture_too_large_for_details_above_1_is_still_made_at_1(bundle):
+    assert stylize(picture(2, 16400), "ukiyo-e", bundle).shape == (1, 3, 2, 16400)
+
+
+def test_every_picture_gets_the_same_noise(bundle):
+    same = picture(40, 48).expand(3, -1, -1, -1)
+    first, second, third = stylize(same, "ukiyo-e", bundle, sampling=Sampling(2.0, seed=3))
+    assert torch.equal(first, second) and torch.equal(first, third)
+
+
+def test_steady_frames_need_frames_that_were_tokenized_together(bundle):
+    tokens = replace(encode(bundle.tokenizer, picture(32, 32, batch=2)), photo=None)
+    with pytest.raises(ValueError, match="tokenize all frames together"):
+        translate(bundle.translator, bundle.tokenizer, tokens, [], steady=0.5)
+
+
+def test_tokens_of_one_kind_can_be_joined(bundle):
+    one, two = (encode(bundle.tokenizer, picture(24, 32, 3, batch), torch.rand(batch, 1, 24, 32)) for batch in (1, 2))
+    both = joined([one, two])
+    assert torch.equal(both.grid, torch.cat([one.grid, two.grid])) and both.mixture is None
+    assert decode(bundle.tokenizer, both).shape == (3, 4, 24, 32)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 class ImageTokenizer(Protocol):
@@ -24,8 +24,7 @@ class ImageTokenizer(Protocol):
     @property
     def dtype(self) -> torch.dtype: ...
 
-    @property
-    def device(self) -> torch.device: ...
+    def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]: ...  # it is an nn.Module
 
     def arch(self) -> dict[str, Any]:
         """Its `type` and sizes, from which checkpoint.py builds it again."""

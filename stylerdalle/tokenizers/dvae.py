@@ -69,10 +69,6 @@ class DVAE(nn.Module):
     def dtype(self) -> torch.dtype:
         return self.encoder.blocks.input.w.dtype
 
-    @property
-    def device(self) -> torch.device:
-        return self.encoder.blocks.input.w.device
-
     def cast(self, dtype: torch.dtype) -> DVAE:
         """Run in `dtype` (in place), all but the two convolutions over the vocabulary."""
         self.to(dtype)

@@ -79,10 +79,6 @@ class VQGAN(nn.Module):
     def dtype(self) -> torch.dtype:
         return self.encoder.conv_in.weight.dtype
 
-    @property
-    def device(self) -> torch.device:
-        return self.encoder.conv_in.weight.device
-
     def cast(self, dtype: torch.dtype) -> VQGAN:
         """Run in `dtype` (in place), the vocabulary's layers in float32; float16, whose range is small, means float32."""
         self.to(torch.float32 if dtype == torch.float16 else dtype)

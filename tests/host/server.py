@@ -62,6 +62,14 @@ class Server:
             return False
         return True
 
+    def done(self, nodes: dict[str, Any]) -> dict[str, Any]:
+        """Queue a prompt and wait until it is through -> what its nodes put into the history."""
+        asked = self("/prompt", {"prompt": nodes})["prompt_id"]
+        status = self.until(lambda: self.ended(asked), 300)
+        assert status["status_str"] == "success", self.log.read_text()
+        outputs: dict[str, Any] = self(f"/history/{asked}")[asked]["outputs"]
+        return outputs
+
     def ended(self, prompt: str) -> Any:
         """A prompt's status once it is over."""
         return self(f"/history/{prompt}").get(prompt, {}).get("status")

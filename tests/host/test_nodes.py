@@ -1,7 +1,9 @@
 """The nodes in a real ComfyUI, with tiny random models."""
 
+import asyncio
 import gc
 import os
+import shutil
 import weakref
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from tiny import vqgan, write_bundle
 
 Run = Callable[..., tuple[Any, ...]]
 
@@ -117,6 +120,59 @@ def test_a_bundle_without_its_tokenizer_says_what_to_put_where(run: Run, comfy: 
             run("StylerDALLE_Load", bundle="lonely")
     finally:
         lonely.unlink()
+
+
+def queued(comfy: SimpleNamespace, bundle: Any) -> str:
+    """What ComfyUI says when a workflow that loads a bundle is queued: nothing where it takes it."""
+    from execution import validate_prompt
+
+    graph = {
+        "1": {"class_type": "StylerDALLE_Load", "inputs": {"bundle": bundle}},
+        "2": {"class_type": "StylerDALLE_Tokenize", "inputs": {"tokenizer": ["1", 0], "image": ["3", 0]}},
+        "3": {"class_type": "EmptyImage", "inputs": {"width": 32, "height": 32, "batch_size": 1, "color": 0}},
+        "4": {"class_type": "StylerDALLE_Detokenize", "inputs": {"tokenizer": ["1", 0], "tokens": ["2", 0]}},
+        "5": {"class_type": "SaveImage", "inputs": {"images": ["4", 0], "filename_prefix": "x"}},
+    }
+    taken, _, _, problems = asyncio.run(validate_prompt("id", graph, None))
+    said = [error["details"] for node in problems.values() for error in node["errors"]]
+    assert taken == (not said)
+    return " ".join(said)
+
+
+def test_official_bundles_are_not_offered_before_they_are_there(comfy: SimpleNamespace) -> None:
+    combo = comfy.nodes.NODE_CLASS_MAPPINGS["StylerDALLE_Load"].GET_SCHEMA().inputs[0]
+    assert "tiny" in combo.options
+    assert not {"dalle", "rudalle"} & set(combo.options)
+
+
+def test_an_official_bundle_that_is_not_there_says_how_to_get_it_when_it_is_queued(run: Run, comfy: SimpleNamespace) -> None:
+    folder = comfy.base / "models" / "stylerdalle" / "dalle"
+    said = queued(comfy, "dalle")
+    assert f"{folder} needs tokenizer.safetensors (`python -m stylerdalle fetch dalle --to {folder}`)" in said
+    assert f"`python -m stylerdalle fetch clip --to {folder}`" in said and "pretrain" in said and "convert translator" in said
+    assert "ComfyUI's Python" in said
+    with pytest.raises(ValueError, match="is not complete"):
+        run("StylerDALLE_Load", bundle="dalle")
+
+
+def test_an_official_bundle_is_offered_and_runs_once_its_files_are_there(
+    run: Run, comfy: SimpleNamespace, photo: torch.Tensor
+) -> None:
+    folder = comfy.base / "models" / "stylerdalle" / "rudalle"
+    write_bundle(folder, upscale=2, tokens=vqgan())
+    try:
+        combo = comfy.nodes.NODE_CLASS_MAPPINGS["StylerDALLE_Load"].GET_SCHEMA().inputs[0]
+        assert "rudalle" in combo.options
+        assert queued(comfy, "rudalle") == ""
+        assert stylised(run, photo, "rudalle", prompt="van-gogh").shape == photo.shape
+    finally:
+        shutil.rmtree(folder)
+
+
+def test_unknown_bundles_are_refused_when_queued_and_connected_ones_wait_for_the_run(comfy: SimpleNamespace) -> None:
+    assert "'zzz' is not there: choose one of apart" in queued(comfy, "zzz")
+    assert queued(comfy, "tiny") == ""
+    assert "bundle" not in queued(comfy, ["6", 0])
 
 
 def test_tokens_of_another_vocabulary_are_refused(run: Run, photo: torch.Tensor) -> None:

@@ -1,4 +1,5 @@
-"""A real ComfyUI server in its own process: a tuning run is cancelled over HTTP, queued again, and goes on."""
+"""A real ComfyUI server in its own process: a tuning run is cancelled over HTTP, queued again, and goes on; results are in the
+history; memory is given back."""
 
 import csv
 import json
@@ -64,3 +65,22 @@ def test_cancel_stops_a_run_and_queue_again_goes_on(server: Server) -> None:
     assert after[: len(before)] == before and [int(row["step"]) for row in after] == list(range(1, STEPS + 1))
     assert len(list((server.base / "output").glob("StylerDALLE_*.png"))) == 1
     assert (server.base / "models" / "stylerdalle" / "styles" / "flat-vector.safetensors").is_file()
+
+
+def test_results_are_in_the_history_and_models_are_loaded_once_until_memory_is_freed(server: Server) -> None:
+    Image.effect_mandelbrot((96, 80), (-2, -1, 1, 1), 50).convert("RGB").save(server.base / "input" / "photo.jpg")
+    nodes = json.loads((PACK / "workflows" / "api" / "stylize.json").read_text())
+    number, translate = next((n, node) for n, node in nodes.items() if node["class_type"] == "StylerDALLE_Translate")
+
+    def loaded() -> int:
+        return server.log.read_text().count("mini/tokenizer.safetensors: ")
+
+    def again(seed: int) -> int:
+        translate["inputs"]["seed"] = seed
+        found = server.done(nodes)[number]
+        assert (found["style"], found["near"], found["seed"]) == (["van-gogh"], [None], [seed])
+        return loaded()
+
+    assert [again(seed) for seed in (0, 1, 2)] == [1, 1, 1]
+    server("/free", {"unload_models": True, "free_memory": True})  # heard between two prompts
+    assert 2 in [again(seed) for seed in (3, 4)]
