@@ -28,7 +28,7 @@ def widgets(comfy: SimpleNamespace, node_type: str) -> dict[str, Any]:
 
 
 def as_api(comfy: SimpleNamespace, ui: dict[str, Any]) -> Graph:
-    """The graph that ComfyUI's page sends for a UI-format file: notes are left out, widgets newer than the file have their default."""
+    """The graph that the page sends for a UI-format file: without notes, and with the defaults of widgets newer than the file."""
     sources = {link[0]: [str(link[1]), link[2]] for link in ui["links"]}
     graph = {}
     for node in ui["nodes"]:

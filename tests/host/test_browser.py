@@ -29,7 +29,7 @@ OPEN = """async ([file, name]) => {
     return JSON.stringify((await app.graphToPrompt()).output);
 }"""
 USE_TINY = "() => { app.graph._nodes.find((node) => node.type === 'StylerDALLE_Load').widgets[0].value = 'tiny'; }"
-SHOWN = """() => { const node = app.graph._nodes.find((node) => node.type === 'SaveImage'); return Boolean(node.imgs?.length); }"""
+SHOWN = "() => Boolean(app.graph._nodes.find((node) => node.type === 'SaveImage').imgs?.length)"
 
 
 @pytest.fixture(scope="module")

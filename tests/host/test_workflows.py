@@ -20,7 +20,7 @@ def read(name: str) -> Graph:
 
 
 def test_every_template_has_both_formats() -> None:
-    assert NAMES == sorted(path.stem for path in WORKFLOWS.glob("*.json"))
+    assert sorted(path.stem for path in WORKFLOWS.glob("*.json")) == NAMES
 
 
 @pytest.mark.parametrize("name", NAMES)
