@@ -41,8 +41,9 @@ def test_both_formats_are_the_same_graph(comfy: SimpleNamespace, name: str) -> N
     ui = json.loads((WORKFLOWS / f"{name}.json").read_text())
     graph = as_api(comfy, ui)
     assert graph == {number: {k: node[k] for k in ("class_type", "inputs")} for number, node in read(name).items()}
-    titles = {str(node["id"]): node["title"] for node in ui["nodes"]}
-    assert {number: node["_meta"]["title"] for number, node in read(name).items()}.items() <= titles.items()
+    for node in ui["nodes"]:
+        if node["type"] != "Note" and "title" in node:  # a title that is the node type's own is not saved
+            assert node["title"] == read(name)[str(node["id"])]["_meta"]["title"]
     for link, source, slot, target, place, kind in ui["links"]:
         nodes = {node["id"]: node for node in ui["nodes"]}
         assert link in nodes[source]["outputs"][slot]["links"] and nodes[source]["outputs"][slot]["type"] == kind
