@@ -19,11 +19,11 @@ def test_pictures_are_named_by_addresses(key):
     assert not dict(COMFY)[key] or dict(COMFY)[key].startswith("https://")
 
 
-@pytest.mark.parametrize(("name", "ratio", "widest", "most"), [("icon.png", 1, 400, 60_000), ("banner.jpg", 7 / 3, 2100, 120_000)])
-def test_the_icon_is_square_and_the_banner_21_to_9_and_both_are_small(name, ratio, widest, most):
+@pytest.mark.parametrize(("name", "ratio", "wide", "most"), [("icon.png", 1, 400, 60_000), ("banner.jpg", 7 / 3, 2100, 120_000)])
+def test_the_icon_is_square_and_the_banner_21_to_9_and_both_are_small(name, ratio, wide, most):
     path = ROOT / "docs" / name
     with Image.open(path) as picture:
-        assert picture.width <= widest and picture.width == pytest.approx(ratio * picture.height, abs=1)
+        assert picture.width <= wide and picture.width == pytest.approx(ratio * picture.height, abs=1)
     assert path.stat().st_size <= most
 
 

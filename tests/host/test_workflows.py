@@ -44,10 +44,11 @@ def test_both_formats_are_the_same_graph(comfy: SimpleNamespace, name: str) -> N
     for node in ui["nodes"]:
         if node["type"] != "Note" and "title" in node:  # a title that is the node type's own is not saved
             assert node["title"] == read(name)[str(node["id"])]["_meta"]["title"]
+    nodes = {node["id"]: node for node in ui["nodes"]}
     for link, source, slot, target, place, kind in ui["links"]:
-        nodes = {node["id"]: node for node in ui["nodes"]}
-        assert link in nodes[source]["outputs"][slot]["links"] and nodes[source]["outputs"][slot]["type"] == kind
-        assert nodes[target]["inputs"][place]["link"] == link and nodes[target]["inputs"][place]["type"] in (kind, "*")
+        output, given = nodes[source]["outputs"][slot], nodes[target]["inputs"][place]
+        assert link in output["links"] and given["link"] == link
+        assert len({kind, output["type"], given["type"]} - {"*"}) == 1
     assert ui["version"] == 0.4
     assert ui["last_node_id"] == max(n["id"] for n in ui["nodes"]) and ui["last_link_id"] >= max(x[0] for x in ui["links"])
 
