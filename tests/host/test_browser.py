@@ -22,6 +22,9 @@ GOLDEN = Path(__file__).with_name("golden")
 TEMPLATES = sorted(path.stem for path in WORKFLOWS.glob("*.json"))
 SAVED = sorted(path.relative_to(GOLDEN).as_posix() for path in GOLDEN.glob("*/*.json"))
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+if CHROMIUM is None:
+    pytest.skip("there is no Chromium on the path: apt-get install chromium", allow_module_level=True)
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not there: pip install playwright")
 
 READY = "() => Boolean(window.app?.graph && window.LiteGraph?.registered_node_types?.StylerDALLE_Load)"
 OPEN = """async ([file, name]) => {
@@ -48,7 +51,6 @@ def server(comfy: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> 
 @pytest.fixture(scope="module")
 def page(server: Server) -> Iterator[Any]:
     """ComfyUI's page, its first dialog closed."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not there: pip install playwright")
     with playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=CHROMIUM)
         page = browser.new_page(viewport={"width": 1600, "height": 900})
@@ -58,9 +60,6 @@ def page(server: Server) -> Iterator[Any]:
         page.keyboard.press("Escape")
         yield page
         browser.close()
-
-
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on the path: apt-get install chromium")
 
 
 def opened(server: Server, page: Any, file: str, name: str) -> Graph:
