@@ -33,8 +33,7 @@ for y in range(0, height, photo.shape[2]):
     for x in range(0, width, photo.shape[3]):
         images[..., y : y + photo.shape[2], x : x + photo.shape[3]] = photo[..., : height - y, : width - x]
 before, started = peak(), time.perf_counter()
-more = {} if options["detail"] == 1 else {"detail": options["detail"]}
-stylerdalle.stylize(images, options["style"], bundle, sampling=sampling, **more)
+stylerdalle.stylize(images, options["style"], bundle, sampling=sampling, detail=options["detail"])
 print(json.dumps({"before": before, "peak": peak(), "seconds": time.perf_counter() - started}))
 """
 

@@ -45,9 +45,6 @@ def _recipe(prompt: str, made: str, pairs: int = 100, **options: float) -> Recip
     return Recipe(prompt, made, TuneConfig(**{**defaults, **options}), pairs)  # type: ignore[arg-type]
 
 
-# for styles whose filter the joint training did not get to the bottom of
-WARMER = {"pairs": 400, "pairs_steps": 500}
-
 RECIPES = {
     "van-gogh": _recipe("a Van Gogh style oil painting", "van_gogh"),
     "ukiyo-e": _recipe("a ukiyo-e print", "ukiyo_e"),
@@ -55,10 +52,10 @@ RECIPES = {
     "pixel-art": _recipe("pixel art", "pixel_art"),
     "watercolour": _recipe("a watercolour painting", "watercolour"),
     "comic": _recipe("a comic book illustration", "comic"),
-    "impressionism": _recipe("an impressionist oil painting", "impressionism", **WARMER),
-    "pointillism": _recipe("a pointillist painting", "pointillism", **WARMER),
+    "impressionism": _recipe("an impressionist oil painting", "impressionism"),
+    "pointillism": _recipe("a pointillist painting", "pointillism"),
     "fauvism": _recipe("a fauvist painting", "fauvism"),
-    "cubism": _recipe("a cubist painting", "cubism", **WARMER),
+    "cubism": _recipe("a cubist painting", "cubism"),
     "baroque": _recipe("a baroque oil painting", "baroque"),
     "charcoal": _recipe("a charcoal drawing", "charcoal"),
     "ink": _recipe("an ink drawing", "ink"),

@@ -31,7 +31,7 @@ def server(comfy: SimpleNamespace, tmp_path: Path) -> Iterator[Server]:
         pytest.skip("weights/mini is not there: the bundled models are needed")
     server = Server(tmp_path)
     try:
-        server.until(server.up)
+        server.until(server.up, 300)  # a busy machine is slow to start it
         yield server
     finally:
         server.kill()
