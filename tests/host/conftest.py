@@ -56,6 +56,7 @@ def comfy(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
 
         args.cpu, args.base_directory = not torch.cuda.is_available(), str(base)
         import folder_paths
+        import utils.install_util  # noqa: F401  (before `nodes` puts ComfyUI's folder comfy/, which has a utils.py, on the path)
         from comfy import model_management
 
         import nodes
@@ -63,8 +64,8 @@ def comfy(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
         sys.path.remove(str(COMFY))
         skip(f"ComfyUI in {COMFY} cannot be imported ({error}): install its requirements.txt")
     folder_paths.add_model_folder_path("stylerdalle", str(extra))  # as a line of extra_model_paths.yaml does
-    masks = COMFY / "comfy_extras" / "nodes_mask.py"  # the workflows use some of its nodes
-    assert asyncio.run(nodes.load_custom_node(str(masks), module_parent="comfy_extras"))
+    for name in ("images", "mask", "preview_any", "primitive", "video"):  # the workflows use some of their nodes
+        assert asyncio.run(nodes.load_custom_node(str(COMFY / "comfy_extras" / f"nodes_{name}.py"), module_parent="comfy_extras"))
     assert asyncio.run(nodes.load_custom_node(str(PACK))), "ComfyUI could not load the pack"
     ids = sorted(name for name in nodes.NODE_CLASS_MAPPINGS if name.startswith("StylerDALLE_"))
     return SimpleNamespace(nodes=nodes, folder_paths=folder_paths, model_management=model_management, base=base, ids=ids)
