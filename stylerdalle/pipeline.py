@@ -198,34 +198,9 @@ def translate(
     with torch.inference_mode():
         rows = tokenizer.embed(torch.arange(config.vocab_size, device=device)[None])[0].float()  # (V, D_tok)
         laid = [styles, *([(style, 1.0)] for style, _, _ in regions)]
-        parameters = [merged(translator, some) for some in laid]
-        textures = [field([(style.texture, weight) for style, weight in some if style.texture], rows) for some in laid]
-        shift = moved(sampling.seed).to(device)
-
-        def model(windows: Tensor, shares: Tensor, places: Tensor) -> Tensor:
-            embeddings = tokenizer.embed(windows)
-            n = config.grid
-            shares = shares.unflatten(1, (n, n)).repeat_interleave(u, 1).repeat_interleave(u, 2).flatten(1, 2)
-
-            def painted(k: int) -> Tensor:
-                texture = textures[k]
-                read = None if texture is None else under(texture, u * places + shift, u * n)
-                out: Tensor = torch.func.functional_call(translator, parameters[k], (embeddings, read))
-                return out.float()
-
-            base = None if plain else translator(embeddings).float()
-            out = painted(0) if styles or base is None else base
-            if base is not None and styles:
-                out = torch.lerp(base, out, shares[..., :1])
-            for k in range(1, len(parameters)):
-                if shares[..., k].any():
-                    other = painted(k)
-                    other = other if base is None else base + strength * (other - base)
-                    out = torch.lerp(out, other, shares[..., k, None])
-            return out
-
+        model = painter(translator, tokenizer, laid, rows, strength, plain, moved(sampling.seed))
         # on a CPU about half a second's work of the bundled models, after which a cancel is heard
-        batch = 16 if device.type != "cpu" else max(1, 8 // (len(parameters) + (not plain)))
+        batch = 16 if device.type != "cpu" else max(1, 8 // (len(laid) + (not plain)))
         grids = torch.empty(count, u * h, u * w, dtype=torch.long, device=tokens.grid.device)
         mixtures = rows.new_empty(*grids.shape, rows.shape[1], device=grids.device) if sampling.softness else None
         before: Frame | None = None
@@ -251,6 +226,52 @@ def translate(
                 if mixtures is not None and before.mixture is not None:
                     mixtures[i] = before.mixture
     return tokens.with_grid(grids, scale=1, mixture=mixtures)
+
+
+def painter(
+    translator: Translator,
+    tokenizer: ImageTokenizer,
+    laid: Sequence[Sequence[tuple[Style, float]]],
+    rows: Tensor,
+    strength: float,
+    plain: bool,
+    shift: Tensor,
+) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    """What `translate_grid` asks of a model: windows of tokens (b, n*n), shares (b, n*n, 1 + R), places (b, 2) -> logits.
+
+    Args:
+        laid: the styles of the picture, and of every region.
+        rows: (V, D_tok), the embedding of every token.
+        plain: the first styles have share 1 everywhere.
+        shift: (2), by which the textures are moved.
+    """
+    u, n = translator.config.upscale, translator.config.grid
+    parameters = [merged(translator, some) for some in laid]
+    textures = [field([(style.texture, weight) for style, weight in some if style.texture], rows) for some in laid]
+    shift = shift.to(rows.device)
+
+    def model(windows: Tensor, shares: Tensor, places: Tensor) -> Tensor:
+        embeddings = tokenizer.embed(windows)
+        shares = shares.unflatten(1, (n, n)).repeat_interleave(u, 1).repeat_interleave(u, 2).flatten(1, 2)
+
+        def painted(k: int) -> Tensor:
+            texture = textures[k]
+            read = None if texture is None else under(texture, u * places + shift, u * n)
+            out: Tensor = torch.func.functional_call(translator, parameters[k], (embeddings, read))
+            return out.float()
+
+        base = None if plain else translator(embeddings).float()
+        out = painted(0) if laid[0] or base is None else base
+        if base is not None and laid[0]:
+            out = torch.lerp(base, out, shares[..., :1])
+        for k in range(1, len(laid)):
+            if shares[..., k].any():
+                other = painted(k)
+                other = other if base is None else base + strength * (other - base)
+                out = torch.lerp(out, other, shares[..., k, None])
+        return out
+
+    return model
 
 
 def moved(seed: int) -> Tensor:
