@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .style import TUNED, WHOLE, Style
@@ -132,8 +133,10 @@ class HyperNetwork(nn.Module):
         self.known.copy_(texts)
 
     @torch.no_grad()
-    def start_from(self, styles: Sequence[Style]) -> None:
+    def start_from(self, styles: Sequence[Style]) -> Tensor:
         """Fill the basis with the largest parts of the changes of tuned styles; the gates stay zero.
+
+        Returns what the head must say for each style, as far as the basis has it (S, numbers): for `imitate`.
 
         Raises:
             ValueError: there are no styles, or more than the basis has room for.
@@ -141,9 +144,11 @@ class HyperNetwork(nn.Module):
         config = self.config
         if not 1 <= len(styles) <= min(config.basis, config.rank):
             raise ValueError(f"{len(styles)} styles to start from: need 1 to {min(config.basis, config.rank)}")
+        said = [torch.zeros(len(styles), size) for size in self.sizes]
         for i, name in enumerate(self.small):
             for k, style in enumerate(styles):
                 self.sums[i][k] = style.change(name)
+                said[i][k, k] = 1
         rank = config.rank // len(styles)
         for i in range(len(self.a)):
             for k, style in enumerate(styles):
@@ -153,6 +158,29 @@ class HyperNetwork(nn.Module):
                 rows = slice(k * rank, (k + 1) * rank)
                 self.a[i][rows] = s[:rank, None].sqrt() * v[:rank]
                 self.b[i][:, rows] = u[:, :rank] * s[:rank].sqrt()
+                said[len(self.small) + i][k, rows] = 1
+        return torch.cat(said, -1)
+
+    def imitate(self, texts: Tensor, said: Tensor, choice: Tensor, steps: int = 800, lr: float = 2e-3, seed: int = 0) -> float:
+        """Learn what to say for some prompts, without the translator and in seconds -> the last loss.
+
+        Args:
+            texts: (P, E), embeddings of the prompts.
+            said: (P, numbers), what the head shall say for each; `start_from` gives it by style.
+            choice: long (P), the texture of each, or the number of textures for none.
+        """
+        generator = torch.Generator().manual_seed(seed)
+        optimizer = torch.optim.Adam([*self.trunk.parameters(), *self.head.parameters(), *self.choice.parameters()], lr)
+        loss = torch.zeros(())
+        for _ in range(steps):
+            hidden = self.read(texts, generator)
+            loss = F.mse_loss(self.head(hidden), said, reduction="sum") / len(said)
+            loss = loss + F.cross_entropy(self.choice(hidden), choice)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        return float(loss.detach())
 
     def nearest(self, text: Tensor) -> tuple[float, str]:
         """How near an embedding (E) is to the nearest prompt trained on, a cosine in [-1, 1], and that prompt."""

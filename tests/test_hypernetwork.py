@@ -50,14 +50,19 @@ def test_every_parameter_of_the_network_gets_a_gradient(translator):
 
 def test_the_basis_starts_from_the_styles(translator):
     styles = [tiny.style(translator, name) for name in ("ukiyo-e", "van-gogh")]  # of rank 2
-    network = HyperNetwork(HyperConfig("lora", 16, 8, 4, 2), changed(translator, "lora"))
-    network.start_from(styles)
+    network = HyperNetwork(HyperConfig("lora", 16, 8, 4, 2), changed(translator, "lora"), ["a", "b"])
+    said = network.start_from(styles)
     name = network.others[0]
     for k, style in enumerate(styles):
         part = network.b[0][:, 2 * k : 2 * k + 2] @ network.a[0][2 * k : 2 * k + 2]
         torch.testing.assert_close(part, style.change(name), atol=1e-4, rtol=1e-4)
     with pytest.raises(ValueError, match="0 styles to start from: need 1 to 2"):
         network.start_from([])
+    network.learn_scale(texts(2))
+    network.imitate(texts(2), said, torch.tensor([0, 0]), steps=300, lr=0.01)
+    for text, style in zip(texts(2), styles, strict=True):
+        imitated = Style(network(text))
+        assert all((imitated.change(n) - style.change(n)).norm() < 0.2 * style.change(n).norm() for n in style.names())
 
 
 @pytest.mark.parametrize("change", [{"kind": "tea"}, {"rank": 0}, {"basis": 0}, {"hidden": -1}])

@@ -1,8 +1,9 @@
 """One network for all prompts (hypernetwork.py), learnt on a list of them: amortised tuning.
 
-A step takes a few prompts of the list. Those with a filter or a tone learn from made pairs (cross-entropy on the tokens of
-the made picture), all others from CLIP's reward as in tune.py, method `direct`. For these the text is thin: what is asked of
-the picture leans towards the pictures of art whose captions are nearest to the prompt. Held-out families are only scored.
+A step takes a few prompts of the list that have a filter or a tone and learns from made pairs (cross-entropy on the tokens of
+the made picture), and another prompt for CLIP's reward as in tune.py, method `direct`: every second time one that has no pairs.
+For these the text is thin: what is asked of the picture leans towards the pictures of art whose captions are nearest to the
+prompt. Held-out families are only scored.
 
 The same is behind `stylerdalle tune --styles FILE`; the file of the box is made by
 
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -50,11 +51,11 @@ NEAREST = 24  # pictures of art whose mean stands for a prompt
 class AmortiseConfig:
     """Defaults are the recipe of the shipped file."""
 
-    steps: int = 2000
+    steps: int = 1000
     prompts: int = 6  # of each step, with pairs
     batch: int = 4  # windows of each of them
     rewarded: int = 1  # prompts of each step for the reward, one photo each
-    lr: float = 2e-3  # Adam; cosine to 2 %
+    lr: float = 1e-3  # Adam; cosine to 2 %
     reward_weight: float = 0.05  # of the reward's loss beside the cross-entropy
     art_weight: float = 0.5  # how far a rewarded prompt's embedding leans to that of art
     per_filter: int = 600  # made pairs a filter
@@ -146,6 +147,26 @@ def kept_art_targets(model: CLIP, art: Sequence[Picture], prompts: list[str], te
     return found
 
 
+def start_as_tuned(
+    network: HyperNetwork, styles: Sequence[Style], prompts: Sequence[tuple[Prompt, Tensor]], which: Mapping[str, int]
+) -> None:
+    """Make a new network give every prompt with a filter (and its embedding) the tuned style of that filter, and a tone alone
+    none of them; training then begins where tuning ended. `which` has the number of each filter's texture."""
+    said = network.start_from(styles)
+    filters = {p.text: p.filter for p, _ in prompts}
+    of = {filters[style.prompt]: k for k, style in enumerate(styles) if style.prompt in filters}
+    rows = [(text, of.get(p.filter), which.get(p.filter, len(which))) for p, text in prompts if not p.filter or p.filter in of]
+    if not rows:
+        return
+    nothing = torch.zeros_like(said[0])
+    loss = network.imitate(
+        torch.stack([text for text, _, _ in rows]),
+        torch.stack([nothing if k is None else said[k] for _, k, _ in rows]),
+        torch.tensor([texture for _, _, texture in rows]),
+    )
+    log.info("began with %d tuned styles on %d prompts, loss %.3f", len(of), len(rows), loss)
+
+
 def amortise(
     tokenizer: ImageTokenizer,
     translator: Translator,
@@ -166,7 +187,7 @@ def amortise(
     Args:
         photos: to learn on.
         art: pictures with captions, for prompts without pairs.
-        styles: tuned styles whose changes fill the basis at first.
+        styles: tuned styles whose changes fill the basis at first; prompts with their filters begin as these.
         callback: (steps done, loss), once a step; what it raises stops the run.
 
     Raises:
@@ -182,11 +203,11 @@ def amortise(
     paired = [p for p in seen if p.paired]
     alone = [p for p in seen if not p.paired]
     pairs = make_pairs(tokenizer, photos, paired, tokenizer.downsample * translator.config.grid, config, run.folder)
-    aims: dict[str, Tensor] = {p.text: at[p.text] for p in alone}
+    aims = dict(at)
     if alone and config.art_weight:
         leaning = kept_art_targets(model, art, [p.text for p in alone], torch.stack([at[p.text] for p in alone]), run)
         if leaning is not None:
-            aims = {p.text: F.normalize(at[p.text] + config.art_weight * a, dim=-1) for p, a in zip(alone, leaning, strict=True)}
+            aims |= {p.text: F.normalize(at[p.text] + config.art_weight * a, dim=-1) for p, a in zip(alone, leaning, strict=True)}
     shown = {p.filter: coded.texture for p in paired if (coded := pairs[p.text]).texture}
     fields = {name: field([(texture, 1.0)], objective.embeddings) for name, texture in shown.items()}
     which = {name: k for k, name in enumerate(shown)}
@@ -194,8 +215,6 @@ def amortise(
     torch.manual_seed(config.seed)
     network = HyperNetwork(hyper, changed(translator, hyper.kind), [p.text for p in seen], tiles)
     network.learn_scale(texts)
-    if styles:
-        network.start_from(styles)
     optimizer = torch.optim.Adam(network.parameters(), lr=config.lr, betas=(0.9, 0.98))
     first = 0
     if state := run.load({**asdict(config), **{f"hyper_{k}": v for k, v in asdict(hyper).items()}, "count": len(seen)}):
@@ -203,6 +222,8 @@ def amortise(
         optimizer.load_state_dict(state["optimizer"])
         first = state["step"]
         log.info("resumed at step %d", first)
+    elif styles:
+        start_as_tuned(network, styles, [(p, at[p.text]) for p in paired], which)
 
     def turn(things: Sequence[Prompt], step: int, count: int) -> list[Prompt]:
         """The prompts of a step: all of them by turns, in an order of their own each round."""
@@ -217,7 +238,7 @@ def amortise(
         ]
         size = objective.config.size
         crops = []
-        for p in turn(alone, step, config.rewarded):
+        for p in turn(alone or seen, step // 2, config.rewarded) if step % 2 else turn(seen, step // 2, config.rewarded):
             photo = photos[rng.integers(len(photos))]
             crops.append((p, to_tensor([random_crop(at_least(photo.open(), size), size, rng, (0.5, 1.5))])))
         return rows, crops

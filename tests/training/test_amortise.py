@@ -61,6 +61,19 @@ def test_prompts_with_pairs_are_learnt(models, tmp_path):
             assert int(network.choose(said).argmax()) == (0 if coded.texture else 1), text  # the texture it was made with
 
 
+def test_prompts_begin_with_the_tuned_style_of_their_filter(models, tmp_path):
+    tokenizer, translator, model = models
+    style = replace(tiny.style(translator, "ink"), prompt="an ink drawing")
+    config = replace(SMALL, steps=1, lr=1e-9)
+    network = amortise(tokenizer, translator, model, pictures(3), art(), PROMPTS, config, HYPER, Run(tmp_path), [style])
+    said = reward.embed_texts(model, ["an ink drawing", "a red picture"])
+    drawn, red = (Style(network(text)) for text in said)
+    name = network.others[0]
+    assert (drawn.change(name) - style.change(name)).norm() < 0.3 * style.change(name).norm()
+    assert red.change(name).norm() < 0.3 * style.change(name).norm()
+    assert [int(network.choose(text).argmax()) for text in said] == [0, 1]
+
+
 def test_a_run_taken_up_again_ends_as_an_unbroken_one(models, tmp_path):
     config = replace(SMALL, steps=4)
 
