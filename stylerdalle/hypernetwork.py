@@ -27,6 +27,7 @@ from .translator import Translator
 
 KINDS = ("lora", "film")
 LEAST = 0.1  # share of a texture under which it is left out
+NEARNESS = 0.015  # difference in cosine at which a prompt counts e times less than another to settle near
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,8 @@ class HyperConfig:
     hidden: int = 256
     rank: int = 68  # of the basis of each matrix, for lora
     basis: int = 17  # changes that the small parameters are summed from
-    noise: float = 0.2  # added to the standardised embedding in training: prompts nearby shall mean nearly the same
+    noise: float = 0.3  # added to the standardised embedding in training: prompts nearby shall mean nearly the same
+    settle: float = 0.5  # how far, in use, a prompt moves to those trained on that are nearest; 0 leaves it where it is
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -44,6 +46,8 @@ class HyperConfig:
         for name in ("embed_dim", "hidden", "rank", "basis"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: it must be 1 or more")
+        if not 0 <= self.settle <= 1:
+            raise ValueError(f"settle is {self.settle}: it must lie between 0 and 1")
 
 
 class HyperNetwork(nn.Module):
@@ -109,11 +113,19 @@ class HyperNetwork(nn.Module):
 
     def read(self, text: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """(E) -> (hidden), what both `forward` and `choose` begin with."""
-        x = (text - self.mean) / self.deviation
+        x = ((text if generator else self.settled(text)) - self.mean) / self.deviation
         if generator:
             x = x + self.config.noise * torch.randn(x.shape, generator=generator)
         hidden: Tensor = self.trunk(x)
         return hidden
+
+    def settled(self, text: Tensor) -> Tensor:
+        """(E) or (P, E) moved towards the prompts trained on that are nearest: between known prompts the network is unsure and
+        changes little, where an artist would rather see the nearest style."""
+        if not self.prompts or not self.config.settle:
+            return text
+        near = F.normalize((text @ self.known.T / NEARNESS).softmax(-1) @ self.known, dim=-1)
+        return F.normalize((1 - self.config.settle) * text + self.config.settle * near, dim=-1)
 
     def choose(self, text: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """(E) -> log of the share of every texture, and of none, (K + 1)."""

@@ -65,9 +65,23 @@ def test_the_basis_starts_from_the_styles(translator):
         assert all((imitated.change(n) - style.change(n)).norm() < 0.2 * style.change(n).norm() for n in style.names())
 
 
-@pytest.mark.parametrize("change", [{"kind": "tea"}, {"rank": 0}, {"basis": 0}, {"hidden": -1}])
+def test_a_prompt_settles_near_those_it_was_trained_on(translator):
+    known = texts(3)
+    between = torch.nn.functional.normalize(known[0] + 0.7 * known[1], dim=-1)
+
+    def settled(share):
+        network = HyperNetwork(HyperConfig("lora", 16, 8, 4, 2, settle=share), changed(translator, "lora"), ["a", "b", "c"])
+        network.learn_scale(known)
+        torch.testing.assert_close(network.settled(known[2]), known[2], atol=1e-3, rtol=0)
+        return network.settled(between)
+
+    assert torch.equal(settled(0.0), between)
+    assert between @ known[0] < settled(0.5) @ known[0] < settled(1.0) @ known[0]
+
+
+@pytest.mark.parametrize("change", [{"kind": "tea"}, {"rank": 0}, {"basis": 0}, {"hidden": -1}, {"settle": 2.0}])
 def test_impossible_sizes_are_refused(change):
-    with pytest.raises(ValueError, match="is not known|must be 1 or more"):
+    with pytest.raises(ValueError, match="is not known|must be 1 or more|must lie between"):
         HyperConfig(**change)
 
 
