@@ -56,6 +56,17 @@ def shell(tmp_path, bundle_folder, capsys, monkeypatch) -> Shell:
     return Shell(tmp_path, bundle_folder, capsys)
 
 
+def test_folders_and_files_may_have_spaces_and_letters_of_any_language(shell):
+    folder = shell.folder / "Bilder für 画像 (1)"
+    shutil.copytree(shell.bundle, folder / "mein Bündel")
+    shutil.copy("photo.jpg", folder / "Größe 写真.jpg")
+    shell.bundle = folder / "mein Bündel"
+    assert shell("stylize", folder / "Größe 写真.jpg", "--style", "ukiyo-e", "--output", folder / "neu é/出力.png") == 0
+    assert Image.open(folder / "neu é" / "出力.png").size == (56, 40)
+    assert shell("score", folder / "neu é" / "出力.png", "--text", "a print", "--json") == 0
+    assert json.loads(shell.out)["image"].endswith("出力.png")
+
+
 def test_one_photo_goes_into_a_file_of_its_own_size(shell):
     assert shell("stylize", "photo.jpg", "--style", "ukiyo-e", "--output", "new/out.png") == 0
     assert Image.open("new/out.png").size == (56, 40)

@@ -48,7 +48,7 @@ def comfy(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     """ComfyUI's modules `nodes`, `folder_paths` and `model_management`, its `base` folder, and our `ids`."""
     if not (COMFY / "main.py").is_file():
         skip(f"there is no ComfyUI in {COMFY}: set COMFYUI_DIR to a checkout")
-    base, extra = tmp_path_factory.mktemp("comfy"), tmp_path_factory.mktemp("extra")
+    base, extra = tmp_path_factory.mktemp("Comfy UI für 画像"), tmp_path_factory.mktemp("extra")
     write_models(base / "models" / "stylerdalle", extra)
     sys.path.insert(0, str(COMFY))  # before the pack's root, which has a folder `nodes` too
     try:

@@ -1,9 +1,10 @@
 """Save Style, Mix Styles and Reward in a real ComfyUI."""
 
 import json
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from types import SimpleNamespace
 from typing import Any
 
@@ -47,6 +48,16 @@ def test_a_saved_style_is_found_by_its_name_and_keeps_its_metadata(run: Run, sty
     assert (metadata["prompt"], metadata["base_sha256"]) == (styles[0].prompt, styles[0].base_sha256)
     (loaded,) = run("StylerDALLE_LoadStyle", style="styles/mine at last.safetensors")
     assert torch.equal(tokens(run, prompt="", style=loaded), tokens(run, prompt="mine at last"))
+
+
+def test_names_are_the_same_on_windows(comfy: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    host = sys.modules[comfy.nodes.NODE_CLASS_MAPPINGS["StylerDALLE_LoadStyle"].__module__.rpartition(".")[0] + ".host"]
+    here = host.styles(), host.bundles()
+    listed = [name.replace("/", "\\") for name in comfy.folder_paths.get_filename_list("stylerdalle")]
+    monkeypatch.setattr(host, "PurePath", PureWindowsPath)
+    monkeypatch.setattr(host.folder_paths, "get_filename_list", lambda _: listed)
+    assert any("\\" in name for name in listed)
+    assert (host.styles(), host.bundles()) == here
 
 
 def test_a_style_file_is_replaced_only_where_that_is_asked_for(run: Run, styles: Any, saved: Path) -> None:
