@@ -6,6 +6,7 @@ pixel, of which the float32 picture that comes out is 12.
 Usage:
 
     python benchmarks/memory.py [--sizes 512 1024 8192x512] [--style "a ukiyo-e print"] [--detail 1] [--temperature 0]
+        [--plot FILE]
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+
+from stylerdalle.training.run import draw_curve
 
 PHOTO = Path(__file__).parent.parent / "docs" / "demo" / "photo.jpg"
 CHILD = """
@@ -44,7 +47,9 @@ def main() -> None:
     parser.add_argument("--style", default="a ukiyo-e print")
     parser.add_argument("--detail", type=float, default=1.0)
     parser.add_argument("--temperature", type=float, default=0.0)
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw memory and time against the megapixels there")
     args = parser.parse_args()
+    rows = []
     print(f"{'px':>12}{'picture MB':>12}{'before MB':>11}{'peak MB':>9}{'over MB':>9}{'a px':>7}{'seconds':>9}")
     for size in args.sizes:
         width, height = ([int(side) for side in size.split("x")] * 2)[:2]
@@ -55,6 +60,13 @@ def main() -> None:
         over = got["peak"] - got["before"]
         row = f"{width * height * 12 / 2**20:12.0f}{got['before']:11.0f}{got['peak']:9.0f}{over:9.0f}"
         print(f"{f'{width} x {height}':>12}{row}{over * 2**20 / (width * height):7.1f}{got['seconds']:9.1f}", flush=True)
+        pixels = width * height
+        rows.append(
+            {"megapixels": pixels / 1e6, "MB beyond models and input": over, "MB without the output": over - 12 * pixels / 2**20}
+        )
+        rows[-1]["seconds, one thread"] = got["seconds"]
+    if args.plot:
+        draw_curve(rows, "megapixels").save(args.plot)
 
 
 if __name__ == "__main__":

@@ -82,11 +82,21 @@ def warn_of_unknown_words(clip_path: str | Path, text: str) -> list[str]:
     unknown = [word for word in re.findall(r"[^\W\d_]+", text.lower()) if known and word not in known]
     if unknown:
         log.warning(
-            "this bundle's CLIP never learnt %s: its score for this text means little; "
+            "this bundle's CLIP never learnt %s: what it makes of this text means little; "
             "use words for media and styles that it knows, or a bundle with the official CLIP",
             ", ".join(repr(word) for word in unknown),
         )
     return unknown
+
+
+def understood(bundle: Bundle, text: str) -> str:
+    """The text without words that the bundle's CLIP never learnt, of which there is a warning: they lead it astray. A text that
+    has no other word of four letters or more, or that its network was trained on, stays whole."""
+    if bundle.hypernetwork and text in bundle.hypernetwork.prompts:
+        return text
+    unknown = warn_of_unknown_words(bundle.clip_path, text)
+    left = " ".join(re.sub(r"[^\W\d_]+", lambda word: "" if word[0].lower() in unknown else word[0], text).split())
+    return left if re.search(r"[^\W\d_]{4}", left) else text
 
 
 def near_prompts(bundle: Bundle, text: str, count: int = 12) -> list[tuple[str, float]]:
@@ -96,8 +106,7 @@ def near_prompts(bundle: Bundle, text: str, count: int = 12) -> list[tuple[str, 
     known = list(dict.fromkeys([*(style.prompt for style in list_styles(bundle)), *(network.prompts if network else ())]))
     if not known:
         return []
-    warn_of_unknown_words(bundle.clip_path, text)
-    embedded = reward.embed_texts(bundle.clip, [text, *known])  # type: ignore[arg-type]
+    embedded = reward.embed_texts(bundle.clip, [understood(bundle, text), *known])  # type: ignore[arg-type]
     similarity = embedded[1:] @ embedded[0]
     best = similarity.argsort(descending=True)[:count].tolist()
     return [(known[i], float(similarity[i])) for i in best]
@@ -121,8 +130,7 @@ def _match(bundle: Bundle, text: str, negative: str = "") -> Style:
         )
     listed = ", ".join(f"{s.name} ({s.prompt!r})" for s in styles) or "none"
     if styles:
-        warn_of_unknown_words(bundle.clip_path, text)
-        near = reward.embed_texts(bundle.clip, [text, *(s.prompt for s in styles)])  # type: ignore[arg-type]
+        near = reward.embed_texts(bundle.clip, [understood(bundle, text), *(s.prompt for s in styles)])  # type: ignore[arg-type]
         similarity, index = (near[1:] @ near[0]).max(0)
         if similarity >= NEAR:
             found = styles[int(index)]
@@ -137,9 +145,9 @@ def _match(bundle: Bundle, text: str, negative: str = "") -> Style:
 def _made(bundle: Bundle, network: HyperNetwork, text: str, negative: str) -> Style:
     """The style that the bundle's network makes of a prompt; its metadata says how near to what the network knows."""
     negative = " ".join(negative.split())
-    warn_of_unknown_words(bundle.clip_path, text)
+    texts = [understood(bundle, part) for part in (text, negative) if part]
     with torch.inference_mode(False), torch.no_grad():
-        embedded = reward.embed_texts(bundle.clip, [text, *filter(None, [negative])])  # type: ignore[arg-type]
+        embedded = reward.embed_texts(bundle.clip, texts)  # type: ignore[arg-type]
         said, *others = embedded.to(network.mean)
         similarity, nearest = network.nearest(said)
         for other in others:

@@ -38,7 +38,7 @@ class HyperConfig:
     rank: int = 68  # of the basis of each matrix, for lora
     basis: int = 17  # changes that the small parameters are summed from
     noise: float = 0.3  # added to the standardised embedding in training: prompts nearby shall mean nearly the same
-    settle: float = 0.5  # how far, in use, a prompt moves to those trained on that are nearest; 0 leaves it where it is
+    settle: float = 0.7  # how far, in use, a prompt moves to those trained on that are nearest; 0 leaves it where it is
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:

@@ -8,7 +8,7 @@ import torch
 
 import stylerdalle
 from stylerdalle import checkpoint
-from stylerdalle.find import blend, find_style, near_prompts
+from stylerdalle.find import blend, find_style, near_prompts, understood
 from stylerdalle.hypernetwork import HyperConfig, HyperNetwork, changed
 from stylerdalle.pipeline import stylize
 from stylerdalle.style import Style, translate_with
@@ -136,6 +136,21 @@ def test_a_prompt_far_from_all_that_is_known_is_warned_of(prompted, caplog, monk
     monkeypatch.setattr("stylerdalle.find.FAR", 1.01)
     find_style(prompted, "a mosaic")
     assert "far from all that this bundle was trained on" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("text", "read", "warned"),
+    [
+        ("a Moody print by Klimt", "a print by", "'moody', 'klimt'"),
+        ("a moody ink", "a moody ink", "'moody'"),  # nothing to go by would be left
+        ("a print", "a print", ""),
+    ],
+)
+def test_words_that_clip_never_learnt_are_not_read(prompted, caplog, monkeypatch, text, read, warned):
+    assert prompted.hypernetwork  # read before the metadata are another's
+    monkeypatch.setattr(checkpoint, "read_metadata", lambda path: {"words": "a print by ink"})
+    assert understood(prompted, text) == read
+    assert (f"never learnt {warned}:" in caplog.text) if warned else not caplog.text
 
 
 def test_a_negative_prompt_leads_away(prompted):

@@ -51,7 +51,7 @@ NEAREST = 24  # pictures of art whose mean stands for a prompt
 class AmortiseConfig:
     """Defaults are the recipe of the shipped file."""
 
-    steps: int = 1000
+    steps: int = 1200
     prompts: int = 6  # of each step, with pairs
     batch: int = 4  # windows of each of them
     rewarded: int = 1  # prompts of each step for the reward, one photo each
