@@ -19,7 +19,17 @@ from stylerdalle.training.run import Run
 from stylerdalle.tune import METHODS, TuneConfig, tune
 
 PRETRAIN = PretrainConfig(
-    width=32, heads=2, encoder_layers=1, decoder_blocks=1, grid=4, steps=6, batch=5, lr=0.02, dropout=0.0, whole=0.4, kept_weight=0.7
+    width=32,
+    heads=2,
+    encoder_layers=1,
+    decoder_blocks=1,
+    grid=4,
+    steps=6,
+    batch=5,
+    lr=0.02,
+    dropout=0.0,
+    whole=0.4,
+    kept_weight=0.7,
 )
 TUNE = {"steps": 4, "batch": 3, "size": 32, "views": 2, "rank": 2, "lr": 0.01, "check_every": 2, "kl_weight": 0.1}
 
