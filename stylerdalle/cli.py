@@ -31,7 +31,8 @@ COMMANDS = {
     "fetch": ("download official weights and convert them", "convert.commands:fetch"),
     "convert": ("foreign weights to a model file of ours", "convert.commands:convert_file"),
 }
-SEVERAL = ("stylize", "tune", "pretrain", "prepare")  # commands that several processes share (docs/scale.md)
+# commands that several processes share (docs/scale.md): whether these must meet, or each does its part by itself
+SEVERAL = {"stylize": True, "tune": True, "pretrain": True, "prepare": False}
 log = logging.getLogger(__name__)
 
 
@@ -63,13 +64,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(stop.code or 0)
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.INFO if args.debug else logging.WARNING, force=True)
     rank, world = rank_and_world()
-    if rank:
+    if rank and SEVERAL.get(args.command, True):
         logging.disable(logging.WARNING)  # the main process says the same
     try:
         if world > 1:
             if args.command not in SEVERAL:
                 raise ValueError(f"{args.command} is for one process, and {world} were started: start it without a launcher")
-            processes()
+            if SEVERAL[args.command]:
+                processes()
         code = int(args.run(args))
         sys.stdout.flush()
         leave()
@@ -99,7 +101,7 @@ def unexpected(error: Exception) -> str:
 def report(command: str, problem: Exception | str, before: str = "") -> None:
     """One line on stderr, once from all processes that have the same to say."""
     line = f"stylerdalle {command}: {' '.join(str(problem).split())}"
-    if unsaid(line):
+    if not SEVERAL.get(command, True) or unsaid(line):
         print(before + line, file=sys.stderr, flush=True)
 
 

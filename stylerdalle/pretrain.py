@@ -126,7 +126,7 @@ def train(
     start_as_identity(translator.to(device), embeddings)
     optimizer = torch.optim.AdamW(translator.parameters(), lr=config.lr, betas=(0.9, 0.98), weight_decay=0.01)
     first = 0
-    if state := run.load(asdict(config), free=("steps", "minutes", "accumulate")):
+    if state := run.load(asdict(config)):
         translator.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         first = state["step"]

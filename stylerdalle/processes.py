@@ -24,8 +24,19 @@ PATIENCE = timedelta(hours=1)  # for a process that works alone, such as the mai
 
 
 def rank_and_world() -> tuple[int, int]:
-    """(number of this process, how many there are), (0, 1) where no launcher has said otherwise."""
-    return int(os.environ.get("RANK") or 0), int(os.environ.get("WORLD_SIZE") or 1)
+    """(which process this is, how many there are), from RANK and WORLD_SIZE; (0, 1) for a process alone.
+
+    Raises:
+        ValueError: they are not such numbers.
+    """
+    given = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
+    try:
+        rank, world = map(int, given)
+        if not 0 <= rank < world:
+            raise ValueError
+    except ValueError as error:
+        raise ValueError(f"RANK {given[0]!r} of WORLD_SIZE {given[1]!r} cannot be: need 0 <= RANK < WORLD_SIZE") from error
+    return rank, world
 
 
 @dataclass(frozen=True)
@@ -147,26 +158,41 @@ def processes() -> Processes:
         return ALONE
     try:
         from accelerate import PartialState
-        from accelerate.utils import parse_flag_from_env
     except ImportError as error:
         raise ValueError(
             f"{world} processes were started (WORLD_SIZE), and they need accelerate: pip install 'comfyui-stylerdalle[scale]' "
             "or pip install accelerate, or start one process"
         ) from error
-    import torch
-
-    cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.cuda.is_available()
-    local = int(os.environ.get("LOCAL_RANK") or 0)
-    if not cpu and local >= torch.cuda.device_count():
-        raise ValueError(
-            f"process {rank} has no GPU of its own, this machine has {torch.cuda.device_count()}: start no more processes a "
-            "machine than that, or set ACCELERATE_USE_CPU=1"
-        )
+    gpu = own_gpu()
     try:
-        state = PartialState(cpu=cpu, timeout=PATIENCE)
+        state = PartialState(cpu=gpu is None, timeout=PATIENCE)
     except RuntimeError as error:  # torch.distributed's
         raise ConnectionError(f"process {rank} of {world} has not found the others: {str(error).splitlines()[0]}") from error
     return Processes(rank, world, state.device)
+
+
+def own_gpu() -> torch.device | None:
+    """The GPU of this one of several processes, by LOCAL_RANK; None where there is no CUDA, or ACCELERATE_USE_CPU is set.
+
+    Raises:
+        ValueError: this machine has fewer GPUs than processes.
+    """
+    import torch
+
+    if on_cpu() or not torch.cuda.is_available():
+        return None
+    local, count = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    if local >= count:
+        raise ValueError(
+            f"process {local} of this machine has no GPU of its own, there are {count}: start no more processes a machine than "
+            "that, or set ACCELERATE_USE_CPU=1"
+        )
+    return torch.device("cuda", local)
+
+
+def on_cpu() -> bool:
+    """Whether the launcher was told to leave the GPUs alone."""
+    return os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes", "on")
 
 
 def unsaid(text: str) -> bool:
