@@ -145,6 +145,25 @@ def files(tmp_path: Path) -> list[str]:
     return [str(path) for path in sorted((tmp_path / "photos").iterdir())]
 
 
+def test_a_killed_process_ends_the_other_and_the_run_goes_on_alone(tmp_path):
+    files(tmp_path)
+    own = {"--images": "photos", "--bundle": "bundle", "--run-dir": "run", "--output": "ink.safetensors"}
+    options = {"--style": "ink", "--size": 32, "--batch": 2, "--views": 1, "--rank": 2, "--patience": 0, "--save-every": 0}
+    words = ["tune", *(str(w) for k, v in {**options, **{k: tmp_path / v for k, v in own.items()}}.items() for w in (k, v))]
+    both = begin(2, "-m", "stylerdalle", *words, "--steps", "100000")
+    began, state = time.monotonic(), tmp_path / "run" / "state.pt"
+    while not state.exists() and time.monotonic() - began < 60:
+        time.sleep(0.1)
+    both[1].kill()
+    (code, _, said), (killed, _, _) = finish(both)
+    assert (code, killed) == (2, -9), said
+    assert "another process of this run has ended" in said and "Traceback" not in said
+    step = torch.load(state)["step"]
+    assert step > 0 and not (tmp_path / "ink.safetensors").exists()
+    assert main([*words, "--steps", str(step + 1)]) == 0
+    assert Run(tmp_path / "run").rows()[-1]["step"] == str(step + 1)
+
+
 def stylize_words(tmp_path: Path, photos: list[str]) -> list[str]:
     options = ["--style", "ukiyo-e", "--bundle", str(tmp_path / "bundle"), "--output", f"{tmp_path / 'out'}/"]
     return ["-m", "stylerdalle", "stylize", *photos, *options]
