@@ -12,6 +12,7 @@ import torch
 
 from . import cache, checkpoint
 from .hypernetwork import HyperNetwork
+from .processes import on_cpu, own_gpu, rank_and_world
 from .style import Style
 from .tokenizers import ImageTokenizer
 from .translator import Translator
@@ -55,8 +56,11 @@ class Bundle:
 
 
 def choose_device(device: str | torch.device = "auto") -> torch.device:
-    """`auto` is CUDA, then MPS, then the CPU. Raises ValueError for one this machine does not have."""
+    """`auto` is CUDA, then MPS, then the CPU; one of several processes has a GPU of its own. Raises ValueError for one this
+    machine does not have."""
     if str(device) == "auto":
+        if rank_and_world()[1] > 1 and (on_cpu() or own_gpu()):
+            return own_gpu() or torch.device("cpu")
         mps = torch.backends.mps.is_available()
         return torch.device("cuda" if torch.cuda.is_available() else "mps" if mps else "cpu")
     try:

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Sequence
 
 from .options import Parser
+from .processes import leave, processes, rank_and_world, unsaid
 
 # command: (what it does, where its options are set up); a command's module is imported when the command is used
 COMMANDS = {
@@ -30,6 +31,8 @@ COMMANDS = {
     "fetch": ("download official weights and convert them", "convert.commands:fetch"),
     "convert": ("foreign weights to a model file of ours", "convert.commands:convert_file"),
 }
+# commands that several processes share (docs/scale.md): whether these must meet, or each does its part by itself
+SEVERAL = {"stylize": True, "tune": True, "pretrain": True, "prepare": False}
 log = logging.getLogger(__name__)
 
 
@@ -60,12 +63,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as stop:  # --help, --version and errors of the options
         return int(stop.code or 0)
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.INFO if args.debug else logging.WARNING, force=True)
+    rank, world = rank_and_world()
+    if rank and SEVERAL.get(args.command, True):
+        logging.disable(logging.WARNING)  # the main process says the same
     try:
+        if world > 1:
+            if args.command not in SEVERAL:
+                raise ValueError(f"{args.command} is for one process, and {world} were started: start it without a launcher")
+            if SEVERAL[args.command]:
+                processes()
         code = int(args.run(args))
         sys.stdout.flush()
+        leave()
         return code
     except KeyboardInterrupt:
-        print(f"\nstylerdalle {args.command}: interrupted", file=sys.stderr)
+        report(args.command, "interrupted", "\n")
         return 130
     except BrokenPipeError:  # the reader of our output has gone, as in `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing more to say at exit
@@ -86,9 +98,11 @@ def unexpected(error: Exception) -> str:
     return f"{type(error).__name__}: {text or 'no more is known'} (add --debug for where it happened)"
 
 
-def report(command: str, problem: Exception | str) -> None:
-    """One line on stderr."""
-    print(f"stylerdalle {command}: {' '.join(str(problem).split())}", file=sys.stderr)
+def report(command: str, problem: Exception | str, before: str = "") -> None:
+    """One line on stderr, once from all processes that have the same to say."""
+    line = f"stylerdalle {command}: {' '.join(str(problem).split())}"
+    if not SEVERAL.get(command, True) or unsaid(line):
+        print(before + line, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

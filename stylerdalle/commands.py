@@ -26,6 +26,7 @@ from .options import add_model_options, number
 from .pictures import SUFFIXES, check_output, read_picture, resized, write_picture
 from .pipeline import Progress, decode, encode, of_all
 from .pipeline import stylize as stylize_images
+from .processes import processes, rank_and_world
 from .sampling import SOFTNESS, Sampling
 from .style import Style
 
@@ -92,13 +93,15 @@ def run_stylize(args: argparse.Namespace) -> int:
     if args.candidates > 1 and args.temperature == 0:
         raise ValueError(f"--candidates {args.candidates} at temperature 0 would all be the same: add --temperature, such as 1")
     jobs, failed = plan(args.photos, args.output, args.overwrite)
+    team = processes()
+    team.wait()  # until all have seen what was there before
     for problem in failed:
         report("stylize", problem)
     if not jobs:
         return 2
     bundle = load_bundle(args.bundle, args.device, args.dtype)
     style = find_style(bundle, args.style, args.negative)
-    for photo, output in jobs:
+    for photo, output in team.mine(jobs):
         started = time.monotonic()
         try:
             images = read(photo, args.size)
@@ -111,7 +114,9 @@ def run_stylize(args: argparse.Namespace) -> int:
             continue
         height, width = out.shape[-2:]
         print(f"{output}: {width} x {height} px, style {style.name}{notes}, {time.monotonic() - started:.1f} s", flush=True)
-    return 2 if failed else 0
+    lost = torch.tensor([float(len(failed))])
+    team.sum([lost])  # a launcher ends them all when one ends with an error
+    return 2 if lost else 0
 
 
 def paint(images: Tensor, style: Style, bundle: Bundle, args: argparse.Namespace, progress: Progress) -> tuple[Tensor, str]:
@@ -172,7 +177,8 @@ def read(photo: Path, size: int | None = None) -> Tensor:
 @contextmanager
 def bar(title: str) -> Iterator[Progress]:
     """A progress bar on stderr where that is a terminal; calls of its value are (done, total)."""
-    with tqdm(desc=title, disable=None, leave=False, bar_format="{desc}: {percentage:3.0f}% |{bar}| {remaining}") as line:
+    quiet = rank_and_world()[0] > 0 or None  # None: where stderr is no terminal
+    with tqdm(desc=title, disable=quiet, leave=False, bar_format="{desc}: {percentage:3.0f}% |{bar}| {remaining}") as line:
 
         def progress(done: int, total: int) -> None:
             line.total, line.n = total, done

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from . import reward
+from .processes import processes
 from .style import Style
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class Guard:
 
     def check(self, style: Style, step: int, kl: float, tick: Callable[[], None] = lambda: None) -> float:
         """Score the style and keep it if it is the best that is within the KL budget -> the score."""
-        score, budget = self.score(style, tick), self.objective.config.kl_budget
+        score, budget = processes().told(self.score(style, tick)), self.objective.config.kl_budget
         self.stale += 1
         if math.isnan(self.first_score):
             self.first_score = score

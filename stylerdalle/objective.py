@@ -12,7 +12,7 @@ The models are never changed: the adapter lives beside them (style.py), and with
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,7 @@ from torch import Tensor
 
 from . import reward
 from .pretrain import all_embeddings, soft_cross_entropy, soft_targets
+from .processes import ALONE, Processes
 from .reward import NEUTRAL, crop_boxes, take_crops
 from .sampling import gumbel
 from .style import Style, translate_with
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Of one batch: the mean loss, reward and KL (nats a token), and the pictures that were judged, (B, 3, S, S)."""
+    """Of one batch: the mean loss, reward and KL (nats a token), and the pictures that were judged here, (B, 3, S, S)."""
 
     loss: float
     reward: float
@@ -152,19 +153,31 @@ class Objective:
         return reward.embed_images(self.clip, images, self.config.normalise)
 
     def step(
-        self, photos: Tensor, texts: Tensor, style: Style, generator: torch.Generator, tick: Callable[[], None] = lambda: None
+        self,
+        photos: Tensor,
+        texts: Sequence[Tensor] | Tensor,
+        style: Style,
+        generators: Sequence[torch.Generator],
+        tick: Callable[[], None] = lambda: None,
+        team: Processes = ALONE,
+        count: int | None = None,
     ) -> Outcome:
         """Adds the gradient of the batch's mean loss to the style's tensors, photo by photo: it takes the memory of one.
 
         Args:
             photos: (B, 3, S, S) in [0, 1].
             texts: (B, E), from `text`.
+            generators: of each photo.
             tick: called between parts of the work; may raise to cancel.
+            team: processes that share the batch: what is added is this one's part of the gradient, to be summed.
+            count: photos of the batch in all processes.
         """
+        count = count or len(photos)
         own = list(style.tensors.values())
         drawn = [torch.zeros_like(tensor) for tensor in own] if self.config.method == "reinforce" else []
         losses, rewards, kls, pictures = [], [], [], []
-        for photo, text in zip(photos.split(1), texts, strict=True):
+        for k, (text, generator) in enumerate(zip(texts, generators, strict=True)):
+            photo = photos[k : k + 1]
             tick()
             with torch.autocast(self.device.type, torch.bfloat16):
                 content = self.content(photo)
@@ -177,24 +190,26 @@ class Objective:
                 gradients = torch.autograd.grad(loss, own, retain_graph=bool(self.config.kl_weight))
                 for tensor, total, gradient in zip(own, drawn, gradients, strict=True):
                     total += gradient
-                    tensor.grad = (0 if tensor.grad is None else tensor.grad) + score * gradient / len(photos)
+                    tensor.grad = (0 if tensor.grad is None else tensor.grad) + score * gradient / count
                 loss = loss * score
                 if self.config.kl_weight:
-                    (self.config.kl_weight * kl / len(photos)).backward()
+                    (self.config.kl_weight * kl / count).backward()
             else:
                 loss = loss + self.config.kl_weight * kl
-                (loss / len(photos)).backward()
+                (loss / count).backward()
             losses.append(loss.item())
             rewards.append(score)
             kls.append(kl.item())
             pictures.append(out.detach()[:1])
-        mean = sum(rewards) / len(rewards)
+        sums = torch.tensor([sum(losses), sum(rewards), sum(kls)], dtype=torch.float64)
+        team.sum([sums])
+        loss, mean, kl = (sums / count).tolist()
         if drawn:
-            self.baseline = (len(photos) * self.baseline + mean) / (len(photos) + 1)
+            self.baseline = (count * self.baseline + mean) / (count + 1)
             for tensor, total in zip(own, drawn, strict=True):
                 assert tensor.grad is not None
-                tensor.grad -= self.baseline * total / len(photos)
-        return Outcome(sum(losses) / len(losses), mean, sum(kls) / len(kls), torch.cat(pictures))
+                tensor.grad -= self.baseline * total / count
+        return Outcome(loss, mean, kl, torch.cat(pictures) if pictures else photos)
 
     def kl(self, logits: Tensor, content: Tensor) -> Tensor:
         """KL(adapter || base) in nats a token, exact over the vocabulary."""

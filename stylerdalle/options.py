@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from .processes import rank_and_world
+
 C = TypeVar("C")
 KINDS: dict[str, type] = {"int": int, "float": float, "str": str, "bool": bool}
 RUNS = Path("~/.cache/stylerdalle/runs")
@@ -24,6 +26,10 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> Any:
         self.exit(2, f"{self.prog}: {message} (try {self.prog} --help)\n")
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        if rank_and_world()[0] == 0:  # all processes of a run have the same words
+            super()._print_message(message, file)
 
 
 def number(kind: type, low: float, high: float = math.inf) -> Callable[[str], Any]:

@@ -8,6 +8,9 @@
 Targets are softened over a token's nearest codes: a neighbour looks nearly the same, and an error there is a small one.
 
     stylerdalle pretrain --images SHARDS --output translator.safetensors
+
+Several processes (processes.py), or a batch in parts, end with the weights of one process and whole batches, to rounding, where
+dropout is 0. Else each process and each part draws a dropout of its own, as good as another seed's.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -23,6 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .processes import Processes, processes
 from .tokenizers import ImageTokenizer
 from .training.data import Picture, aligned_crop, batches, centre_crop, random_crop, to_tensor
 from .training.run import Run
@@ -46,6 +50,7 @@ class PretrainConfig:
     texture: bool = True  # room for styles with a texture, which changes nothing yet; never with upscale 2, the paper's
     steps: int = 260
     batch: int = 16
+    accumulate: int = 1  # parts that a process works through its share of a batch in: less memory, the same result
     lr: float = 3e-4  # AdamW, cosine to 2 %
     kept_weight: float = 1.0  # weight of places that are not hidden: less of it, and the translator forgets to be the identity
     whole: float = 0.25  # share of pictures of which nothing is hidden, as in use
@@ -94,7 +99,13 @@ def train(
 
     Args:
         tokenizer: frozen; sources and targets are its tokens.
+
+    Raises:
+        ValueError: accumulate is under 1; `run` has a state of other options.
     """
+    if config.accumulate < 1:
+        raise ValueError(f"accumulate {config.accumulate} is not possible: 1 is whole batches, 2 is halves")
+    team = processes()
     embeddings = all_embeddings(tokenizer)
     torch.manual_seed(config.seed)  # nn.Linear draws its initial weights from the global generator
     translator = Translator(
@@ -120,6 +131,7 @@ def train(
         optimizer.load_state_dict(state["optimizer"])
         first = state["step"]
         log.info("resumed at step %d", first)
+    team.share(translator.parameters())
     index, shares = soft_targets(embeddings, config.neighbours, config.softness)
     side = tokenizer.downsample * config.grid * config.upscale
 
@@ -135,29 +147,35 @@ def train(
 
     mean = {"loss": 0.0, "kept": 0.0}
     started = saved = time.monotonic()
-    for step, (images, hidden) in enumerate(batches(make, config.seed, first, config.steps), first):
+    for step, batch in enumerate(batches(make, config.seed, first, config.steps), first):
         for group in optimizer.param_groups:
             group["lr"] = config.lr * schedule(step, config.steps, warm=50)
-        images, hidden = images.to(device), hidden.to(device)
-        torch.manual_seed(config.seed * 1_000_003 + step)  # dropout draws from the global generator; so resuming is exact
-        with torch.no_grad():
-            target = tokenizer.encode(images).flatten(1)  # (B, (u*n)^2)
-            source = tokenizer.encode(half_size(images)).flatten(1) if config.upscale == 2 else target
-            read = tokenizer.embed(source)
-            if config.upscale == 1:
-                read = read * ~hidden[..., None]
-        with torch.autocast(images.device.type, torch.bfloat16):
-            logits = translator.train()(read)
-        loss = soft_cross_entropy(logits, target, index, shares)
-        kept = loss.new_zeros(()) if config.upscale == 2 else loss[~hidden].mean() if (~hidden).any() else loss.new_zeros(())
-        main = loss.mean() if config.upscale == 2 else loss[hidden].mean() if hidden.any() else loss.new_zeros(())
-        (main + config.kept_weight * kept).backward()
+        # dropout draws from the global generator; so resuming is exact
+        torch.manual_seed(config.seed * 1_000_003 + step + (team.rank << 40))
+        places = max(1, int(batch[1].sum())), max(1, int((~batch[1]).sum()))  # of the whole batch: hidden, and not
+        totals = torch.zeros(2, device=device)
+        for images, hidden in parts(batch, team, config.accumulate):
+            images, hidden = images.to(device), hidden.to(device)
+            with torch.no_grad():
+                target = tokenizer.encode(images).flatten(1)  # (B, (u*n)^2)
+                source = tokenizer.encode(half_size(images)).flatten(1) if config.upscale == 2 else target
+                read = tokenizer.embed(source)
+                if config.upscale == 1:
+                    read = read * ~hidden[..., None]
+            with torch.autocast(images.device.type, torch.bfloat16):
+                logits = translator.train()(read)
+            loss = soft_cross_entropy(logits, target, index, shares)
+            kept = loss.new_zeros(()) if config.upscale == 2 else loss[~hidden].sum() / places[1]
+            main = loss.sum() / (len(batch[0]) * loss.shape[1]) if config.upscale == 2 else loss[hidden].sum() / places[0]
+            (main + config.kept_weight * kept).backward()
+            totals += torch.stack([main, kept]).detach()
+        team.sum_gradients(translator.parameters(), totals)
         nn.utils.clip_grad_norm_(translator.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        for key, value in (("loss", main), ("kept", kept)):
-            mean[key] += 0.05 * (value.item() - mean[key])
-        if (step + 1) % 50 == 0:
+        for key, value in zip(mean, totals.tolist(), strict=True):
+            mean[key] += 0.05 * (value - mean[key])
+        if (step + 1) % 50 == 0 and team.main:
             gap = math.nan if not valid else translation_gap(tokenizer, translator.eval(), valid[:8])[0]
             log.info(
                 "step %d %s gap %.2f dB, %.2f s/step", step + 1, mean, gap, (time.monotonic() - started) / (step + 1 - first)
@@ -168,6 +186,13 @@ def train(
             saved = time.monotonic()
     run.save({"model": translator.state_dict(), "optimizer": optimizer.state_dict(), "step": config.steps})
     return translator.eval()
+
+
+def parts(batch: Sequence[Tensor], team: Processes, count: int) -> Iterator[list[Tensor]]:
+    """This process's rows of a batch's tensors, in `count` parts or, where there are fewer rows, one by one."""
+    mine = [team.mine(tensor) for tensor in batch]
+    if rows := len(mine[0]):
+        yield from map(list, zip(*(tensor.tensor_split(min(count, rows)) for tensor in mine), strict=True))
 
 
 def half_size(images: Tensor) -> Tensor:
@@ -185,7 +210,7 @@ def translation_gap(
 
     trips, outs = [], []
     for picture in pictures:
-        image = to_tensor([np.asarray(centre_crop(picture.open(), size))])
+        image = to_tensor([np.asarray(centre_crop(picture.open(), size))]).to(translator.outNet.weight.device)
         plain = encode(tokenizer, image)
         content = encode(tokenizer, image, upscale=translator.config.upscale)
         translated = translate(translator, tokenizer, content, [], sampling=Sampling(softness=0))

@@ -23,10 +23,11 @@ from torch import Tensor
 from . import reward
 from .guard import Guard, verdict
 from .objective import Objective
+from .processes import processes
 from .style import Style, new_adapter
 from .texture import Texture
 from .tokenizers import ImageTokenizer
-from .training.data import Picture, at_least, batches, random_crop, to_tensor
+from .training.data import Picture, at_least, batches, generator, random_crop, to_tensor
 from .training.run import Run
 from .training.tokenizer import schedule
 from .translator import Translator
@@ -194,6 +195,8 @@ def tune(
     elif start:
         guard.check(style, 0, 0.0, tick)  # it is kept where nothing better comes of it
 
+    team = processes()
+    team.share(tensors.values())
     started = saved = time.monotonic()
 
     def save(step: int) -> None:
@@ -220,24 +223,28 @@ def tune(
         return to_tensor(crops) if crops else torch.empty(0), captions, torch.from_numpy(chosen)
 
     def learn(step: int, photos: Tensor, captions: list[str], chosen: Tensor) -> TuneState:
-        """The gradient of one step -> what it was."""
+        """The gradient of one step, each process's share of it summed -> what it was."""
         warm = step < config.pairs_steps
-        loss, outcome = 0.0, None
+        loss, outcome, cross = 0.0, None, torch.zeros(1)
         if not warm:
-            generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
-            texts = torch.stack([objective.text(caption) for caption in captions])
-            outcome = objective.step(photos.to(objective.device), texts, style, generator, tick)
+            generators = [generator(config.seed, step, k) for k in team.mine(range(len(photos)))]
+            texts = [objective.text(caption) for caption in team.mine(captions)]
+            own = team.mine(photos).to(objective.device)
+            outcome = objective.step(own, texts, style, generators, tick, team, len(photos))
             loss = outcome.loss
-        if warm or config.pairs_weight:
+        if (warm or config.pairs_weight) and len(mine := team.mine(chosen)):
             tick()
             with torch.autocast(objective.device.type, torch.bfloat16):
-                cross = objective.pairs_loss(contents[chosen], targets[chosen], places[chosen], style)
-            weighed = cross if warm else config.pairs_weight * cross
+                value = objective.pairs_loss(contents[mine], targets[mine], places[mine], style)
+            weighed = (1 if warm else config.pairs_weight) * len(mine) / len(chosen) * value
             weighed.backward()
-            loss += weighed.item()
+            cross += weighed.item()
+        team.sum_gradients(tensors.values(), cross)
+        loss += cross.item()
         if outcome is None:
             return TuneState(step + 1, steps, None, None, None, loss)
-        return TuneState(step + 1, steps, outcome.reward, None, outcome.kl, loss, outcome.pictures[0].cpu())
+        preview = outcome.pictures[0].cpu() if len(outcome.pictures) else None
+        return TuneState(step + 1, steps, outcome.reward, None, outcome.kl, loss, preview)
 
     steps, done = config.pairs_steps + config.steps, first
     ended = bool(config.patience) and guard.stale >= config.patience  # a run that had stopped by itself
@@ -248,7 +255,7 @@ def tune(
         )
         for group in optimizer.param_groups:
             group["lr"] = peak * (schedule(k, total, warm=10, floor=0.1 if warm else 0.02) if warm or not paper else 1.0)
-        settled = True
+        settled, baseline = True, objective.baseline
         try:
             now = learn(step, *batch)
             if not np.isfinite(now.loss):
@@ -267,16 +274,18 @@ def tune(
             late = bool(config.minutes) and before + time.monotonic() - started > 60 * config.minutes
             spent = bool(config.kl_budget) and (now.kl or 0.0) > config.kl_budget
             tired = bool(config.patience) and guard.stale >= config.patience
-            if done == steps or late or spent or tired or time.monotonic() - saved > 60 * minutes_between_saves:
+            over = bool(team.told(late or spent or tired))
+            if done == steps or over or time.monotonic() - saved > 60 * minutes_between_saves:
                 save(done)
                 saved = time.monotonic()
             if callback:
                 callback(replace(now, held_out=held_out))
         except BaseException as error:
             if settled and not isinstance(error, ValueError):
+                objective.baseline = baseline if done == step else objective.baseline
                 save(done)
             raise
-        if late or spent or tired:
+        if over:
             log.info("stopped at step %d: %s", done, "time" if late else "KL budget" if spent else "no better held-out score")
             break
     if not guard.best:

@@ -38,7 +38,7 @@ def test_every_method_has_a_gradient_into_the_adapter_and_into_nothing_else(mode
     config = dataclasses.replace(SMALL, method=method, rank=rank, softness=20 if method == "direct" else 0)
     objective, style = Objective(*models, PROMPT, config), adapter(models, rank)
     texts = torch.stack([objective.text("")] * 2)
-    outcome = objective.step(photos(), texts, style, torch.Generator().manual_seed(0))
+    outcome = objective.step(photos(), texts, style, [torch.Generator().manual_seed(0)] * 2)
     assert style.tensors["outNet.bias.delta"].grad.abs().sum() > 0
     assert -2 <= outcome.reward <= 2
     assert outcome.kl == pytest.approx(0, abs=1e-3)
@@ -52,7 +52,7 @@ def test_the_gradient_of_a_batch_is_the_mean_of_its_photos(models):
 
     def gradient(some: torch.Tensor) -> torch.Tensor:
         style = adapter(models)
-        objective.step(some, text.expand(len(some), -1), style, torch.Generator().manual_seed(0))
+        objective.step(some, text.expand(len(some), -1), style, [torch.Generator().manual_seed(0)] * len(some))
         return style.tensors["outNet.bias.delta"].grad
 
     whole, parts = gradient(photos()), [gradient(photo) for photo in photos().split(1)]
@@ -66,7 +66,7 @@ def test_reinforce_is_the_papers_loss_and_baseline(models, monkeypatch):
     rewards = iter([0.3, 0.1])
     monkeypatch.setattr(Objective, "judge", lambda self, out, *rest: (out.new_tensor([next(rewards)]), out.new_zeros(1, 1)))
     objective.baseline = 0.25
-    outcome = objective.step(photos(), torch.zeros(2, 1), style, torch.Generator().manual_seed(3))
+    outcome = objective.step(photos(), torch.zeros(2, 1), style, [torch.Generator().manual_seed(3)] * 2)
     baseline = (2 * 0.25 + 0.2) / 3
     assert objective.baseline == pytest.approx(baseline)
     assert outcome.reward == pytest.approx(0.2)
@@ -106,7 +106,7 @@ def test_reinforce_raises_the_probability_of_what_was_rewarded(models, monkeypat
     optimizer = torch.optim.Adam([style.tensors["outNet.bias.delta"]], lr=0.1)
     style = Style({"outNet.bias.delta": style.tensors["outNet.bias.delta"]})
     for step in range(40):
-        objective.step(photos(4), torch.zeros(4, 1), style, torch.Generator().manual_seed(step))
+        objective.step(photos(4), torch.zeros(4, 1), style, [torch.Generator().manual_seed(step)] * 4)
         optimizer.step()
         optimizer.zero_grad()
     assert sum(share[-8:]) / 8 > 2 * sum(share[:8]) / 8

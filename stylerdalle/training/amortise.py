@@ -28,12 +28,14 @@ from .. import reward
 from ..hypernetwork import HyperConfig, HyperNetwork, changed
 from ..objective import Objective
 from ..pretrain import soft_cross_entropy
+from ..processes import processes
 from ..style import Style, translate_with
 from ..texture import field, under
 from ..tokenizers import ImageTokenizer
 from ..translator import Translator
 from ..tune import TuneConfig
 from .data import Picture, at_least, batches, random_crop, to_tensor
+from .data import generator as generator_of
 from .filters.tones import tone
 from .joint import Coded, coded_pairs
 from .prompts import Prompt
@@ -202,10 +204,13 @@ def amortise(
     at = dict(zip((p.text for p in seen), texts, strict=True))
     paired = [p for p in seen if p.paired]
     alone = [p for p in seen if not p.paired]
-    pairs = make_pairs(tokenizer, photos, paired, tokenizer.downsample * translator.config.grid, config, run.folder)
+    team = processes()
+    with team.main_first():
+        pairs = make_pairs(tokenizer, photos, paired, tokenizer.downsample * translator.config.grid, config, run.folder)
     aims = dict(at)
     if alone and config.art_weight:
-        leaning = kept_art_targets(model, art, [p.text for p in alone], torch.stack([at[p.text] for p in alone]), run)
+        with team.main_first():
+            leaning = kept_art_targets(model, art, [p.text for p in alone], torch.stack([at[p.text] for p in alone]), run)
         if leaning is not None:
             aims |= {p.text: F.normalize(at[p.text] + config.art_weight * a, dim=-1) for p, a in zip(alone, leaning, strict=True)}
     shown = {p.filter: coded.texture for p in paired if (coded := pairs[p.text]).texture}
@@ -224,6 +229,8 @@ def amortise(
         log.info("resumed at step %d", first)
     elif styles:
         start_as_tuned(network, styles, [(p, at[p.text]) for p in paired], which)
+
+    team.share(network.state_dict().values())
 
     def turn(things: Sequence[Prompt], step: int, count: int) -> list[Prompt]:
         """The prompts of a step: all of them by turns, in an order of their own each round."""
@@ -271,16 +278,19 @@ def amortise(
     mean = {"pairs": 0.0, "reward": 0.0}
     started = saved = time.monotonic()
     for step, (rows, crops) in enumerate(batches(make, config.seed, first, config.steps), first):
-        generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
-        totals = {"pairs": 0.0, "reward": 0.0}
-        for p, chosen in rows:
-            loss = cross(p, chosen, generator) / len(rows)
-            loss.backward()
-            totals["pairs"] += loss.item()
-        for p, photo in crops:
-            loss = rewarded(p, photo, generator) / len(crops)
-            (config.reward_weight * loss).backward()
-            totals["reward"] -= loss.item()
+        sums = torch.zeros(2, dtype=torch.float64)
+        for k in team.mine(range(len(rows) + len(crops))):
+            generator = generator_of(config.seed, step, k)
+            if k < len(rows):
+                loss = cross(*rows[k], generator) / len(rows)
+                loss.backward()
+                sums[0] += loss.item()
+            else:
+                loss = rewarded(*crops[k - len(rows)], generator) / len(crops)
+                (config.reward_weight * loss).backward()
+                sums[1] -= loss.item()
+        team.sum_gradients(network.parameters(), sums)
+        totals = dict(zip(("pairs", "reward"), sums.tolist(), strict=True))
         if not np.isfinite(sum(totals.values())):
             raise ValueError(
                 f"the loss became {totals} at step {step + 1}: lower the learning rate ({config.lr:g}) and try again"

@@ -17,6 +17,7 @@ import torch
 from .. import checkpoint
 from ..options import RUNS, add_config_options, add_model_options, add_run_options, given_options, number
 from ..pictures import check_output
+from ..processes import processes
 from .data import Picture, read_pictures, split
 from .run import Run
 
@@ -55,21 +56,26 @@ def train_clip(parser: argparse.ArgumentParser) -> None:
 
 
 def pretrain(parser: argparse.ArgumentParser) -> None:
-    from ..bundle import WEIGHTS, choose_dtype
+    from ..bundle import WEIGHTS, choose_device, choose_dtype
     from ..pretrain import PretrainConfig, train
 
     tokenizer_file = WEIGHTS / "mini" / "tokenizer.safetensors"
     parser.add_argument(
         "--tokenizer", type=Path, default=tokenizer_file, metavar="FILE", help="whose tokens to translate (default: that of mini)"
     )
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
     add_run_options(parser, "translator")
     add_config_options(parser, PretrainConfig)
 
     def run(args: argparse.Namespace) -> int:
         output, train_on, valid, state = start(args, "translator")
         config = PretrainConfig(**given_options(args, PretrainConfig))
-        tokenizer = checkpoint.load_tokenizer(args.tokenizer, dtype=choose_dtype(torch.device("cpu")))
-        checkpoint.save_translator(output, train(tokenizer, train_on, config, state, valid), recipe=recipe(args, config))
+        device = choose_device(args.device)
+        tokenizer = checkpoint.load_tokenizer(args.tokenizer, device, choose_dtype(device))
+        translator = train(tokenizer, train_on, config, state, valid)
+        if not processes().main:
+            return 0
+        checkpoint.save_translator(output, translator, recipe=recipe(args, config))
         return done(output)
 
     parser.set_defaults(run=run)
@@ -160,6 +166,8 @@ def run_tune(args: argparse.Namespace) -> int:
             start=begun,
             texture=texture,
         )
+    if not processes().main:
+        return 0
     made = {"pairs": args.pairs, "pairs_count": args.pairs_count} if args.pairs else {}
     made |= {"start": begun.name} if begun else {}
     style = replace(learnt.style, name=args.name or output.stem, base_sha256=checkpoint.sha256(bundle.translator_path))
@@ -205,6 +213,8 @@ def run_tune_many(args: argparse.Namespace) -> int:
             list_styles(bundle),
             lambda step, _: progress(step, config.steps),
         )
+    if not processes().main:
+        return 0
     checkpoint.save_hypernetwork(output, network, bundle.translator_path, bundle.clip_path, recipe=recipe(args, config))
     return done(output)
 

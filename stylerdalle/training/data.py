@@ -178,6 +178,12 @@ def to_tensor(crops: Sequence[np.ndarray]) -> torch.Tensor:
     return batch.float().div_(255)
 
 
+def generator(*key: int) -> torch.Generator:
+    """One that is a function of the key alone: (seed, step, number of the photo)."""
+    state = np.random.SeedSequence(key).generate_state(1, np.uint64)
+    return torch.Generator().manual_seed(int(state[0]))
+
+
 def batches(make: Callable[[int, np.random.Generator], T], seed: int, first: int, last: int, ahead: int = 4) -> Iterator[T]:
     """Yield make(step, rng) for steps first..last-1, prepared a few steps ahead in one background thread."""
     with ThreadPoolExecutor(1) as pool:

@@ -16,10 +16,11 @@ import torch
 from PIL import Image, ImageDraw
 
 from ..checkpoint import replacing
+from ..processes import processes, rank_and_world
 
 
 class Run:
-    """One run folder: save and load the state, append to the curve.
+    """One run folder: save and load the state, append to the curve. Of several processes the main one writes.
 
     Args:
         folder: made if missing.
@@ -32,18 +33,30 @@ class Run:
             self.folder.mkdir(parents=True, exist_ok=True)
         self.resume = resume
         self.config: dict[str, Any] = {}
-        if not resume:
+        self.main = rank_and_world()[0] == 0
+        if not resume and self.main:
             (self.folder / "curve.csv").unlink(missing_ok=True)
 
-    def load(self, config: Mapping[str, Any], free: tuple[str, ...] = ("steps", "minutes")) -> dict | None:
+    def load(self, config: Mapping[str, Any], free: tuple[str, ...] = ("steps", "minutes", "accumulate")) -> dict | None:
         """The last saved state, or None where there is none. Rows of the curve after its step are dropped.
 
         Args:
             config: the options of this run, all but those in `free` as when the state was saved.
 
         Raises:
-            ValueError: the options differ, or the state cannot be read.
+            ValueError: the options differ, the state cannot be read, or several processes find different ones.
         """
+        state = self._load(config, free)
+        if not processes().all_have(state["step"] + 1 if state else 0):
+            raise ValueError(
+                f"the processes find different states in {self.folder}: give a --run-dir in a folder that all hosts see"
+            )
+        rows = [row for row in self.rows() if float(row["step"]) <= state["step"]] if state and self.main else []
+        if rows:
+            self._write(rows, list(rows[0]))
+        return state
+
+    def _load(self, config: Mapping[str, Any], free: tuple[str, ...]) -> dict | None:
         self.config = {key: value for key, value in config.items() if key not in free}
         path = self.folder / "state.pt"
         if not (self.resume and path.is_file()):
@@ -61,9 +74,6 @@ class Run:
                 f"the run in {self.folder} was begun with {was}: go on with the same options, start anew with --no-resume, "
                 "or give another --run-dir"
             )
-        rows = [row for row in self.rows() if float(row["step"]) <= state["step"]]
-        if rows:
-            self._write(rows, list(rows[0]))
         return state
 
     def rows(self) -> list[dict[str, str]]:
@@ -99,6 +109,8 @@ class Run:
         Raises:
             ValueError: the folder cannot be written or the disk is full; the previous ones are left.
         """
+        if not self.main:
+            return
         with self._writing(), replacing(self.folder / "state.pt") as stream:
             torch.save({**state, "config": self.config}, stream)
         if rows := self.rows():
@@ -107,6 +119,8 @@ class Run:
 
     def log(self, **row: float | None) -> None:
         """Append one row to curve.csv (its columns are those of the first row; None is left blank)."""
+        if not self.main:
+            return
         path = self.folder / "curve.csv"
         new = not path.exists()
         with self._writing(), path.open("a", newline="") as stream:
