@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("--style", default="a ukiyo-e print")
     parser.add_argument("--detail", type=float, default=1.0)
     parser.add_argument("--temperature", type=float, default=0.0)
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw memory and time against the megapixels there")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw memory against the megapixels there")
     args = parser.parse_args()
     rows = []
     print(f"{'px':>12}{'picture MB':>12}{'before MB':>11}{'peak MB':>9}{'over MB':>9}{'a px':>7}{'seconds':>9}")
@@ -64,7 +64,6 @@ def main() -> None:
         rows.append(
             {"megapixels": pixels / 1e6, "MB beyond models and input": over, "MB without the output": over - 12 * pixels / 2**20}
         )
-        rows[-1]["seconds, one thread"] = got["seconds"]
     if args.plot:
         draw_curve(rows, "megapixels").save(args.plot)
 

@@ -174,5 +174,5 @@ def test_a_style_is_shown_its_texture_where_the_picture_lies_on_it(models):
     places = torch.tensor([[0, 0], [3, 5]])
     out = objective.logits(content, style, places)
     rolled = dataclasses.replace(style, texture=Texture(texture.tokens.roll((-3, -5), (1, 2)), texture.weights))
-    assert torch.allclose(out[1], objective.logits(content[1:], rolled)[0], atol=1e-5)
+    assert torch.allclose(out[1], objective.logits(content[1:], rolled)[0], atol=1e-3)
     assert not torch.allclose(out[0], out[1], atol=1e-3)
