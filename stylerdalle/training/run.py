@@ -35,7 +35,7 @@ class Run:
         if not resume:
             (self.folder / "curve.csv").unlink(missing_ok=True)
 
-    def load(self, config: Mapping[str, Any], free: tuple[str, ...] = ("steps", "minutes")) -> dict | None:
+    def load(self, config: Mapping[str, Any], free: tuple[str, ...] = ("steps", "epochs", "minutes")) -> dict | None:
         """The last saved state, or None where there is none. Rows of the curve after its step are dropped.
 
         Args:
