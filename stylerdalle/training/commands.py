@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import re
 from dataclasses import asdict, fields, replace
 from itertools import islice
@@ -95,7 +96,9 @@ def run_prepare(args: argparse.Namespace) -> int:
     if args.threads:
         torch.set_num_threads(args.threads)
     path = args.tokenizer or tokenizer_file(args.bundle)
-    device = choose_device(args.device)
+    local = os.environ.get("LOCAL_RANK")  # of the processes on this machine: a GPU each
+    several = local and args.device == "auto" and torch.cuda.is_available()
+    device = choose_device(f"cuda:{local}" if several else args.device)
     tokenizer = checkpoint.load_tokenizer(path, device, choose_dtype(device, args.dtype))
     config = PrepareConfig(tuple(args.sides), args.per_shard, args.pictures)
     with bar("prepare") as progress:
@@ -149,6 +152,7 @@ def run_pretrain(args: argparse.Namespace) -> int:
     train_on: list[Picture] | PreparedTokens
     if args.tokens:
         output = begin(args)
+        checkpoint.read_metadata(args.tokenizer)  # is there, and is one of ours
         grids = (config.grid, config.grid * config.upscale)
         train_on = PreparedTokens(args.tokens, checkpoint.sha256(args.tokenizer), grids)
         valid = list(islice(pictures(args.valid), 8)) if args.valid else []

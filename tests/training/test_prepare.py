@@ -342,7 +342,7 @@ def test_a_folder_without_tokens_and_a_damaged_shard_are_refused(tmp_path):
         PreparedTokens(folder, SHA, (4, 8))
 
 
-def test_a_tar_of_sha_is_of_the_index(tmp_path):
+def test_a_stream_is_known_by_its_index(tmp_path):
     folder = written(tmp_path / "out", [2])
     assert PreparedTokens(folder, SHA, (4, 8)).sha256 == hashlib.sha256((folder / "index.json").read_bytes()).hexdigest()
 
