@@ -11,7 +11,7 @@ import io
 import json
 import tarfile
 from bisect import bisect_right
-from collections import OrderedDict
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import accumulate
 from pathlib import Path
 
@@ -72,8 +72,10 @@ class PreparedTokens:
                 f"prepare with --sides {pixels}, or give another --grid or --upscale"
             )
         self.sides = (sides[0], sides[-1]) if self.upscale == 2 else (sides[-1], sides[-1])  # of the samples, in tokens
-        self._planned: tuple[tuple[int, int], Plan] = ((-1, -1), ([], []))
-        self._held: OrderedDict[tuple[int, int, int], Pair] = OrderedDict()
+        self._plans: dict[tuple[int, int], Plan] = {}  # by seed and epoch, the last two
+        self._held: dict[tuple[int, int, int], Future[Pair]] = {}  # by seed, epoch and group
+        self._at: tuple[int, int, int] | None = None
+        self._pool = ThreadPoolExecutor(1)
 
     def __len__(self) -> int:
         return sum(self.counts)
@@ -87,33 +89,39 @@ class PreparedTokens:
     def sample(self, place: int, seed: int) -> Pair:
         """Sample `place` of the stream."""
         epoch, place = divmod(place, len(self))
-        groups, ends = self._plan(seed, epoch)
+        _, ends = self._plan(seed, epoch)
         number = bisect_right(ends, place)
-        sources, targets = self._group(seed, epoch, number, groups[number])
+        sources, targets = self._group(seed, epoch, number, last=ends[number] == len(self))
         place -= ends[number - 1] if number else 0
         return sources[place], targets[place]
 
     def _plan(self, seed: int, epoch: int) -> Plan:
         """Of an epoch: the shards of each group, and after how many samples it ends."""
-        if self._planned[0] != (seed, epoch):
+        plans = self._plans  # the reader's thread asks too
+        if (seed, epoch) not in plans:
             order = np.random.default_rng([seed, epoch]).permutation(len(self.counts))
             groups = [order[i : i + GROUP] for i in range(0, len(order), GROUP)]
             ends = list(accumulate(sum(self.counts[k] for k in group) for group in groups))
-            self._planned = (seed, epoch), (groups, ends)
-        return self._planned[1]
+            plans = self._plans = {**dict(list(plans.items())[-1:]), (seed, epoch): (groups, ends)}
+        return plans[seed, epoch]
 
-    def _group(self, seed: int, epoch: int, number: int, shards: np.ndarray) -> Pair:
-        """The samples of a group in their order; the last two groups asked for are kept."""
+    def _group(self, seed: int, epoch: int, number: int, last: bool) -> Pair:
+        """The samples of a group in their order. While they are used the next group is read; these two are held."""
         key = (seed, epoch, number)
-        if key not in self._held:
-            if len(self._held) > 1:
-                self._held.popitem(last=False)
-            read = [self._shard(k) for k in shards if self.counts[k]]
-            order = np.random.default_rng([seed, epoch, number]).permutation(sum(self.counts[k] for k in shards))
-            sources, targets = (np.concatenate([pair[i] for pair in read])[order] for i in (0, 1))
-            self._held[key] = (sources, targets)
-        self._held.move_to_end(key)
-        return self._held[key]
+        if self._at != key:
+            wanted = [key, (seed, epoch + 1, 0) if last else (seed, epoch, number + 1)]
+            self._held = {k: self._held.get(k) or self._pool.submit(self._read, *k) for k in wanted}
+            self._at = key
+        return self._held[key].result()
+
+    def _read(self, seed: int, epoch: int, number: int) -> Pair:
+        shards = self._plan(seed, epoch)[0][number]
+        read = [self._shard(k) for k in shards if self.counts[k]]
+        order = np.random.default_rng([seed, epoch, number]).permutation(sum(self.counts[k] for k in shards))
+        if not read:
+            return np.empty((0, 0, 0)), np.empty((0, 0, 0))
+        sources, targets = (np.concatenate([pair[i] for pair in read])[order] for i in (0, 1))
+        return sources, targets
 
     def _shard(self, number: int) -> Pair:
         path = self.folder / self.names[number]
