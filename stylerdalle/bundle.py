@@ -111,15 +111,26 @@ def load_bundle(
     return open_bundle(folder.name, **paths, **others, device=device, dtype=dtype)  # type: ignore[arg-type]
 
 
+def tokenizer_file(name_or_path: str | Path) -> Path:
+    """The tokenizer of a bundle that need not have anything else yet. Raises ValueError where it has none."""
+    folder = WEIGHTS / name_or_path if (WEIGHTS / name_or_path).is_dir() or name_or_path in OFFICIAL else Path(name_or_path)
+    path = folder / "tokenizer.safetensors"
+    if not path.is_file():
+        raise ValueError(incomplete(folder.name, folder, ["tokenizer"]))
+    return path
+
+
 def incomplete(name: str, folder: Path, missing: Sequence[str], command: str = "stylerdalle") -> str:
     """What to say of a bundle without some of its PARTS: which, where they go, and, of an official one, what brings them."""
     files = [f"{part}.safetensors" for part in missing]
     if name not in OFFICIAL:
         return f"bundle {folder} is not complete: {', '.join(files)} missing; put the files there"
+    preset = {"dalle": "paper-1", "rudalle": "paper-ru"}[name]
     to = "" if folder == WEIGHTS / name else f" --to {shlex.quote(str(folder))}"
     ways = {
         "tokenizer": f"`{command} fetch {name}{to}`",
-        "translator": f"none was published: `{command} pretrain --tokenizer tokenizer.safetensors --images PHOTOS --output "
+        "translator": f"none was published: `{command} prepare --tokenizer tokenizer.safetensors --images PHOTOS --output "
+        f"TOKENS` and `{command} pretrain --preset {preset} --tokenizer tokenizer.safetensors --tokens TOKENS --output "
         f"translator.safetensors`, or `{command} convert translator CHECKPOINT --output translator.safetensors`",
         "clip": f"`{command} fetch clip{to}`",
     }

@@ -50,13 +50,25 @@ def number(kind: type, low: float, high: float = math.inf) -> Callable[[str], An
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--bundle", default="mini", metavar="NAME", help="a bundle's name or its folder (default: mini)")
+    add_device_options(parser)
+
+
+def add_device_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
     parser.add_argument("--dtype", default="auto", choices=("auto", "fp32", "bf16", "fp16"), help="of the models (default: auto)")
 
 
-def add_run_options(parser: argparse.ArgumentParser, name: str, resume: bool = True) -> None:
-    """Options of every command that trains: pictures in, one file out, a run folder that can be resumed."""
-    parser.add_argument("--images", nargs="+", required=True, metavar="PATH", help="pictures, folders of them, or .tar shards")
+def add_run_options(
+    parser: argparse.ArgumentParser, name: str, resume: bool = True, images: argparse._ActionsContainer | None = None
+) -> None:
+    """Options of every command that trains: pictures in, one file out, a run folder that can be resumed.
+
+    Args:
+        images: a required group of inputs that exclude each other, where there are others than pictures.
+    """
+    (images or parser).add_argument(
+        "--images", nargs="+", required=images is None, metavar="PATH", help="pictures, folders of them, or .tar shards"
+    )
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="the .safetensors file to write")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing output")
     parser.add_argument("--run-dir", type=Path, metavar="DIR", help=f"state and curve of the run (default: {RUNS / name})")

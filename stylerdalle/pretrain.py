@@ -8,6 +8,7 @@
 Targets are softened over a token's nearest codes: a neighbour looks nearly the same, and an error there is a small one.
 
     stylerdalle pretrain --images SHARDS --output translator.safetensors
+    stylerdalle pretrain --preset paper-1 --tokens FOLDER --tokenizer FILE --output translator.safetensors
 
 Several processes (processes.py), or a batch in parts, end with the weights of one process and whole batches, to rounding, where
 dropout is 0. Else each process and each part draws a dropout of its own, as good as another seed's.
@@ -19,7 +20,8 @@ import logging
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,9 +30,10 @@ from torch import Tensor, nn
 
 from .processes import Processes, processes
 from .tokenizers import ImageTokenizer
-from .training.data import Picture, aligned_crop, batches, centre_crop, random_crop, to_tensor
+from .training.data import Picture, aligned_crop, batches, centre_crop, chosen, random_crop, to_tensor
 from .training.run import Run
-from .training.tokenizer import schedule
+from .training.tokenizer import DECAYS, schedule
+from .training.tokens import PreparedTokens
 from .translator import Translator, TranslatorConfig, start_as_identity
 
 log = logging.getLogger(__name__)
@@ -48,15 +51,24 @@ class PretrainConfig:
     grid: int = 16  # source tokens a side; a training crop has downsample (8) * grid * upscale px
     dropout: float = 0.1
     texture: bool = True  # room for styles with a texture, which changes nothing yet; never with upscale 2, the paper's
+    identity: bool = True  # start as the identity over the codebook; no starts from random weights, as the paper does
+    augment: bool = True  # pictures at random places, zooms and mirrored; no is the centre crop, the paper's
     steps: int = 260
+    epochs: float = 0  # passes over all pictures, instead of --steps; 0 is as many steps as said, of pictures drawn
     batch: int = 16
     accumulate: int = 1  # parts that a process works through its share of a batch in: less memory, the same result
-    lr: float = 3e-4  # AdamW, cosine to 2 %
+    lr: float = 3e-4  # AdamW (weight decay 0.01), after --warm
+    warm: int = 50  # first steps, in which the learning rate rises
+    decay: str = "cosine"  # of the learning rate: cosine to 2 %, or linear to 0
     kept_weight: float = 1.0  # weight of places that are not hidden: less of it, and the translator forgets to be the identity
     whole: float = 0.25  # share of pictures of which nothing is hidden, as in use
     neighbours: int = 16  # codes that share a soft target
     softness: float = 0.25  # their spread, in mean squared distances to the nearest code; 0 is hard targets
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.decay not in DECAYS:
+            raise ValueError(f"decay {self.decay!r} is not known: {', '.join(DECAYS)}")
 
 
 def all_embeddings(tokenizer: ImageTokenizer) -> Tensor:
@@ -69,16 +81,16 @@ def all_embeddings(tokenizer: ImageTokenizer) -> Tensor:
 def soft_targets(embeddings: Tensor, neighbours: int, softness: float) -> tuple[Tensor, Tensor]:
     """For every token its nearest codes (V, m), itself first, and their shares (V, m), each row summing to 1.
 
+    Hard targets (softness 0 or one neighbour) are the token alone, m = 1.
+
     Share of code j for token i: exp(-|e_i - e_j|^2 / (softness * s)), s the mean squared distance to the nearest other code.
     """
+    if softness == 0 or neighbours == 1:
+        itself = torch.arange(len(embeddings), device=embeddings.device)[:, None]
+        return itself, torch.ones_like(itself, dtype=embeddings.dtype)
     square = torch.cdist(embeddings, embeddings).square()
     distance, index = square.topk(neighbours, largest=False)  # (V, m)
-    if softness == 0 or neighbours == 1:
-        shares = torch.zeros_like(distance)
-        shares[:, 0] = 1
-    else:
-        shares = (-distance / (softness * distance[:, 1].mean())).softmax(-1)
-    return index, shares
+    return index, (-distance / (softness * distance[:, 1].mean())).softmax(-1)
 
 
 def soft_cross_entropy(logits: Tensor, target: Tensor, index: Tensor, shares: Tensor) -> Tensor:
@@ -89,7 +101,7 @@ def soft_cross_entropy(logits: Tensor, target: Tensor, index: Tensor, shares: Te
 
 def train(
     tokenizer: ImageTokenizer,
-    pictures: Sequence[Picture],
+    pictures: Sequence[Picture] | PreparedTokens,
     config: PretrainConfig,
     run: Run,
     valid: Sequence[Picture] = (),
@@ -99,6 +111,7 @@ def train(
 
     Args:
         tokenizer: frozen; sources and targets are its tokens.
+        pictures: or their tokens, prepared.
 
     Raises:
         ValueError: accumulate is under 1; `run` has a state of other options.
@@ -106,6 +119,7 @@ def train(
     if config.accumulate < 1:
         raise ValueError(f"accumulate {config.accumulate} is not possible: 1 is whole batches, 2 is halves")
     team = processes()
+    config = in_steps(config, len(pictures))
     embeddings = all_embeddings(tokenizer)
     torch.manual_seed(config.seed)  # nn.Linear draws its initial weights from the global generator
     translator = Translator(
@@ -123,10 +137,12 @@ def train(
         )
     )
     device = embeddings.device
-    start_as_identity(translator.to(device), embeddings)
+    translator.to(device)
+    if config.identity:
+        start_as_identity(translator, embeddings)
     optimizer = torch.optim.AdamW(translator.parameters(), lr=config.lr, betas=(0.9, 0.98), weight_decay=0.01)
     first = 0
-    if state := run.load(asdict(config)):
+    if state := run.load({**asdict(config), "tokens": pictures.sha256 if isinstance(pictures, PreparedTokens) else ""}):
         translator.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         first = state["step"]
@@ -136,33 +152,33 @@ def train(
     side = tokenizer.downsample * config.grid * config.upscale
 
     def make(step: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        crops = []
-        for picture in (pictures[i] for i in rng.integers(len(pictures), size=config.batch)):
-            image = picture.open()
-            crops.append(aligned_crop(image, side, rng) if picture.kind == "made" else random_crop(image, side, rng, (0.8, 1.6)))
+        """What a step sees, pictures (B, 3, S, S) or their tokens (see `token_batch`), and which source tokens it does not."""
+        if isinstance(pictures, PreparedTokens):
+            seen = token_batch(pictures, config, step, rng)
+        else:
+            seen = picture_batch(pictures, config, side, step, rng)
         share = np.cos(rng.uniform(0, np.pi / 2, (config.batch, 1)))  # of hidden tokens, MaskGIT's cosine schedule
         share = share * (rng.random((config.batch, 1)) >= config.whole)
         hidden = rng.random((config.batch, config.grid**2)) < share
-        return to_tensor(crops), torch.from_numpy(hidden)
+        return seen, torch.from_numpy(hidden)
 
     mean = {"loss": 0.0, "kept": 0.0}
     started = saved = time.monotonic()
     for step, batch in enumerate(batches(make, config.seed, first, config.steps), first):
         for group in optimizer.param_groups:
-            group["lr"] = config.lr * schedule(step, config.steps, warm=50)
+            group["lr"] = config.lr * schedule(step, config.steps, config.warm, decay=config.decay)
         # dropout draws from the global generator; so resuming is exact
         torch.manual_seed(config.seed * 1_000_003 + step + (team.rank << 40))
         places = max(1, int(batch[1].sum())), max(1, int((~batch[1]).sum()))  # of the whole batch: hidden, and not
         totals = torch.zeros(2, device=device)
-        for images, hidden in parts(batch, team, config.accumulate):
-            images, hidden = images.to(device), hidden.to(device)
+        for seen, hidden in parts(batch, team, config.accumulate):
+            seen, hidden = seen.to(device), hidden.to(device)
             with torch.no_grad():
-                target = tokenizer.encode(images).flatten(1)  # (B, (u*n)^2)
-                source = tokenizer.encode(half_size(images)).flatten(1) if config.upscale == 2 else target
+                source, target = tokens_of(tokenizer, seen, config)
                 read = tokenizer.embed(source)
                 if config.upscale == 1:
                     read = read * ~hidden[..., None]
-            with torch.autocast(images.device.type, torch.bfloat16):
+            with torch.autocast(device.type, torch.bfloat16):
                 logits = translator.train()(read)
             loss = soft_cross_entropy(logits, target, index, shares)
             kept = loss.new_zeros(()) if config.upscale == 2 else loss[~hidden].sum() / places[1]
@@ -193,6 +209,47 @@ def parts(batch: Sequence[Tensor], team: Processes, count: int) -> Iterator[list
     mine = [team.mine(tensor) for tensor in batch]
     if rows := len(mine[0]):
         yield from map(list, zip(*(tensor.tensor_split(min(count, rows)) for tensor in mine), strict=True))
+
+
+def in_steps(config: Any, count: int) -> Any:
+    """A config (of pretraining or tuning) with the steps of its epochs over `count` pictures. Raises ValueError below 0."""
+    if config.epochs < 0:
+        raise ValueError(f"epochs {config.epochs}: need 0 (steps count) or more")
+    return replace(config, steps=math.ceil(config.epochs * count / config.batch)) if config.epochs else config
+
+
+def picture_batch(pictures: Sequence[Picture], config: PretrainConfig, side: int, step: int, rng: np.random.Generator) -> Tensor:
+    """Squares of `side` px of a step's pictures, (B, 3, side, side) in [0, 1]."""
+    crops = []
+    for picture in (pictures[i] for i in chosen(len(pictures), config.batch, step, config.seed, rng, config.epochs)):
+        image = picture.open()
+        if not config.augment:
+            crops.append(np.asarray(centre_crop(image, side)))
+        else:
+            crops.append(aligned_crop(image, side, rng) if picture.kind == "made" else random_crop(image, side, rng, (0.8, 1.6)))
+    return to_tensor(crops)
+
+
+def token_batch(tokens: PreparedTokens, config: PretrainConfig, step: int, rng: np.random.Generator) -> Tensor:
+    """Source and target tokens of a step side by side, long (B, n*n + (u*n)^2).
+
+    With upscale 1 both are the same window of n x n, anywhere in the picture.
+    """
+    sources, targets = tokens.batch(step, config.batch, config.seed)
+    if config.upscale == 1:
+        n, m = config.grid, targets.shape[1]
+        places = rng.integers(m - n + 1, size=(len(targets), 2))
+        sources = targets = np.stack([grid[y : y + n, x : x + n] for grid, (y, x) in zip(targets, places, strict=True)])
+    both = np.concatenate([some.reshape(len(some), -1) for some in (sources, targets)], 1)
+    return torch.from_numpy(both.astype(np.int64))
+
+
+def tokens_of(tokenizer: ImageTokenizer, seen: Tensor, config: PretrainConfig) -> tuple[Tensor, Tensor]:
+    """(source (B, n*n), target (B, (u*n)^2)) of pictures (B, 3, S, S), or of tokens as `token_batch` has them."""
+    if seen.ndim == 2:
+        return seen[:, : config.grid**2], seen[:, config.grid**2 :]
+    target = tokenizer.encode(seen).flatten(1)
+    return tokenizer.encode(half_size(seen)).flatten(1) if config.upscale == 2 else target, target
 
 
 def half_size(images: Tensor) -> Tensor:

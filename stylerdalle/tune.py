@@ -18,18 +18,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from . import reward
 from .guard import Guard, verdict
 from .objective import Objective
+from .pretrain import in_steps
 from .processes import processes
 from .style import Style, new_adapter
 from .texture import Texture
 from .tokenizers import ImageTokenizer
-from .training.data import Picture, at_least, batches, generator, random_crop, to_tensor
+from .training.data import Picture, at_least, batches, centre_crop, chosen, generator, random_crop, to_tensor
 from .training.run import Run
-from .training.tokenizer import schedule
+from .training.tokenizer import DECAYS, schedule
 from .translator import Translator
 
 if TYPE_CHECKING:
@@ -59,15 +61,19 @@ class TuneConfig:
 
     method: str = "direct"  # direct, rloo or reinforce (the paper's)
     steps: int = 80  # of reward; 0 leaves the warm start alone
+    epochs: float = 0  # passes over all photos, instead of --steps; 0 is as many steps as said, of photos drawn
     minutes: float = 0  # stop after so long; 0 is no limit
     pairs_steps: int = 0  # of cross-entropy on made pairs before the reward
-    lr: float = 1e-3  # Adam on the adapter; cosine to 2 %, constant for reinforce
+    lr: float = 1e-3  # Adam on the adapter; after --warm it falls, and is constant for reinforce
+    warm: int = 10  # first steps, in which the learning rate rises; none for reinforce
+    decay: str = "cosine"  # of the learning rate: cosine to 2 %, or linear to 0
     pairs_lr: float = 3e-3  # the same for the warm start
     rank: int = 8  # of the adapter, the style file grows with it; 0 tunes the decoder and output layer whole
     batch: int = 4  # photos a step
     samples: int = 4  # draws a photo, for rloo
     pairs_batch: int = 16  # made pairs a step
     size: int = 256  # px of a photo crop; a multiple of the translator's window
+    augment: bool = True  # photos at random places, zooms and mirrored; no is the centre crop, the paper's
     views: int = 4  # random crops of each output that CLIP sees
     caption_weight: float = 0.0  # of the paper's reward: whole picture to "{style} of {caption}"
     patch_weight: float = 1.0  # of the crops' cosine to the style prompt
@@ -89,6 +95,8 @@ class TuneConfig:
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise ValueError(f"method {self.method!r} is not known: {', '.join(METHODS)}")
+        if self.decay not in DECAYS:
+            raise ValueError(f"decay {self.decay!r} is not known: {', '.join(DECAYS)}")
         if self.steps < 0 or self.pairs_steps < 0 or not 1 <= self.steps + self.pairs_steps <= 1_000_000:
             raise ValueError(f"steps {self.steps} (and {self.pairs_steps} on pairs): need 1 to 1,000,000 together")
         if min(self.batch, self.pairs_batch, self.views, self.check_every, self.held_out) < 1:
@@ -171,6 +179,8 @@ def tune(
         raise ValueError("there are no pictures to tune on: give at least one photo")
     if (config.pairs_steps or config.pairs_weight) and pairs is None:
         raise ValueError("pairs_steps and pairs_weight need made pairs: give them, or set both to 0")
+    train_on, kept = hold_out(pictures, config)
+    config = in_steps(config, len(train_on))
     objective = Objective(tokenizer, translator, model, prompt, config)
     texture = texture or (start.texture if start else None)
     fresh = new_adapter(translator, config.rank, torch.Generator().manual_seed(config.seed), texture is not None)
@@ -182,7 +192,6 @@ def tune(
     paper = config.method == "reinforce"
     betas, eps, clip = ((0.9, 0.98), 1e-9, 3.0) if paper else ((0.9, 0.99), 1e-8, 1.0)
     optimizer = torch.optim.Adam(tensors.values(), lr=config.lr, betas=betas, eps=eps)
-    train_on, kept = hold_out(pictures, config)
     guard = Guard(objective, kept)
     first, before = 0, 0.0
     if state := run.load({**asdict(config), "prompt": prompt, "start": start.name if start else None}):
@@ -214,13 +223,25 @@ def tune(
     empty = torch.empty(0)
     contents, targets, places = (*objective.encode_pairs(*pairs[:2]), pairs[2]) if pairs else (empty, empty, empty)
 
+    def cut(image: Image.Image, rng: np.random.Generator) -> np.ndarray:
+        if not config.augment:
+            return np.asarray(centre_crop(image, config.size))
+        return random_crop(at_least(image, config.size), config.size, rng, (0.5, 1.5))
+
     def make(step: int, rng: np.random.Generator) -> tuple[Tensor, list[str], Tensor]:
         """Photos for the reward (B, 3, S, S) and their captions, none while the warm start lasts; which pairs to take."""
-        some = [train_on[i] for i in rng.integers(len(train_on), size=config.batch if step >= config.pairs_steps else 0)]
-        crops = [random_crop(at_least(p.open(), config.size), config.size, rng, (0.5, 1.5)) for p in some]
+        taken = config.batch if step >= config.pairs_steps else 0
+        some = [train_on[i] for i in chosen(len(train_on), taken, step - config.pairs_steps, config.seed, rng, config.epochs)]
+        crops = [cut(p.open(), rng) for p in some]
         captions = [p.captions[rng.integers(len(p.captions))] if p.captions else "" for p in some]
-        chosen = rng.integers(max(1, len(contents)), size=config.pairs_batch)
-        return to_tensor(crops) if crops else torch.empty(0), captions, torch.from_numpy(chosen)
+        which = rng.integers(max(1, len(contents)), size=config.pairs_batch)
+        return to_tensor(crops) if crops else torch.empty(0), captions, torch.from_numpy(which)
+
+    def rate(k: int, total: int, warm: bool) -> float:
+        """The learning rate's share at step k of `total`, of the warm start or of the reward."""
+        if warm:
+            return schedule(k, total, warm=10, floor=0.1)
+        return 1.0 if paper else schedule(k, total, config.warm, 0.02, config.decay)
 
     def learn(step: int, photos: Tensor, captions: list[str], chosen: Tensor) -> TuneState:
         """The gradient of one step, each process's share of it summed -> what it was."""
@@ -254,7 +275,7 @@ def tune(
             (step, config.pairs_steps, config.pairs_lr) if warm else (step - config.pairs_steps, config.steps, config.lr)
         )
         for group in optimizer.param_groups:
-            group["lr"] = peak * (schedule(k, total, warm=10, floor=0.1 if warm else 0.02) if warm or not paper else 1.0)
+            group["lr"] = peak * rate(k, total, warm)
         settled, baseline = True, objective.baseline
         try:
             now = learn(step, *batch)

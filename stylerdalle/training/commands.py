@@ -1,4 +1,4 @@
-"""Commands that train: train-tokenizer, train-clip, pretrain, tune. Each function sets up its command's options.
+"""Commands that train: train-tokenizer, train-clip, prepare, pretrain, tune. Each function sets up its command's options.
 
 All of them check the output first, resume from their run folder, and end in one model file.
 """
@@ -9,13 +9,14 @@ import argparse
 import logging
 import re
 from dataclasses import asdict, fields, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from .. import checkpoint
-from ..options import RUNS, add_config_options, add_model_options, add_run_options, given_options, number
+from ..options import RUNS, add_config_options, add_device_options, add_model_options, add_run_options, given_options, number
 from ..pictures import check_output
 from ..processes import processes
 from .data import Picture, read_pictures, split
@@ -55,30 +56,126 @@ def train_clip(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=run)
 
 
+def prepare(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--images", nargs="+", required=True, metavar="PATH", help="pictures, folders of them, or .tar shards")
+    parser.add_argument(
+        "--captions", type=Path, metavar="FILE", help="an annotation file in COCO's form, its pictures found by file name"
+    )
+    whose = parser.add_mutually_exclusive_group()
+    whose.add_argument("--tokenizer", type=Path, metavar="FILE", help="whose tokens")
+    whose.add_argument("--bundle", default="mini", metavar="NAME", help="a bundle's name or its folder, for its tokenizer (mini)")
+    parser.add_argument(
+        "--sides",
+        type=number(int, 1, 8192),
+        nargs="+",
+        default=[128, 256],
+        metavar="PX",
+        help="of the crops: source and target, or one for a translator of upscale 1 (default: 128 256, the paper's)",
+    )
+    parser.add_argument("--per-shard", type=number(int, 1), default=5000, help="pictures a shard (default: 5000)")
+    parser.add_argument("--batch", type=number(int, 1), default=8, help="pictures that the tokenizer does at once (default: 8)")
+    parser.add_argument(
+        "--pictures",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="keep the larger crop too, which tuning needs (default: yes)",
+    )
+    parser.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="goes on where it stopped")
+    parser.add_argument("--threads", type=number(int, 1, 1024), help="CPU threads (default: torch's)")
+    add_device_options(parser)
+    parser.set_defaults(run=run_prepare)
+
+
+def run_prepare(args: argparse.Namespace) -> int:
+    from ..bundle import choose_device, choose_dtype, tokenizer_file
+    from ..commands import bar
+    from ..processes import rank_and_world
+    from .prepare import PrepareConfig
+    from .prepare import prepare as make
+
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    path = args.tokenizer or tokenizer_file(args.bundle)
+    device = choose_device(args.device)
+    tokenizer = checkpoint.load_tokenizer(path, device, choose_dtype(device, args.dtype))
+    config = PrepareConfig(tuple(args.sides), args.per_shard, args.pictures)
+    with bar("prepare") as progress:
+        index = make(
+            tokenizer,
+            checkpoint.sha256(path),
+            args.images,
+            args.output,
+            config,
+            args.captions,
+            args.batch,
+            rank_and_world(),
+            progress,
+        )
+    there = f"{index['count']:,} pictures in {len(index['shards'])} shards, {index['captioned']:,} with captions"
+    left_out = f", {index['damaged']} damaged ones left out" if index["damaged"] else ""
+    owed = f"; {index['missing']} shards are still with other processes" if index["missing"] else ""
+    print(f"{args.output}: {there}{left_out}{owed}")
+    return 0
+
+
 def pretrain(parser: argparse.ArgumentParser) -> None:
-    from ..bundle import WEIGHTS, choose_device, choose_dtype
-    from ..pretrain import PretrainConfig, train
+    from ..bundle import WEIGHTS
+    from ..pretrain import PretrainConfig
 
     tokenizer_file = WEIGHTS / "mini" / "tokenizer.safetensors"
     parser.add_argument(
         "--tokenizer", type=Path, default=tokenizer_file, metavar="FILE", help="whose tokens to translate (default: that of mini)"
     )
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
-    add_run_options(parser, "translator")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--tokens", type=Path, metavar="FOLDER", help="made by `stylerdalle prepare`, instead of --images")
+    add_device_options(parser)
+    add_run_options(parser, "translator", images=what)
+    parser.add_argument(
+        "--valid", nargs="+", metavar="PATH", help="with --tokens: pictures that are not in them, to see how it goes"
+    )
+    add_preset_option(parser)
     add_config_options(parser, PretrainConfig)
+    parser.set_defaults(run=run_pretrain)
 
-    def run(args: argparse.Namespace) -> int:
+
+def run_pretrain(args: argparse.Namespace) -> int:
+    from ..bundle import choose_device, choose_dtype
+    from ..presets import pretrain_options
+    from ..pretrain import PretrainConfig, train
+    from .inputs import pictures
+    from .tokens import PreparedTokens
+
+    if args.valid and not args.tokens:
+        raise ValueError("--valid goes with --tokens: of --images some are kept apart anyway, leave it out")
+    config = PretrainConfig(**pretrain_options(args.preset, given_options(args, PretrainConfig)))
+    train_on: list[Picture] | PreparedTokens
+    if args.tokens:
+        output = begin(args)
+        checkpoint.read_metadata(args.tokenizer)  # is there, and is one of ours
+        grids = (config.grid, config.grid * config.upscale)
+        train_on = PreparedTokens(args.tokens, checkpoint.sha256(args.tokenizer), grids)
+        valid = list(islice(pictures(args.valid), 8)) if args.valid else []
+        state = run_of(args, "translator")
+    else:
         output, train_on, valid, state = start(args, "translator")
-        config = PretrainConfig(**given_options(args, PretrainConfig))
-        device = choose_device(args.device)
-        tokenizer = checkpoint.load_tokenizer(args.tokenizer, device, choose_dtype(device))
-        translator = train(tokenizer, train_on, config, state, valid)
-        if not processes().main:
-            return 0
-        checkpoint.save_translator(output, translator, recipe=recipe(args, config))
-        return done(output)
+    device = choose_device(args.device)
+    tokenizer = checkpoint.load_tokenizer(args.tokenizer, device, choose_dtype(device, args.dtype))
+    translator = train(tokenizer, train_on, config, state, valid)
+    if not processes().main:
+        return 0
+    checkpoint.save_translator(output, translator, recipe=recipe(args, config))
+    return done(output)
 
-    parser.set_defaults(run=run)
+
+def add_preset_option(parser: argparse.ArgumentParser) -> None:
+    from ..presets import NAMES
+
+    parser.add_argument(
+        "--preset",
+        choices=NAMES,
+        metavar="NAME",
+        help=f"options by name, those given here win ({', '.join(NAMES)}): the paper's for its two tokenizers, or ours",
+    )
 
 
 def tune(parser: argparse.ArgumentParser) -> None:
@@ -112,6 +209,7 @@ def tune(parser: argparse.ArgumentParser) -> None:
         help="between saves of the run's state (default: 30)",
     )
     add_run_options(parser, "tune-STYLE")
+    add_preset_option(parser)
     add_config_options(parser, TuneConfig)
     own = [field.name for field in fields(TuneConfig)]
     many = parser.add_argument_group(
@@ -127,13 +225,14 @@ def run_tune(args: argparse.Namespace) -> int:
     from ..bundle import load_bundle
     from ..commands import bar
     from ..find import check_prompt, find_style, warn_of_unknown_words
+    from ..presets import tune_options
     from ..tune import TuneConfig, TuneState
     from ..tune import tune as learn
     from .filters import FILTERS
     from .pairs import coded_texture, make_pairs, read_pairs
 
     prompt = check_prompt(args.style)
-    given = given_options(args, TuneConfig)
+    given = tune_options(args.preset, given_options(args, TuneConfig))
     config = TuneConfig.of(given.pop("method", TuneConfig.method), **given)
     slug = re.sub(r"\W+", "-", prompt.lower()).strip("-")[:60]
     output, pictures, _, state = start(args, f"tune-{slug}", validate=False)
@@ -189,6 +288,8 @@ def run_tune_many(args: argparse.Namespace) -> int:
     from .prompts import read_prompts
     from .styles import large_photos
 
+    if args.preset:
+        raise ValueError("--preset cannot be used with --styles: leave it out")
     own, hyper = given_options(args, AmortiseConfig), given_options(args, HyperConfig)
     if lost := [name for name in given_options(args, TuneConfig) if name not in own and name not in hyper]:
         options = ", ".join("--" + name.replace("_", "-") for name in lost)
@@ -221,19 +322,32 @@ def run_tune_many(args: argparse.Namespace) -> int:
 
 def start(args: argparse.Namespace, name: str, validate: bool = True) -> tuple[Path, list[Picture], list[Picture], Run]:
     """What every training begins with: (output, pictures to train on, pictures to validate on, run)."""
-    logging.getLogger("stylerdalle").setLevel(logging.INFO)  # the lines that say how it goes
-    output = check_output(args.output, args.overwrite, (".safetensors",))
-    if args.threads:
-        torch.set_num_threads(args.threads)
+    output = begin(args)
     train, valid = split(read_pictures(args.images)) if validate else (read_pictures(args.images), [])
     if validate and (len(train) + len(valid) < FEWEST or not valid):
         raise ValueError(f"{len(train) + len(valid)} pictures are too few to keep some for validation: give {FEWEST} or more")
-    return output, train, valid, Run((args.run_dir or RUNS / name).expanduser(), args.resume)
+    return output, train, valid, run_of(args, name)
+
+
+def begin(args: argparse.Namespace) -> Path:
+    """The output, checked before any picture is read."""
+    logging.getLogger("stylerdalle").setLevel(logging.INFO)  # the lines that say how it goes
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    return check_output(args.output, args.overwrite, (".safetensors",))
+
+
+def run_of(args: argparse.Namespace, name: str) -> Run:
+    return Run((args.run_dir or RUNS / name).expanduser(), args.resume)
 
 
 def recipe(args: argparse.Namespace, config: Any) -> dict[str, Any]:
     """How a file was made, for its metadata."""
-    return {"command": args.command, **asdict(config)}
+    preset = {"preset": args.preset} if getattr(args, "preset", None) else {}
+    options = asdict(config)
+    if options.get("epochs"):
+        options.pop("steps")  # are those of the epochs
+    return {"command": args.command, **preset, **options}
 
 
 def done(output: Path) -> int:

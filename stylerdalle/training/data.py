@@ -53,13 +53,16 @@ class Picture:
         return Image.open(io.BytesIO(self.data)).size
 
 
-@lru_cache(maxsize=2048)
-def _decode(data: bytes) -> Image.Image:
+def decode(data: bytes) -> Image.Image:
+    """An encoded picture as upright RGB; transparent parts become white. Raises one of DAMAGE where it cannot be read."""
     image = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert("RGB")
+
+
+_decode = lru_cache(maxsize=2048)(decode)
 
 
 def read_pictures(paths: Sequence[str | Path]) -> list[Picture]:
@@ -91,15 +94,20 @@ def _read_folder(folder: Path) -> Iterator[Picture]:
             yield Picture(str(path.relative_to(folder)), path.read_bytes(), source=folder.name)
 
 
+def key_of(name: str) -> tuple[str, str]:
+    """(key, suffix) of a shard's file, as in WebDataset: all before the first dot, so that KEY.photo.webp belongs to KEY too."""
+    folder, _, name = name.rpartition("/")
+    key, _, suffix = name.partition(".")
+    return f"{folder}/{key}" if folder else key, suffix
+
+
 def _read_tar(path: Path) -> Iterator[Picture]:
     data: dict[str, bytes] = {}
     notes: dict[str, dict] = {}
     try:
         with tarfile.open(path) as tar:
             for member in tar:
-                folder, _, name = member.name.rpartition("/")
-                key, _, suffix = name.partition(".")  # as in WebDataset: KEY.photo.webp belongs to KEY too
-                key = f"{folder}/{key}" if folder else key
+                key, suffix = key_of(member.name)
                 stream = tar.extractfile(member)
                 if stream is None:
                     continue
@@ -128,6 +136,19 @@ def split(pictures: Sequence[Picture], share: float = 0.01) -> tuple[list[Pictur
     for picture in pictures:
         (valid if zlib.crc32(picture.key.encode()) % 10_000 < share * 10_000 else train).append(picture)
     return train, valid
+
+
+def chosen(count: int, size: int, step: int, seed: int, rng: np.random.Generator, epochs: float = 0) -> np.ndarray:
+    """Which of `count` samples step `step` takes (size): drawn, or, where `epochs` are counted, each once in an epoch."""
+    if not epochs:
+        return rng.integers(count, size=size)
+    places = range(step * size, (step + 1) * size)
+    return np.array([_order(count, seed, place // count)[place % count] for place in places])
+
+
+@lru_cache(maxsize=4)
+def _order(count: int, seed: int, epoch: int) -> np.ndarray:
+    return np.random.default_rng([seed, epoch, 77]).permutation(count)
 
 
 def random_crop(

@@ -18,6 +18,8 @@ from PIL import Image, ImageDraw
 from ..checkpoint import replacing
 from ..processes import processes, rank_and_world
 
+FREE = ("steps", "epochs", "minutes", "accumulate")  # options that may differ when a run is taken up again
+
 
 class Run:
     """One run folder: save and load the state, append to the curve. Of several processes the main one writes.
@@ -37,7 +39,9 @@ class Run:
         if not resume and self.main:
             (self.folder / "curve.csv").unlink(missing_ok=True)
 
-    def load(self, config: Mapping[str, Any], free: tuple[str, ...] = ("steps", "minutes", "accumulate")) -> dict | None:
+    def load(
+        self, config: Mapping[str, Any], free: tuple[str, ...] = ("steps", "epochs", "minutes", "accumulate")
+    ) -> dict | None:
         """The last saved state, or None where there is none. Rows of the curve after its step are dropped.
 
         Args:

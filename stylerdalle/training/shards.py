@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import io
 import json
-import os
 import tarfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -19,22 +18,21 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from ..checkpoint import replacing
 from .data import Picture, read_pictures
 from .filters import FILTERS, PROMPTS, apply
 
 
 def write_shard(path: Path, samples: Iterable[tuple[str, dict[str, bytes]]]) -> int:
     """Write samples (key, {suffix: bytes}) to a tar, by a temporary file -> how many were written."""
-    temporary = path.with_suffix(f".{os.getpid()}")
     count = 0
-    with tarfile.open(temporary, "w") as tar:
+    with replacing(path) as stream, tarfile.open(fileobj=stream, mode="w") as tar:
         for key, files in samples:
             for suffix, data in files.items():
                 info = tarfile.TarInfo(f"{key}.{suffix}")
                 info.size = len(data)
                 tar.addfile(info, io.BytesIO(data))
             count += 1
-    temporary.replace(path)
     return count
 
 

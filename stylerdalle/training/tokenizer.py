@@ -28,6 +28,7 @@ from .data import Picture, aligned_crop, batches, centre_crop, random_crop, to_t
 from .quantizer import Quantizer
 from .run import Run
 
+DECAYS = ("cosine", "linear")  # of the learning rate
 log = logging.getLogger(__name__)
 SHARES = {"photo": 0.4, "wallpaper": 0.1, "art": 0.18, "graphic": 0.07, "made": 0.22, "flat": 0.03}  # of training crops
 
@@ -218,10 +219,12 @@ def train(
     return model.eval().fold()
 
 
-def schedule(step: int, steps: int, warm: int = 100, floor: float = 0.02) -> float:
-    """Linear warm-up, then half a cosine down to `floor`."""
+def schedule(step: int, steps: int, warm: int = 100, floor: float = 0.02, decay: str = "cosine") -> float:
+    """Linear warm-up, then half a cosine down to `floor`, or (decay "linear") a straight line to 0 after the last step."""
     if step < warm:
         return (step + 1) / warm
+    if decay == "linear":
+        return (steps - step) / max(1, steps - warm)
     return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
 
 

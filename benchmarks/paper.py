@@ -1,0 +1,180 @@
+"""The paper's procedure: what a step costs at full size, and the whole chain of commands at a small one.
+
+Usage:
+
+    python benchmarks/paper.py full  [--batch 2]
+    python benchmarks/paper.py chain --images TRAIN.tar --heldout HELDOUT.tar [--count 160] [--output FOLDER]
+
+`full` has random weights of the official sizes (DALL-E's dVAE, the paper's translator, CLIP ViT-B/32): parameters, counted
+floating point operations a picture, seconds of encoding, of two pretraining steps and one tuning step of `paper-1` with a reduced
+batch, peak memory of the process. `chain` runs prepare, pretrain, tune and evaluate on mini's tokenizer and CLIP, and stops at
+the first exit code that is not 0. The held-out photos are only evaluated on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.optim.optimizer import register_optimizer_step_post_hook
+from torch.utils.flop_counter import FlopCounterMode
+from tuning import official_sizes, peak_memory
+
+from stylerdalle.bundle import WEIGHTS
+from stylerdalle.presets import pretrain_options, tune_options
+from stylerdalle.pretrain import PretrainConfig, train
+from stylerdalle.reward import embed_images
+from stylerdalle.training.data import Picture
+from stylerdalle.training.inputs import entries, read
+from stylerdalle.training.prepare import PrepareConfig, prepare
+from stylerdalle.training.run import Run
+from stylerdalle.training.shards import write_shard
+from stylerdalle.training.tokens import PreparedTokens
+from stylerdalle.tune import TuneConfig, tune
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("full", "chain"))
+    parser.add_argument("--batch", type=int, default=2, help="of the steps at full size; the paper has 32 and 16")
+    parser.add_argument("--images", nargs="+", help="shards to train the small chain on")
+    parser.add_argument("--heldout", nargs="+", help="shards to evaluate it on")
+    parser.add_argument("--count", type=int, default=160, help="pictures of them")
+    parser.add_argument("--output", type=Path, help="where the chain's files stay (default: nowhere)")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        if args.what == "full":
+            full(Path(folder), args.batch)
+        else:
+            chain(args.output or Path(folder), args)
+
+
+def photos(count: int) -> list[Picture]:
+    """Noise of 300 x 260 px with captions."""
+    out = []
+    for i, pixels in enumerate(np.random.default_rng(0).integers(0, 255, (count, 16, 16, 3), dtype=np.uint8)):
+        stream = io.BytesIO()
+        Image.fromarray(pixels).resize((300, 260), Image.Resampling.BICUBIC).save(stream, "PNG")
+        out.append(Picture(f"{i:03d}.png", stream.getvalue(), captions=(f"thing {i}",)))
+    return out
+
+
+def full(folder: Path, batch: int) -> None:
+    tokenizer, translator, model = official_sizes()
+    visual = sum(p.numel() for p in model.visual.parameters())
+    print(f"threads {torch.get_num_threads()}, torch {torch.__version__}, batch {batch}")
+    for name, module in (("tokenizer", tokenizer), ("translator", translator), ("CLIP", model)):
+        print(f"parameters of the {name}: {sum(p.numel() for p in module.parameters()):,}", flush=True)
+    print(f"parameters of CLIP's image half: {visual:,}")
+
+    half, whole = torch.rand(1, 3, 128, 128), torch.rand(1, 3, 256, 256)
+    source = tokenizer.embed(torch.randint(8192, (1, 16, 16))).flatten(1, 2)
+    target = torch.randint(8192, (1, 32, 32))
+
+    def both_ways() -> None:
+        translator.requires_grad_(True)
+        torch.nn.functional.cross_entropy(translator(source)[0], target.flatten()).backward()
+        translator.requires_grad_(False)
+
+    for name, work in {
+        "tokenizer, encode 128 px": lambda: tokenizer.encode(half),
+        "tokenizer, encode 256 px": lambda: tokenizer.encode(whole),
+        "translator, forward": lambda: translator(source),
+        "translator, forward and backward": both_ways,
+        "tokenizer, decode 256 px": lambda: tokenizer.decode(target),
+        "CLIP, image": lambda: embed_images(model, whole),
+    }.items():
+        count, seconds = counted(work)
+        print(f"{name}: {count / 1e9:.2f} GFLOP a picture, {seconds:.2f} s", flush=True)
+
+    (folder / "photos").mkdir()
+    for picture in photos(batch):
+        (folder / "photos" / picture.key).write_bytes(picture.data)
+    began = time.monotonic()
+    prepare(tokenizer, "0" * 64, [folder / "photos"], folder / "tokens", PrepareConfig(), batch=batch)
+    print(f"prepare: {(time.monotonic() - began) / batch:.2f} s a picture; peak {peak_memory():.0f} MB", flush=True)
+
+    at: list[float] = []
+    hook = register_optimizer_step_post_hook(lambda *_: at.append(time.monotonic()))
+    config = PretrainConfig(**pretrain_options("paper-1", {"steps": 2, "batch": batch}))
+    began = time.monotonic()
+    trained = train(tokenizer, PreparedTokens(folder / "tokens", "0" * 64, (16, 32)), config, Run(folder / "pretrain"))
+    said = f"{at[0] - began:.2f} s with the set-up, {at[1] - at[0]:.2f} s"
+    print(f"pretraining, 2 steps of {batch}: {said}; peak {peak_memory():.0f} MB", flush=True)
+    assert sum(p.numel() for p in trained.parameters()) == 37_914_112
+
+    at.clear()
+    ticks: list[float] = []
+    options = tune_options("paper-1", {"steps": 1, "batch": batch, "held_out": 1})
+    tune_config = TuneConfig.of(options.pop("method"), **options)
+    ready = trained.requires_grad_(False)
+    learnt = tune(
+        tokenizer,
+        ready,
+        model,
+        photos(batch + 1),
+        "a ukiyo-e print",
+        tune_config,
+        Run(folder / "tune"),
+        tick=lambda: ticks.append(time.monotonic()),
+    )
+    size = sum(tensor.numel() for tensor in learnt.style.tensors.values())
+    print(f"tuning, 1 step of {batch}: {at[0] - ticks[0]:.2f} s; {size:,} numbers tuned; peak {peak_memory():.0f} MB", flush=True)
+    hook.remove()
+
+
+def counted(work: Callable[[], object]) -> tuple[int, float]:
+    """(floating point operations, seconds in float32); attention as plain products, for the counter knows no other on a CPU."""
+    with torch.set_grad_enabled(True), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        work()
+    began = time.monotonic()
+    work()
+    return counter.get_total_flops(), time.monotonic() - began
+
+
+def chain(folder: Path, args: argparse.Namespace) -> None:
+    """Every command of the procedure, mini's tokenizer and CLIP, a translator of 8 x 8 to 16 x 16 tokens."""
+    if not (args.images and args.heldout):
+        sys.exit("chain needs --images and --heldout")
+    bundle = folder / "bundle"
+    bundle.mkdir(parents=True)
+    for part in ("tokenizer", "clip"):
+        shutil.copy(WEIGHTS / "mini" / f"{part}.safetensors", bundle)
+    some = islice(read(entries(args.images)), args.count)
+    write_shard(
+        folder / "photos.tar",
+        ((f"{i:06d}", {entry.name.rsplit(".", 1)[1]: data, "json": note or b"{}"}) for i, (entry, data, note) in enumerate(some)),
+    )
+    sizes = "--width 128 --heads 4 --encoder-layers 1 --decoder-blocks 1 --grid 8 --batch 8 --steps 20 --warm 5"
+    tuned = "--size 128 --batch 2 --steps 2 --held-out 2"
+    for words in (
+        f"prepare --bundle {bundle} --images {folder}/photos.tar --sides 64 128 --per-shard 64 --output {folder}/tokens",
+        f"pretrain --preset paper-1 --tokenizer {bundle}/tokenizer.safetensors --tokens {folder}/tokens "
+        f"--run-dir {folder}/runs/pretrain --output {bundle}/translator.safetensors {sizes}",
+        f"tune --preset paper-1 --bundle {bundle} --style 'a ukiyo-e print' --images {folder}/tokens --device cpu "
+        f"--run-dir {folder}/runs/tune --output {bundle}/styles/ukiyo-e.safetensors {tuned}",
+        f"evaluate --bundle {bundle} --style ukiyo-e --images {' '.join(map(shlex.quote, args.heldout))} --count 20 --json",
+    ):
+        print(f"$ stylerdalle {words}", flush=True)
+        began = time.monotonic()
+        code = subprocess.run([sys.executable, "-m", "stylerdalle", *shlex.split(words)]).returncode
+        print(f"exit code {code}, {time.monotonic() - began:.1f} s", flush=True)
+        if code:
+            sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()
