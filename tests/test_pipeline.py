@@ -210,7 +210,8 @@ def test_an_official_bundle_says_which_files_are_missing_where_they_go_and_what_
     said = str(caught.value)
     assert f"{tmp_path / name} needs tokenizer.safetensors (`stylerdalle fetch {name}`), clip" in said
     assert "clip.safetensors (`stylerdalle fetch clip`), translator" in said
-    assert "`stylerdalle pretrain --tokenizer" in said
+    preset = {"dalle": "paper-1", "rudalle": "paper-ru"}[name]
+    assert "`stylerdalle prepare --tokenizer" in said and f"`stylerdalle pretrain --preset {preset} --tokenizer" in said
     assert "`stylerdalle convert translator" in said
     (tmp_path / name).mkdir()
     for part in ("tokenizer", "translator"):
