@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import os
+import shlex
 import shutil
 import weakref
 from collections.abc import Callable
@@ -148,8 +149,12 @@ def test_official_bundles_are_not_offered_before_they_are_there(comfy: SimpleNam
 def test_an_official_bundle_that_is_not_there_says_how_to_get_it_when_it_is_queued(run: Run, comfy: SimpleNamespace) -> None:
     folder = comfy.base / "models" / "stylerdalle" / "dalle"
     said = queued(comfy, "dalle")
-    assert f"{folder} needs tokenizer.safetensors (`python -m stylerdalle fetch dalle --to {folder}`)" in said
-    assert f"`python -m stylerdalle fetch clip --to {folder}`" in said and "pretrain" in said and "convert translator" in said
+    assert f"{folder} needs tokenizer.safetensors (`python -m stylerdalle fetch dalle --to {shlex.quote(str(folder))}`)" in said
+    assert (
+        f"`python -m stylerdalle fetch clip --to {shlex.quote(str(folder))}`" in said
+        and "pretrain" in said
+        and "convert translator" in said
+    )
     assert "ComfyUI's Python" in said
     with pytest.raises(ValueError, match="is not complete"):
         run("StylerDALLE_Load", bundle="dalle")
