@@ -8,8 +8,6 @@ Batches are a function of (seed, step) alone, so a resumed run sees what an unbr
 from __future__ import annotations
 
 import io
-import json
-import tarfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -71,27 +69,9 @@ def read_pictures(paths: Sequence[str | Path]) -> list[Picture]:
     Raises:
         ValueError: a path does not exist or holds no picture.
     """
-    found: list[Picture] = []
-    for path in map(Path, paths):
-        if path.is_dir():
-            tars = sorted(path.glob("*.tar"))
-            got = [p for tar in tars for p in _read_tar(tar)] if tars else list(_read_folder(path))
-        elif path.is_file() and path.suffix.lower() in SUFFIXES:
-            got = [Picture(path.name, path.read_bytes(), source=path.parent.name)]
-        elif path.is_file():
-            got = list(_read_tar(path))
-        else:
-            raise ValueError(f"{path} does not exist: give pictures, folders of pictures or .tar shards")
-        if not got:
-            raise ValueError(f"{path} holds no picture ({', '.join(SUFFIXES)})")
-        found += got
-    return found
+    from .inputs import pictures
 
-
-def _read_folder(folder: Path) -> Iterator[Picture]:
-    for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() in SUFFIXES:
-            yield Picture(str(path.relative_to(folder)), path.read_bytes(), source=folder.name)
+    return list(pictures(paths))
 
 
 def key_of(name: str) -> tuple[str, str]:
@@ -99,35 +79,6 @@ def key_of(name: str) -> tuple[str, str]:
     folder, _, name = name.rpartition("/")
     key, _, suffix = name.partition(".")
     return f"{folder}/{key}" if folder else key, suffix
-
-
-def _read_tar(path: Path) -> Iterator[Picture]:
-    data: dict[str, bytes] = {}
-    notes: dict[str, dict] = {}
-    try:
-        with tarfile.open(path) as tar:
-            for member in tar:
-                key, suffix = key_of(member.name)
-                stream = tar.extractfile(member)
-                if stream is None:
-                    continue
-                if suffix == "json":
-                    notes[key] = json.load(stream)
-                elif f".{suffix.lower()}" in SUFFIXES:  # a pair's KEY.photo.webp is not: it is a copy of another picture
-                    data[key] = stream.read()
-    except tarfile.TarError as error:
-        raise ValueError(f"{path} is neither a picture ({', '.join(SUFFIXES)}) nor a readable tar shard: {error}") from error
-    for key, blob in data.items():
-        note = notes.get(key, {})
-        yield Picture(
-            key,
-            blob,
-            captions=tuple(note.get("caption") or ()),
-            style=note.get("style") or "",
-            content=note.get("content") or "",
-            kind=note.get("kind") or "photo",
-            source=note.get("source") or "",
-        )
 
 
 def split(pictures: Sequence[Picture], share: float = 0.01) -> tuple[list[Picture], list[Picture]]:

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import json
-import os
 import tarfile
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
@@ -49,13 +48,12 @@ def entries(paths: Sequence[str | Path]) -> Iterator[Entry]:
         yield from found
 
 
-def _of_folder(folder: Path) -> Iterator[Entry]:
-    for place, folders, names in os.walk(folder):
-        folders.sort()
-        for name in sorted(names):
-            path = Path(place, name)
-            if path.suffix.lower() in SUFFIXES:
-                yield Entry(path, path.relative_to(folder).as_posix(), path.stat().st_size)
+def _of_folder(folder: Path, below: str = "") -> Iterator[Entry]:
+    for path in sorted(folder.iterdir()):
+        if path.is_dir():
+            yield from () if path.is_symlink() else _of_folder(path, f"{below}{path.name}/")
+        elif path.suffix.lower() in SUFFIXES:
+            yield Entry(path, below + path.name, path.stat().st_size)
 
 
 def _of_tar(path: Path) -> Iterator[Entry]:
@@ -70,7 +68,7 @@ def _of_tar(path: Path) -> Iterator[Entry]:
                 key, suffix = key_of(member.name)
                 if suffix == "json":
                     notes[key] = (member.offset_data, member.size)
-                elif f".{suffix.lower()}" in SUFFIXES:
+                elif f".{suffix.lower()}" in SUFFIXES:  # a pair's KEY.photo.webp is not: it is a copy of another picture
                     found[key] = Entry(path, member.name, member.size, member.offset_data)
     except (tarfile.TarError, EOFError) as error:
         raise ValueError(f"{path} is neither a picture ({', '.join(SUFFIXES)}) nor a readable tar shard: {error}") from error
@@ -107,7 +105,7 @@ def note_of(text: bytes) -> dict[str, Any]:
 
 
 def pictures(paths: Sequence[str | Path]) -> Iterator[Picture]:
-    """The same as `read_pictures`, one at a time."""
+    """What `read_pictures` gives at once, one at a time."""
     for entry, data, text in read(entries(paths)):
         note = note_of(text)
         if entry.start < 0:

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import shutil
 import tarfile
 from pathlib import Path
 
@@ -17,7 +18,6 @@ from stylerdalle.processes import rank_and_world
 from stylerdalle.training import prepare as preparing
 from stylerdalle.training.data import Picture, centre_crop, read_pictures, to_tensor
 from stylerdalle.training.inputs import entries
-from stylerdalle.training.inputs import pictures as one_by_one
 from stylerdalle.training.prepare import PrepareConfig, prepare
 from stylerdalle.training.shards import write_shard
 from stylerdalle.training.tokens import PreparedTokens
@@ -218,7 +218,7 @@ def test_rank_and_world_are_those_of_the_environment(monkeypatch):
 
 
 @pytest.mark.parametrize("packed", ["a.tar", "a.tar.gz"])
-def test_pictures_read_one_by_one_are_those_read_at_once(photos, tmp_path, packed):
+def test_pictures_are_read_with_what_their_shard_says_of_them(photos, tmp_path, packed):
     plain = tmp_path / "plain.tar"
     note = {"caption": ["a dog"], "kind": "art", "style": "fauvism", "source": "s", "content": "c"}
     blobs = [path.read_bytes() for path in sorted(photos.iterdir())]
@@ -228,7 +228,18 @@ def test_pictures_read_one_by_one_are_those_read_at_once(photos, tmp_path, packe
     with tarfile.open(plain) as source, tarfile.open(path, "w:gz" if packed.endswith("gz") else "w") as tar:
         for member in sorted(source.getmembers(), key=lambda m: m.name.split(".")[::-1]):  # all notes, then all pictures
             tar.addfile(member, source.extractfile(member))
-    assert list(one_by_one([path, photos])) == read_pictures([path, photos])
+    said = {"captions": ("a dog",), "kind": "art", "style": "fauvism", "source": "s", "content": "c"}
+    packed_ones = [Picture(f"deep/{i:03d}", blob, **said) for i, blob in enumerate(blobs)]
+    plain_ones = [Picture(f"{i:03d}.png", blob, source=photos.name) for i, blob in enumerate(blobs)]
+    assert read_pictures([path, photos]) == packed_ones + plain_ones
+
+
+def test_folders_in_folders_are_read_in_the_order_of_their_paths(photos, tmp_path):
+    names = ["a/z.png", "a.png", "b/c/d.png", "b/e.png", "f.png"]
+    for name in names:
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(photos / "000.png", tmp_path / "in" / name)
+    assert [p.key for p in read_pictures([tmp_path / "in"])] == names
 
 
 def test_listing_pictures_reads_none_of_them(photos, monkeypatch):
