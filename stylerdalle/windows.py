@@ -1,4 +1,4 @@
-"""Any picture size at constant memory: windows over the token grid for the translator, tiles for the tokenizer.
+"""Any picture size at little more memory than its own: windows over the token grid for the translator, tiles for the tokenizer.
 
 The translator sees windows of its native grid that overlap; the logits of each place are averaged with weights that fall
 to the window's edge, so no seam shows. The grid is done in bands from top to bottom: as soon as no later window touches
