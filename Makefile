@@ -15,7 +15,7 @@ demo: $(VENV)/.ready
 	mkdir -p $(DEMO)
 	$(BIN)/stylerdalle stylize docs/demo/photo.jpg --style "a Van Gogh style oil painting" --output $(DEMO)/van-gogh.png --overwrite
 	$(BIN)/stylerdalle stylize docs/demo/photo.jpg --style "a ukiyo-e print" --output $(DEMO)/ukiyo-e.png --overwrite
-	$(BIN)/python -m stylerdalle.sheet $(DEMO)/sheet.jpg docs/demo/photo.jpg $(DEMO)/van-gogh.png $(DEMO)/ukiyo-e.png \
+	$(BIN)/python -m stylerdalle.images.sheet $(DEMO)/sheet.jpg docs/demo/photo.jpg $(DEMO)/van-gogh.png $(DEMO)/ukiyo-e.png \
 		--labels "the photo" "a Van Gogh style oil painting" "a ukiyo-e print"
 	@echo "The pictures are in $(CURDIR)/$(DEMO): van-gogh.png, ukiyo-e.png, and side by side with the photo sheet.jpg"
 

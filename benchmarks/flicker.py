@@ -19,9 +19,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import stylerdalle
-from stylerdalle.find import find_style
-from stylerdalle.pictures import read_picture, write_picture
-from stylerdalle.pipeline import decode, encode, translate
+from stylerdalle.images.files import read_picture, write_picture
+from stylerdalle.resolve import find_style
+from stylerdalle.tokenizers.codec import decode, encode
+from stylerdalle.translator.translate import translate
 
 PHOTO = Path(__file__).parent.parent / "docs" / "demo" / "photo.jpg"
 HEIGHT, WIDTH = 256, 384

@@ -14,11 +14,11 @@ import numpy as np
 from PIL import Image
 
 from stylerdalle import load_bundle
-from stylerdalle.find import list_styles
-from stylerdalle.pictures import over_white, read_picture, to_image
+from stylerdalle.images.files import over_white, read_picture, to_image
+from stylerdalle.images.sheet import sheet
+from stylerdalle.learn.crops import centre_crop, to_tensor
 from stylerdalle.pipeline import stylize
-from stylerdalle.sheet import sheet
-from stylerdalle.training.data import centre_crop, to_tensor
+from stylerdalle.resolve import list_styles
 
 
 def main() -> None:

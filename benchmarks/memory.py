@@ -17,7 +17,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from stylerdalle.training.run import draw_curve
+from stylerdalle.learn.run import draw_curve
 
 PHOTO = Path(__file__).parent.parent / "docs" / "demo" / "photo.jpg"
 CHILD = """

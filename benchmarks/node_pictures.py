@@ -20,16 +20,18 @@ from PIL import Image
 from torch import Tensor
 
 from stylerdalle import Bundle, Sampling, Style, checkpoint, load_bundle, stylize
-from stylerdalle.colour import keep_colour
-from stylerdalle.find import find_style
-from stylerdalle.pictures import read_picture, resized, to_image
-from stylerdalle.pipeline import decode, encode, translate
-from stylerdalle.reward import judge
-from stylerdalle.sheet import sheet
-from stylerdalle.style import mix
-from stylerdalle.training.data import Picture
-from stylerdalle.training.run import Run, draw_curve
-from stylerdalle.tune import TuneConfig, tune
+from stylerdalle.clip.scores import judge
+from stylerdalle.images.colour import keep_colour
+from stylerdalle.images.files import read_picture, resized, to_image
+from stylerdalle.images.sheet import sheet
+from stylerdalle.learn.pictures import Picture
+from stylerdalle.learn.run import Run, draw_curve
+from stylerdalle.resolve import find_style
+from stylerdalle.tokenizers.codec import decode, encode
+from stylerdalle.translator.style import mix
+from stylerdalle.translator.translate import translate
+from stylerdalle.tune.config import TuneConfig
+from stylerdalle.tune.loop import tune
 
 ROOT = Path(__file__).resolve().parent.parent
 PHOTO, FOLDER = ROOT / "docs" / "demo" / "photo.jpg", ROOT / "web" / "docs" / "images"

@@ -34,16 +34,17 @@ from torch.utils.flop_counter import FlopCounterMode
 from tuning import official_sizes, peak_memory
 
 from stylerdalle.bundle import WEIGHTS
-from stylerdalle.presets import pretrain_options, tune_options
-from stylerdalle.pretrain import PretrainConfig, train
-from stylerdalle.reward import embed_images
-from stylerdalle.training.data import Picture
-from stylerdalle.training.inputs import entries, read
-from stylerdalle.training.prepare import PrepareConfig, prepare
-from stylerdalle.training.run import Run
-from stylerdalle.training.shards import write_shard
-from stylerdalle.training.tokens import PreparedTokens
-from stylerdalle.tune import TuneConfig, tune
+from stylerdalle.clip.scores import embed_images
+from stylerdalle.learn.pictures import Picture
+from stylerdalle.learn.prepare import PrepareConfig, prepare
+from stylerdalle.learn.prepared import PreparedTokens
+from stylerdalle.learn.pretraining import PretrainConfig, train
+from stylerdalle.learn.run import Run
+from stylerdalle.learn.shards import write_shard
+from stylerdalle.learn.sources import entries, read
+from stylerdalle.tune.config import TuneConfig
+from stylerdalle.tune.loop import tune
+from stylerdalle.tune.presets import pretrain_options, tune_options
 
 
 def main() -> None:

@@ -26,11 +26,12 @@ def measure(steps: int, batch: int, dropout: float) -> None:
     from PIL import Image
 
     from stylerdalle import checkpoint
-    from stylerdalle.bundle import WEIGHTS, choose_dtype
-    from stylerdalle.pretrain import PretrainConfig, train
-    from stylerdalle.processes import leave, processes
-    from stylerdalle.training.data import Picture
-    from stylerdalle.training.run import Run
+    from stylerdalle.bundle import WEIGHTS
+    from stylerdalle.device import choose_dtype
+    from stylerdalle.distributed import leave, processes
+    from stylerdalle.learn.pictures import Picture
+    from stylerdalle.learn.pretraining import PretrainConfig, train
+    from stylerdalle.learn.run import Run
 
     torch.set_num_threads(1)
     tokenizer = checkpoint.load_tokenizer(WEIGHTS / "mini" / "tokenizer.safetensors", dtype=choose_dtype(torch.device("cpu")))

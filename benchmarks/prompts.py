@@ -26,14 +26,15 @@ from torch import Tensor
 
 from stylerdalle import load_bundle
 from stylerdalle.bundle import Bundle
-from stylerdalle.find import find_style, list_styles
-from stylerdalle.pictures import over_white, read_picture, to_image
+from stylerdalle.clip.scores import score_pictures
+from stylerdalle.images.files import over_white, read_picture, to_image
+from stylerdalle.images.sheet import sheet
+from stylerdalle.learn.crops import centre_crop, to_tensor
+from stylerdalle.learn.sources import read_pictures
 from stylerdalle.pipeline import stylize
-from stylerdalle.sheet import sheet
-from stylerdalle.style import Style
-from stylerdalle.training.data import centre_crop, read_pictures, to_tensor
+from stylerdalle.resolve import find_style, list_styles
 from stylerdalle.training.prompts import PROMPTS, read_prompts
-from stylerdalle.tune import score_pictures
+from stylerdalle.translator.style import Style
 
 SEEN = 40  # of the prompts trained on, drawn by chance
 KEYS = ["000003", "000120", "000290"]

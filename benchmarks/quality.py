@@ -20,9 +20,10 @@ import torch.nn.functional as F
 
 from stylerdalle import checkpoint
 from stylerdalle.bundle import WEIGHTS
-from stylerdalle.pretrain import translation_gap
+from stylerdalle.learn.crops import to_tensor
+from stylerdalle.learn.pretraining import translation_gap
+from stylerdalle.learn.sources import read_pictures
 from stylerdalle.training.clip import bench_classes, style_accuracy
-from stylerdalle.training.data import read_pictures, to_tensor
 from stylerdalle.training.tokenizer import reconstruction_psnr
 
 COLOURS = {

@@ -33,12 +33,16 @@ from PIL import Image, ImageDraw
 
 from stylerdalle import load_bundle
 from stylerdalle.bundle import Bundle
+from stylerdalle.clip.scores import score_pictures
+from stylerdalle.learn.crops import centre_crop, to_tensor
+from stylerdalle.learn.pictures import Picture
+from stylerdalle.learn.run import Run
+from stylerdalle.learn.sources import read_pictures
 from stylerdalle.pipeline import stylize
 from stylerdalle.tokenizers.dvae import DVAE
-from stylerdalle.training.data import Picture, centre_crop, read_pictures, to_tensor
-from stylerdalle.training.run import Run
-from stylerdalle.translator import Translator, TranslatorConfig, start_as_identity
-from stylerdalle.tune import METHODS, TuneConfig, TuneState, score_pictures, tune
+from stylerdalle.translator.model import Translator, TranslatorConfig, start_as_identity
+from stylerdalle.tune.config import METHODS, TuneConfig
+from stylerdalle.tune.loop import TuneState, tune
 
 # what the default is made of, each taken away alone
 ABLATIONS: dict[str, dict] = {
@@ -193,7 +197,7 @@ def official_sizes() -> tuple[DVAE, Translator, Any]:
     """Random weights of the sizes of DALL-E's dVAE, the paper's translator and CLIP ViT-B/32."""
     from dall_e import Decoder, Encoder
 
-    from stylerdalle.clip_package import clip
+    from stylerdalle.clip.package import clip
 
     torch.manual_seed(0)
     tokenizer = DVAE(Encoder(), Decoder()).eval().requires_grad_(False)

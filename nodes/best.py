@@ -4,8 +4,8 @@ import torch
 from comfy_api.latest import io
 
 from ..stylerdalle import Bundle
-from ..stylerdalle.find import check_prompt, warn_of_unknown_words
-from ..stylerdalle.reward import judge
+from ..stylerdalle.clip.scores import judge
+from ..stylerdalle.resolve import check_prompt, warn_of_unknown_words
 from . import host
 from .types import CATEGORY, REWARD, each, expect
 

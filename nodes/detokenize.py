@@ -3,8 +3,8 @@
 from comfy_api.latest import io
 
 from ..stylerdalle import Bundle
-from ..stylerdalle.pipeline import decode
-from ..stylerdalle.tokenizers import Tokens
+from ..stylerdalle.tokenizers.codec import decode
+from ..stylerdalle.tokenizers.tokens import Tokens
 from . import host
 from .types import CATEGORY, TOKENIZER, TOKENS, expect
 

@@ -19,7 +19,7 @@ from comfy.model_patcher import ModelPatcher
 from comfy.utils import ProgressBar
 from PIL import Image
 
-from ..stylerdalle import Bundle, checkpoint
+from ..stylerdalle import Bundle, storage
 from ..stylerdalle.bundle import OFFICIAL, WEIGHTS, incomplete
 
 FOLDER = "stylerdalle"
@@ -161,10 +161,10 @@ def new_style_file(name: str) -> Path:
 
 def styles_for(bundle: Bundle) -> list[Path]:
     """The user's style files that were tuned on this bundle's translator."""
-    base, found = checkpoint.sha256(bundle.translator_path), []
+    base, found = storage.sha256(bundle.translator_path), []
     for path in map(style_file, styles()):
         try:
-            if path not in bundle.style_paths and checkpoint.read_metadata(path).get("base_sha256") == base:
+            if path not in bundle.style_paths and storage.read_metadata(path).get("base_sha256") == base:
                 found.append(path)
         except ValueError as error:
             log.warning("a style file is left out: %s", error)

@@ -3,7 +3,7 @@
 import torch
 from comfy_api.latest import io
 
-from ..stylerdalle.colour import keep_colour
+from ..stylerdalle.images.colour import keep_colour
 from . import host
 from .types import CATEGORY, pixels
 

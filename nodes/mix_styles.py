@@ -3,7 +3,7 @@
 from comfy_api.latest import io
 
 from ..stylerdalle import Style
-from ..stylerdalle.style import mix
+from ..stylerdalle.translator.style import mix
 from .types import CATEGORY, STYLE, expect
 
 

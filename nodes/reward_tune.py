@@ -16,13 +16,14 @@ import numpy as np
 import torch
 from comfy_api.latest import io
 
-from ..stylerdalle import Bundle, Style, checkpoint, stylize
+from ..stylerdalle import Bundle, Style, storage, stylize
 from ..stylerdalle.bundle import open_bundle
-from ..stylerdalle.find import check_prompt, warn_of_unknown_words
-from ..stylerdalle.pictures import over_white, resized, to_image
-from ..stylerdalle.training.data import Picture
-from ..stylerdalle.training.run import Run, draw_curve
-from ..stylerdalle.tune import METHODS, TuneConfig, Tuned, TuneState, tune
+from ..stylerdalle.images.files import over_white, resized, to_image
+from ..stylerdalle.learn.pictures import Picture
+from ..stylerdalle.learn.run import Run, draw_curve
+from ..stylerdalle.resolve import check_prompt, warn_of_unknown_words
+from ..stylerdalle.tune.config import METHODS, TuneConfig
+from ..stylerdalle.tune.loop import Tuned, TuneState, tune
 from . import host
 from .types import CATEGORY, REWARD, STYLE, TOKENIZER, TRANSLATOR, expect, pixels
 
@@ -160,7 +161,7 @@ class RewardTune(io.ComfyNode):
 
 def together(tokenizer: Bundle, translator: Bundle, reward: Bundle) -> Bundle:
     """The three as one bundle in float32, for gradients; it is let go after the run."""
-    if checkpoint.sha256(tokenizer.tokenizer_path) != checkpoint.sha256(translator.tokenizer_path):
+    if storage.sha256(tokenizer.tokenizer_path) != storage.sha256(translator.tokenizer_path):
         raise ValueError(
             f"the TOKENIZER of {tokenizer.name!r} is not the one that the TRANSLATOR of {translator.name!r} belongs to: "
             "connect both from the same Load StylerDALLE"
@@ -200,7 +201,7 @@ def encoded(photos: torch.Tensor, captions: str) -> list[Picture]:
 def run_name(models: Bundle, pictures: list[Picture], prompt: str, config: TuneConfig) -> str:
     """The prompt, and a hash of all that the run depends on but its length."""
     fixed = {key: value for key, value in asdict(config).items() if key not in ("steps", "minutes")}
-    files = [checkpoint.sha256(path) for path in (models.tokenizer_path, models.translator_path, models.clip_path)]
+    files = [storage.sha256(path) for path in (models.tokenizer_path, models.translator_path, models.clip_path)]
     photos = [(hashlib.sha256(picture.data).hexdigest(), picture.captions) for picture in pictures]
     key = hashlib.sha256(json.dumps([prompt, fixed, files, photos], sort_keys=True).encode()).hexdigest()
     return f"{slug(prompt)}-{key[:12]}".lstrip("-")
@@ -227,7 +228,7 @@ def with_notes(tuned: Tuned, name: str, config: TuneConfig, models: Bundle) -> S
     """The learnt style with its name, its base and how it was made."""
     notes = {"recipe": {"command": "tune", **asdict(config)}, **tuned.notes()}
     metadata = {key: json.dumps(value) for key, value in notes.items()}
-    return replace(tuned.style, name=name, base_sha256=checkpoint.sha256(models.translator_path), metadata=metadata)
+    return replace(tuned.style, name=name, base_sha256=storage.sha256(models.translator_path), metadata=metadata)
 
 
 def distinct(losses: list[float]) -> list[float]:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from comfy_api.latest import io
 
 from ..stylerdalle import Style, checkpoint
-from ..stylerdalle.pictures import check_output
+from ..stylerdalle.images.files import check_output
 from . import host
 from .types import CATEGORY, STYLE, expect
 

@@ -4,7 +4,7 @@ import torch
 from comfy_api.latest import io
 
 from ..stylerdalle import Bundle
-from ..stylerdalle.pipeline import encode
+from ..stylerdalle.tokenizers.codec import encode
 from . import host
 from .types import CATEGORY, TOKENIZER, TOKENS, expect, pixels
 

@@ -7,11 +7,12 @@ import torch
 from comfy_api.latest import io
 
 from ..stylerdalle import Bundle, Style
-from ..stylerdalle.find import find_style
-from ..stylerdalle.pipeline import of_all, translate
-from ..stylerdalle.sampling import SOFTNESS, Sampling
-from ..stylerdalle.style import mix
-from ..stylerdalle.tokenizers import Tokens, joined
+from ..stylerdalle.progress import of_all
+from ..stylerdalle.resolve import find_style
+from ..stylerdalle.tokenizers.tokens import Tokens, joined
+from ..stylerdalle.translator.sampling import SOFTNESS, Sampling
+from ..stylerdalle.translator.style import mix
+from ..stylerdalle.translator.translate import translate
 from . import host
 from .types import CATEGORY, REGIONS, STYLE, TOKENS, TRANSLATOR, Regions, expect
 

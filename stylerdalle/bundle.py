@@ -11,11 +11,11 @@ from typing import Any
 import torch
 
 from . import cache, checkpoint
-from .hypernetwork import HyperNetwork
-from .processes import on_cpu, own_gpu, rank_and_world
-from .style import Style
-from .tokenizers import ImageTokenizer
-from .translator import Translator
+from .device import choose_device, choose_dtype
+from .tokenizers.protocol import ImageTokenizer
+from .translator.hypernetwork import HyperNetwork
+from .translator.model import Translator
+from .translator.style import Style
 
 WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
 PARTS = ("tokenizer", "clip", "translator")
@@ -53,38 +53,6 @@ class Bundle:
         checkpoint.check_hypernetwork(self.hypernetwork_path, self.translator_path, self.clip_path)
         network: HyperNetwork = self.load(checkpoint.load_hypernetwork, self.hypernetwork_path, self.device, torch.float32)
         return network
-
-
-def choose_device(device: str | torch.device = "auto") -> torch.device:
-    """`auto` is CUDA, then MPS, then the CPU; one of several processes has a GPU of its own. Raises ValueError for one this
-    machine does not have."""
-    if str(device) == "auto":
-        if rank_and_world()[1] > 1 and (on_cpu() or own_gpu()):
-            return own_gpu() or torch.device("cpu")
-        mps = torch.backends.mps.is_available()
-        return torch.device("cuda" if torch.cuda.is_available() else "mps" if mps else "cpu")
-    try:
-        chosen = torch.device(device)
-        torch.empty(0, device=chosen)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"device {str(device)!r} cannot be used here ({reason}): try auto or cpu") from error
-    return chosen
-
-
-def choose_dtype(device: torch.device, dtype: str | torch.dtype = "auto") -> torch.dtype:
-    """`auto` is fp16 on CUDA, bf16 on CPUs with bf16 instructions, else fp32."""
-    names = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-    if isinstance(dtype, torch.dtype):
-        return dtype
-    if dtype == "auto":
-        if device.type == "cuda":
-            return torch.float16
-        fast = device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
-        return torch.bfloat16 if fast else torch.float32
-    if dtype not in names:
-        raise ValueError(f"dtype {dtype!r} is not known: auto, {', '.join(names)}")
-    return names[dtype]
 
 
 def load_bundle(

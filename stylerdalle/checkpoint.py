@@ -6,36 +6,31 @@ translator they belong to), `prompt`, `name`, `recipe` (JSON, how it was made), 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
-import os
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict
-from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from .hypernetwork import HyperConfig, HyperNetwork
-from .style import Style
-from .texture import Texture
 from .tokenizers.dvae import DVAE
 from .tokenizers.vqgan import VQGAN
-from .translator import Translator, TranslatorConfig
+from .translator.hypernetwork import HyperConfig, HyperNetwork
+from .translator.model import Translator, TranslatorConfig
+from .translator.style import Style
+from .translator.texture import Texture
 
 if TYPE_CHECKING:
     from clip.model import CLIP
+from .storage import FORMAT, KINDS, read_metadata, replacing, sha256
+from .tokenizers.registry import TOKENIZERS
 
-FORMAT = "stylerdalle/1"
-KINDS = ("tokenizer", "translator", "style", "clip", "hypernetwork")
-TOKENIZERS: dict[str, type[DVAE] | type[VQGAN]] = {"dvae": DVAE, "vqgan": VQGAN}  # by arch type
 log = logging.getLogger(__name__)
 
 
@@ -59,43 +54,6 @@ def write(path: str | Path, tensors: Mapping[str, Tensor], kind: str, **metadata
         stream.write(blob)
 
 
-@contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A stream to a temporary file beside `path`, which takes its place when it is whole and on the disk: a kill, an error or a
-    full disk leave what was there before."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("wb") as stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def read_metadata(path: str | Path) -> dict[str, str]:
-    """The metadata of one of our files, without its tensors.
-
-    Raises:
-        ValueError: the file is missing, damaged or not one of ours.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise ValueError(f"{path} does not exist: check the path")
-    try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path} is not a readable safetensors file ({error}): copy it again") from error
-    if metadata.get("format") != FORMAT:
-        raise ValueError(
-            f"{path} is not a StylerDALLE file (format {metadata.get('format')!r}, need {FORMAT!r}): "
-            "foreign weights must be converted first"
-        )
-    return dict(metadata)
-
-
 def read(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[str, str]]:
     """(tensors, metadata) of a file of the given kind.
 
@@ -107,28 +65,6 @@ def read(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[str, str]
         raise ValueError(f"{path} holds a {metadata.get('kind')}, not a {kind}: choose a {kind} file")
     with torch.inference_mode(False), safe_open(path, "pt") as file:
         return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118 - not a mapping
-
-
-def shapes(path: str | Path) -> dict[str, tuple[int, ...]]:
-    """The shape of every tensor of one of our files, without reading the tensors."""
-    read_metadata(path)
-    with safe_open(path, "pt") as file:
-        return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 - not a mapping
-
-
-def sha256(path: str | Path) -> str:
-    """Hex digest of a file, remembered while the file stays the same."""
-    status = os.stat(path)
-    return _sha256(os.path.realpath(path), status.st_mtime_ns, status.st_size)
-
-
-@lru_cache(maxsize=64)
-def _sha256(path: str, mtime: int, size: int) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def misfits(want: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> str:
@@ -223,7 +159,7 @@ def save_clip(path: str | Path, model: CLIP, dtype: torch.dtype = torch.float16,
 
 def load_clip(path: str | Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> CLIP:
     """A CLIP ready to run. Raises ValueError naming what is wrong with the file."""
-    from .clip_package import clip
+    from .clip.package import clip
 
     started = time.monotonic()
     tensors, _ = read(path, "clip")

@@ -18,9 +18,11 @@ import torch
 import torch.nn.functional as F
 
 import stylerdalle
-from stylerdalle.find import find_style
-from stylerdalle.pictures import read_picture, resized, write_picture
-from stylerdalle.pipeline import encode, stylize, translate
+from stylerdalle.images.files import read_picture, resized, write_picture
+from stylerdalle.pipeline import stylize
+from stylerdalle.resolve import find_style
+from stylerdalle.tokenizers.codec import encode
+from stylerdalle.translator.translate import translate
 
 HERE = Path(__file__).parent
 FILE, PICTURES = HERE / "golden" / "tokens.json", HERE / "golden" / "painted.png"  # pictures: a row a photo, a column a style

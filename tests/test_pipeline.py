@@ -9,12 +9,17 @@ import torch
 
 import stylerdalle
 from stylerdalle import bundle as bundles
-from stylerdalle import checkpoint, pipeline
+from stylerdalle import checkpoint
 from stylerdalle.bundle import load_bundle
-from stylerdalle.find import find_style
-from stylerdalle.pipeline import decode, encode, stylize, translate
-from stylerdalle.sampling import Sampling
-from stylerdalle.tokenizers import joined
+from stylerdalle.device import choose_device, choose_dtype
+from stylerdalle.pipeline import stylize
+from stylerdalle.resolve import find_style
+from stylerdalle.tokenizers import codec
+from stylerdalle.tokenizers.codec import decode, encode
+from stylerdalle.tokenizers.tokens import joined
+from stylerdalle.translator.model import Translator
+from stylerdalle.translator.sampling import Sampling
+from stylerdalle.translator.translate import translate
 
 
 def picture(height: int, width: int, channels: int = 3, batch: int = 1) -> torch.Tensor:
@@ -235,7 +240,7 @@ def test_models_that_do_not_belong_together_are_refused(bundle_folder, tmp_path)
     folder = tmp_path / "mixed"
     shutil.copytree(bundle_folder, folder)
     other = replace(tiny.translator(tiny.tokenizer()).config, embed_dim=17)
-    checkpoint.save_translator(folder / "translator.safetensors", pipeline.Translator(other))
+    checkpoint.save_translator(folder / "translator.safetensors", Translator(other))
     with pytest.raises(ValueError, match="do not belong together"):
         load_bundle(folder, "cpu", "fp32")
 
@@ -243,12 +248,12 @@ def test_models_that_do_not_belong_together_are_refused(bundle_folder, tmp_path)
 @pytest.mark.parametrize("device", ["cuda:99", "teapot"])
 def test_a_device_that_is_not_there_is_refused(device):
     with pytest.raises(ValueError, match="cannot be used here"):
-        bundles.choose_device(device)
+        choose_device(device)
 
 
 def test_an_unknown_dtype_is_refused():
     with pytest.raises(ValueError, match="fp32, bf16, fp16"):
-        bundles.choose_dtype(torch.device("cpu"), "int8")
+        choose_dtype(torch.device("cpu"), "int8")
 
 
 def test_tokens_of_another_tokenizer_or_scale_are_refused(bundle, half):
@@ -296,7 +301,7 @@ def test_tiles_of_another_detail_have_no_seams(bundle, monkeypatch):
     images = picture(150, 170)
     tokens = encode(bundle.tokenizer, images, detail=1.4)
     whole = decode(bundle.tokenizer, tokens)
-    monkeypatch.setattr(pipeline, "TILE", 8)
+    monkeypatch.setattr(codec, "TILE", 8)
     assert torch.equal(encode(bundle.tokenizer, images, detail=1.4).grid, tokens.grid)
     assert torch.allclose(decode(bundle.tokenizer, tokens), whole, atol=1e-5)
 

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 import stylerdalle
-from stylerdalle.cli import build_parser, main
+from stylerdalle.cli.main import build_parser, main
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()

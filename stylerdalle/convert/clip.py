@@ -38,7 +38,7 @@ PARTS = {  # of a layer, alike in both towers
 
 def convert(sources: list[dict[str, Tensor]]) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors of one file -> (tensors of a CLIP file, its arch). Raises ValueError: this is no CLIP of OpenAI's shape."""
-    from ..clip_package import clip
+    from ..clip.package import clip
 
     if len(sources) != 1:
         raise ValueError(f"a CLIP is one file, here are {len(sources)}")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..checkpoint import misfits
-from ..translator import Translator, TranslatorConfig
+from ..translator.model import Translator, TranslatorConfig
 
 HEADS = 8  # the authors': how a projection is split into heads is not in the tensors
 

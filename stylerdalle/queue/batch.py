@@ -20,9 +20,10 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
-from . import host as runs
-from .host import Failed, Host, Lost, Refused
+from ..settings import setting
+from . import server as runs
 from .journal import Journal, Picture, Row, free
+from .server import Failed, Host, Lost, Refused
 from .workflow import Workflow
 
 NOT_TRIED = "no server is left that could do it"
@@ -34,10 +35,10 @@ SESSION = aiohttp.ClientTimeout(total=60, connect=15)  # s; a server that loads 
 class Policy:
     """How servers are used."""
 
-    in_flight: int = 2  # photos a server has at a time: one runs, the others are there when it is done
-    tries: int = 3  # at most, a photo, where servers are lost; a photo that fails is tried once on each server
-    wait: float = 120.0  # seconds a lost server is waited for, where no other can do the work
-    poll: float = 2.0  # seconds between looks at a run that says nothing
+    in_flight: int = setting(2, "photos a server has at a time: one runs, the others are there when it is done")
+    tries: int = setting(3, "at most, a photo, where servers are lost; a photo that fails is tried once on each server")
+    wait: float = setting(120.0, "seconds a lost server is waited for, where no other can do the work")
+    poll: float = setting(2.0, "seconds between looks at a run that says nothing")
 
     def __post_init__(self) -> None:
         for name in ("in_flight", "tries"):

@@ -17,7 +17,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from ..checkpoint import replacing
+from ..storage import replacing
 from .workflow import Workflow, node_name
 
 FORMAT = "stylerdalle-queue/1"

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from dall_e import Decoder, Encoder
 from torch import Tensor, nn
 
-from . import check_pixels
+from .protocol import check_pixels
 
 EPSILON = 0.1  # logit-Laplace: pixels live in [0.1, 0.9] (`dall_e.utils.logit_laplace_eps`)
 

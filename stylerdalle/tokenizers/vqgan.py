@@ -20,8 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..windows import blended
-from . import check_pixels
+from ..images.tiling import blended
+from .protocol import check_pixels
 
 GROUPS = 32  # of every group norm
 TILE = 72  # tokens a side done at once: 512 px are still one piece, 1024 px are 2 x 2

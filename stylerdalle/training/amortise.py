@@ -24,26 +24,29 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .. import reward
-from ..hypernetwork import HyperConfig, HyperNetwork, changed
-from ..objective import Objective
-from ..pretrain import soft_cross_entropy
-from ..processes import processes
-from ..style import Style, translate_with
-from ..texture import field, under
-from ..tokenizers import ImageTokenizer
-from ..translator import Translator
-from ..tune import TuneConfig
-from .data import Picture, at_least, batches, random_crop, to_tensor
-from .data import generator as generator_of
+from ..clip import scores as reward
+from ..distributed import processes
+from ..learn.crops import at_least, random_crop, to_tensor
+from ..learn.pictures import Picture
+from ..learn.run import Run
+from ..learn.schedule import batches, schedule
+from ..learn.schedule import generator as generator_of
+from ..learn.targets import soft_cross_entropy
+from ..settings import setting
+from ..tokenizers.protocol import ImageTokenizer
+from ..translator.hypernetwork import HyperConfig, HyperNetwork, changed
+from ..translator.model import Translator
+from ..translator.style import Style, translate_with
+from ..translator.texture import field, under
+from ..tune.config import TuneConfig
+from ..tune.objective import Objective
 from .filters.tones import tone
 from .joint import Coded, coded_pairs
 from .prompts import Prompt
-from .run import Run
-from .tokenizer import schedule
 
 if TYPE_CHECKING:
     from clip.model import CLIP
+
 
 log = logging.getLogger(__name__)
 NEAREST = 24  # pictures of art whose mean stands for a prompt
@@ -54,14 +57,14 @@ class AmortiseConfig:
     """Defaults are the recipe of the shipped file."""
 
     steps: int = 1200
-    prompts: int = 6  # of each step, with pairs
-    batch: int = 4  # windows of each of them
-    rewarded: int = 1  # prompts of each step for the reward, one photo each
-    lr: float = 1e-3  # Adam; cosine to 2 %
-    reward_weight: float = 0.05  # of the reward's loss beside the cross-entropy
-    art_weight: float = 0.5  # how far a rewarded prompt's embedding leans to that of art
-    per_filter: int = 600  # made pairs a filter
-    per_tone: int = 120  # of them, taken for a filter under a tone
+    prompts: int = setting(6, "of each step, with pairs")
+    batch: int = setting(4, "windows of each of them")
+    rewarded: int = setting(1, "prompts of each step for the reward, one photo each")
+    lr: float = setting(1e-3, "Adam; cosine to 2 %")
+    reward_weight: float = setting(0.05, "of the reward's loss beside the cross-entropy")
+    art_weight: float = setting(0.5, "how far a rewarded prompt's embedding leans to that of art")
+    per_filter: int = setting(600, "made pairs a filter")
+    per_tone: int = setting(120, "of them, taken for a filter under a tone")
     seed: int = 0
 
 

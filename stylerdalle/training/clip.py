@@ -24,14 +24,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..clip_package import clip
-from ..reward import MEAN, STD, embed_images, embed_texts
-from .data import Picture, batches, centre_crop, random_crop, to_tensor
-from .run import Run
-from .tokenizer import schedule
+from ..clip.package import clip
+from ..clip.scores import MEAN, STD, embed_images, embed_texts
+from ..learn.crops import centre_crop, random_crop, to_tensor
+from ..learn.pictures import Picture
+from ..learn.run import Run
+from ..learn.schedule import batches, schedule
+from ..settings import setting
 
 if TYPE_CHECKING:
     from clip.model import CLIP
+
 
 log = logging.getLogger(__name__)
 RARE = 0.15  # sampling weight of a picture whose style has too few for a class; 0.1 is that of a style with 100
@@ -49,22 +52,22 @@ class ClipConfig:
     """Defaults are the recipe of the shipped file."""
 
     embed_dim: int = 256
-    resolution: int = 128  # px
-    vision_width: int = 32  # ResNet of (2, 2, 2, 2) blocks
-    text_width: int = 128  # its heads are 64 wide
+    resolution: int = setting(128, "px")
+    vision_width: int = setting(32, "ResNet of (2, 2, 2, 2) blocks")
+    text_width: int = setting(128, "its heads are 64 wide")
     text_layers: int = 3
-    context: int = 32  # text positions trained; longer texts are read with repeated last positions
+    context: int = setting(32, "text positions trained; longer texts are read with repeated last positions")
     steps: int = 5600
     batch: int = 128
-    lr: float = 1e-3  # AdamW, cosine to 2 %
-    last_steps: int = 2400  # of the steps: all styles drawn alike, pictures nearly whole
-    last_lr: float = 6e-4  # the same for them
+    lr: float = setting(1e-3, "AdamW, cosine to 2 %")
+    last_steps: int = setting(2400, "of the steps: all styles drawn alike, pictures nearly whole")
+    last_lr: float = setting(6e-4, "the same for them")
     weight_decay: float = 0.05
-    style_weight: float = 1.0  # of the style term beside CLIP's loss
-    least: int = 12  # pictures a style needs to be a class of the style term
-    average: float = 0.995  # decay of the running mean of the weights; the mean is what is measured and saved
+    style_weight: float = setting(1.0, "of the style term beside CLIP's loss")
+    least: int = setting(12, "pictures a style needs to be a class of the style term")
+    average: float = setting(0.995, "decay of the running mean of the weights; the mean is what is measured and saved")
     seed: int = 0
-    compile: bool = False  # torch.compile of the picture tower
+    compile: bool = setting(False, "torch.compile of the picture tower")
 
 
 def build(config: ClipConfig) -> CLIP:

@@ -21,18 +21,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .. import checkpoint
-from ..bundle import WEIGHTS, choose_device, choose_dtype
-from ..pretrain import all_embeddings, soft_cross_entropy, soft_targets
-from ..style import Style, new_adapter, translate_with
-from ..texture import Texture, field, under
-from ..tokenizers import ImageTokenizer
-from ..translator import Translator
-from .data import Picture, batches, read_pictures, split
+from .. import checkpoint, storage
+from ..bundle import WEIGHTS
+from ..device import choose_device, choose_dtype
+from ..learn.pictures import Picture, split
+from ..learn.run import Run
+from ..learn.schedule import batches, schedule
+from ..learn.sources import read_pictures
+from ..learn.targets import all_embeddings, soft_cross_entropy, soft_targets
+from ..tokenizers.protocol import ImageTokenizer
+from ..translator.model import Translator
+from ..translator.style import Style, new_adapter, translate_with
+from ..translator.texture import Texture, field, under
 from .pairs import coded_texture, make_pairs
-from .run import Run
 from .styles import LICENCE, RECIPES, large_photos
-from .tokenizer import schedule
 
 log = logging.getLogger(__name__)
 
@@ -237,7 +239,7 @@ def main() -> None:
     checkpoint.save_translator(base, translator, recipe={"command": "joint", **asdict(config)})
     for name, tensors in adapters.items():
         how = {"command": "joint", **asdict(config), "warm_start": f"{config.pairs} pairs made by {RECIPES[name].filter!r}"}
-        style = Style(tensors, RECIPES[name].prompt, name, checkpoint.sha256(base), texture=pairs[name].texture)
+        style = Style(tensors, RECIPES[name].prompt, name, storage.sha256(base), texture=pairs[name].texture)
         checkpoint.save_style(args.output / "styles" / f"{name}.safetensors", style, recipe=how, licence=LICENCE)
 
 

@@ -9,37 +9,17 @@ Example:
 from __future__ import annotations
 
 import argparse
-import io
 import json
-import tarfile
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from ..checkpoint import replacing
-from .data import Picture, read_pictures
+from ..learn.pictures import Picture
+from ..learn.shards import encoded, write_shard
+from ..learn.sources import read_pictures
 from .filters import FILTERS, PROMPTS, apply
-
-
-def write_shard(path: Path, samples: Iterable[tuple[str, dict[str, bytes]]]) -> int:
-    """Write samples (key, {suffix: bytes}) to a tar, by a temporary file -> how many were written."""
-    count = 0
-    with replacing(path) as stream, tarfile.open(fileobj=stream, mode="w") as tar:
-        for key, files in samples:
-            for suffix, data in files.items():
-                info = tarfile.TarInfo(f"{key}.{suffix}")
-                info.size = len(data)
-                tar.addfile(info, io.BytesIO(data))
-            count += 1
-    return count
-
-
-def encoded(image: Image.Image, lossless: bool = False) -> bytes:
-    stream = io.BytesIO()
-    image.save(stream, "WEBP", quality=92, lossless=lossless)
-    return stream.getvalue()
 
 
 def short_side(image: Image.Image, side: int) -> Image.Image:

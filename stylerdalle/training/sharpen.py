@@ -21,11 +21,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .. import checkpoint
+from .. import checkpoint, storage
+from ..learn.crops import to_tensor
+from ..learn.pictures import Picture, split
+from ..learn.run import Run
+from ..learn.schedule import batches, schedule
+from ..learn.sources import read_pictures
 from ..tokenizers.dvae import DVAE
-from .data import Picture, batches, read_pictures, split, to_tensor
-from .run import Run
-from .tokenizer import SHARES, mixture, reconstruction_loss, reconstruction_psnr, schedule
+from .tokenizer import SHARES, mixture, reconstruction_loss, reconstruction_psnr
 
 log = logging.getLogger(__name__)
 
@@ -161,7 +164,7 @@ def main() -> None:
     tokenizer = checkpoint.load_tokenizer(args.tokenizer)
     if not isinstance(tokenizer, DVAE):
         parser.error(f"{args.tokenizer} is no dVAE, and only the decoder of one can be sharpened: choose a dVAE's file")
-    metadata = checkpoint.read_metadata(args.tokenizer)
+    metadata = storage.read_metadata(args.tokenizer)
     recipe = {**json.loads(metadata.get("recipe", "{}")), "sharpen": asdict(config)}
     sharpen(tokenizer, train, [p for p in valid if p.kind == "photo"], config, Run(args.run_dir, not args.no_resume))
     notes = {key: metadata[key] for key in ("name", "licence") if key in metadata}

@@ -18,12 +18,15 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from .. import checkpoint
-from ..bundle import WEIGHTS, choose_device, choose_dtype
-from ..tune import TuneConfig, TuneState, tune
-from .data import Picture, read_pictures, split
+from .. import checkpoint, storage
+from ..bundle import WEIGHTS
+from ..device import choose_device, choose_dtype
+from ..learn.pictures import Picture, split
+from ..learn.run import Run
+from ..learn.sources import read_pictures
+from ..tune.config import TuneConfig
+from ..tune.loop import TuneState, tune
 from .pairs import make_pairs
-from .run import Run
 
 LICENCE = "MIT"
 
@@ -94,7 +97,7 @@ def make(name: str, recipe: Recipe, pictures: Sequence[Picture], folder: Path, r
     path = folder / "styles" / f"{name}.safetensors"
     how = {**asdict(recipe.config), "pairs": f"{recipe.pairs} made by the filter {recipe.filter!r}"}
     how["start"] = json.loads(begun.metadata.get("recipe", "{}"))
-    style = replace(learnt.style, name=name, base_sha256=checkpoint.sha256(base))
+    style = replace(learnt.style, name=name, base_sha256=storage.sha256(base))
     checkpoint.save_style(path, style, recipe=how, licence=LICENCE, **learnt.notes())
     return path
 

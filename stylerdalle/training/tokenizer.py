@@ -22,13 +22,15 @@ import torch.nn.functional as F
 from dall_e import Decoder, Encoder
 from torch import Tensor, nn
 
-from ..tokenizers import ImageTokenizer
+from ..learn.crops import aligned_crop, centre_crop, random_crop, to_tensor
+from ..learn.pictures import Picture
+from ..learn.run import Run
+from ..learn.schedule import batches, schedule
+from ..settings import setting
 from ..tokenizers.dvae import DVAE, map_pixels
-from .data import Picture, aligned_crop, batches, centre_crop, random_crop, to_tensor
+from ..tokenizers.protocol import ImageTokenizer
 from .quantizer import Quantizer
-from .run import Run
 
-DECAYS = ("cosine", "linear")  # of the learning rate
 log = logging.getLogger(__name__)
 SHARES = {"photo": 0.4, "wallpaper": 0.1, "art": 0.18, "graphic": 0.07, "made": 0.22, "flat": 0.03}  # of training crops
 
@@ -37,19 +39,19 @@ SHARES = {"photo": 0.4, "wallpaper": 0.1, "art": 0.18, "graphic": 0.07, "made": 
 class TokenizerConfig:
     """Defaults are the recipe of the shipped file."""
 
-    n_hid: int = 64  # width of the dVAE; its package allows no less
-    n_init: int = 128  # numbers a token at the decoder's input
+    n_hid: int = setting(64, "width of the dVAE; its package allows no less")
+    n_init: int = setting(128, "numbers a token at the decoder's input")
     vocab_size: int = 4096
-    dim: int = 32  # numbers a code while training; gone after folding
+    dim: int = setting(32, "numbers a code while training; gone after folding")
     steps: int = 2750
     batch: int = 32
-    size: int = 96  # px of a training crop
-    lr: float = 1.5e-3  # AdamW, cosine to 2 %
-    free_steps: int = 200  # steps without quantisation before the codebook is placed
+    size: int = setting(96, "px of a training crop")
+    lr: float = setting(1.5e-3, "AdamW, cosine to 2 %")
+    free_steps: int = setting(200, "steps without quantisation before the codebook is placed")
     commitment: float = 0.25
     zoom: tuple[float, float] = (0.8, 1.8)  # output px per source px: users' photos are smoother than small thumbnails
     seed: int = 0
-    compile: bool = False  # torch.compile: a third faster, needs a C++ compiler
+    compile: bool = setting(False, "torch.compile: a third faster, needs a C++ compiler")
 
 
 class VQAutoEncoder(nn.Module):
@@ -217,15 +219,6 @@ def train(
             saved = time.monotonic()
     save(config.steps)
     return model.eval().fold()
-
-
-def schedule(step: int, steps: int, warm: int = 100, floor: float = 0.02, decay: str = "cosine") -> float:
-    """Linear warm-up, then half a cosine down to `floor`, or (decay "linear") a straight line to 0 after the last step."""
-    if step < warm:
-        return (step + 1) / warm
-    if decay == "linear":
-        return (steps - step) / max(1, steps - warm)
-    return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
 
 
 @torch.inference_mode()

@@ -8,10 +8,10 @@ import tiny
 import torch
 from safetensors.torch import save_file
 
-from stylerdalle import checkpoint
-from stylerdalle.cli import main
-from stylerdalle.clip_package import clip
-from stylerdalle.convert import convert
+from stylerdalle import checkpoint, storage
+from stylerdalle.cli.main import main
+from stylerdalle.clip.package import clip
+from stylerdalle.convert.registry import convert
 
 # OpenAI's name: that of transformers
 LAYER = {"ln_1": "layer_norm1", "ln_2": "layer_norm2", "attn.out_proj": "self_attn.out_proj"}
@@ -101,8 +101,8 @@ def test_cosines_are_those_of_the_package(layout, model, tmp_path):
         theirs = clip.model.build_model(torch.jit.load(source).state_dict()).float()
     assert cosines(theirs).std() > 0.01
     assert (cosines(ours) - cosines(theirs)).abs().max() < 1e-5
-    assert checkpoint.read_metadata(out)["arch"] == '{"type": "clip", "image_resolution": 64}'
-    assert checkpoint.shapes(out) == {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    assert storage.read_metadata(out)["arch"] == '{"type": "clip", "image_resolution": 64}'
+    assert storage.shapes(out) == {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
 
 
 def test_the_precision_stays_that_of_the_file(model, tmp_path):

@@ -9,9 +9,9 @@ import tiny
 import torch
 from dall_e import Decoder, Encoder, map_pixels, unmap_pixels
 
-from stylerdalle import checkpoint
-from stylerdalle.cli import main
-from stylerdalle.convert import convert
+from stylerdalle import checkpoint, storage
+from stylerdalle.cli.main import main
+from stylerdalle.convert.registry import convert
 
 YOUNG = ("recompute_scale_factor", "_backward_pre_hooks", "_is_full_backward_hook", "_forward_hooks_with_kwargs")
 YOUNG += ("_forward_hooks_always_called", "_forward_pre_hooks_with_kwargs", "_state_dict_pre_hooks")
@@ -59,8 +59,8 @@ def test_tokens_are_those_of_the_package(legacy, tmp_path, capsys):
     out = tmp_path / "tokenizer.safetensors"
     assert main(["convert", "dvae", str(second), str(first), "--output", str(out)]) == 0  # in either order
     assert_same(out, original.encoder, original.decoder, 32)
-    source = json.loads(checkpoint.read_metadata(out)["source"])
-    assert [(s["file"], s["sha256"]) for s in source] == [(p.name, checkpoint.sha256(p)) for p in (second, first)]
+    source = json.loads(storage.read_metadata(out)["source"])
+    assert [(s["file"], s["sha256"]) for s in source] == [(p.name, storage.sha256(p)) for p in (second, first)]
 
 
 @pytest.mark.skipif("STYLERDALLE_FULL_SIZE" not in os.environ, reason="0.8 GB of files: STYLERDALLE_FULL_SIZE=1 runs it")

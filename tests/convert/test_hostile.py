@@ -25,7 +25,7 @@ import pytest
 import tiny
 import torch
 
-from stylerdalle.cli import main
+from stylerdalle.cli.main import main
 from stylerdalle.convert.archive import MAGIC, VERSION
 
 EVENTS: list[str] = []

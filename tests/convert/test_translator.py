@@ -8,8 +8,8 @@ import reference_nat
 import torch
 
 from stylerdalle import checkpoint
-from stylerdalle.cli import main
-from stylerdalle.convert import convert
+from stylerdalle.cli.main import main
+from stylerdalle.convert.registry import convert
 
 SIZES = {"tok_dim": 12, "width": 32, "vocab": 40, "grid": 3, "layers": 2, "blocks": 2}
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from stylerdalle import checkpoint
-from stylerdalle.cli import main
-from stylerdalle.convert import convert
+from stylerdalle import checkpoint, storage
+from stylerdalle.cli.main import main
+from stylerdalle.convert.registry import convert
 from stylerdalle.tokenizers.vqgan import VQGAN, VQGANConfig
 
 SMALL = VQGANConfig(
@@ -35,7 +35,7 @@ def trained(state: dict[str, torch.Tensor], path: Path, legacy: bool = False) ->
 def test_tokens_and_pixels_are_those_of_the_model(legacy, model, tmp_path):
     source, out = trained(model.state_dict(), tmp_path / "model.ckpt", legacy), tmp_path / "tokenizer.safetensors"
     assert main(["convert", "vqgan", str(source), "--output", str(out)]) == 0
-    assert not [name for name in checkpoint.shapes(out) if name.startswith("loss.")]
+    assert not [name for name in storage.shapes(out) if name.startswith("loss.")]
     ours = checkpoint.load_tokenizer(out)
     images = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(1))
     tokens = model.encode(images)

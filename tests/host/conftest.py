@@ -16,7 +16,7 @@ import pytest
 import torch
 from tiny import style, tokenizer, translator, write_bundle, write_hypernetwork
 
-from stylerdalle import checkpoint
+from stylerdalle import checkpoint, storage
 
 PACK = Path(__file__).resolve().parents[2]
 COMFY = Path(os.environ.get("COMFYUI_DIR", "~/ComfyUI")).expanduser()
@@ -37,7 +37,7 @@ def write_models(user: Path, extra: Path) -> None:
     for part, folder in {"tokenizer": "tokenizers", "translator": "translators", "clip": "clip"}.items():
         (user / folder).mkdir()
         shutil.copy(user / "tiny" / f"{part}.safetensors", user / folder / "apart.safetensors")
-    base = checkpoint.sha256(user / "tiny" / "translator.safetensors")
+    base = storage.sha256(user / "tiny" / "translator.safetensors")
     charcoal = style(translator(tokenizer()), "charcoal", base)
     checkpoint.save_style(extra / "styles" / "charcoal.safetensors", charcoal)
     (user / "README.md").write_text("not a model")

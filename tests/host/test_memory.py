@@ -13,7 +13,7 @@ import pytest
 import tiny
 import torch
 
-from stylerdalle import checkpoint
+from stylerdalle import checkpoint, storage
 
 Graph = dict[str, dict[str, Any]]
 
@@ -111,7 +111,7 @@ def test_a_changed_file_is_loaded_anew(comfy: SimpleNamespace, executor: Any, lo
         model = tiny.translator(tiny.tokenizer())
         model.outNet.bias += 1
         checkpoint.save_translator(folder / "translator.safetensors", model, licence="MIT")
-        base = checkpoint.sha256(folder / "translator.safetensors")
+        base = storage.sha256(folder / "translator.safetensors")
         checkpoint.save_style(folder / "styles" / "van-gogh.safetensors", tiny.style(model, "van-gogh", base))
         queue(executor, graph("changing"))
         assert "translator" in loads() and bias() > 0

@@ -16,7 +16,7 @@ from host.server import PACK, Server
 from PIL import Image
 from tiny import write_bundle
 
-from stylerdalle.cli import main
+from stylerdalle.cli.main import main
 
 PHOTOS = int(os.environ.get("STYLERDALLE_PHOTOS", "24"))
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from fake_comfyui import Fake, write_workflow
 
-from stylerdalle.cli import main
+from stylerdalle.cli.main import main
 from stylerdalle.queue import batch
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -112,7 +112,7 @@ def test_json_is_one_object_a_line_and_photo(shell, fake):
 
 def test_the_progress_bar_follows_the_nodes_of_a_run_and_ends_full(shell, fake, monkeypatch):
     shown: list[tuple[int, int]] = []
-    monkeypatch.setattr("stylerdalle.queue.commands.bar", lambda _: nullcontext(lambda *counts: shown.append(counts)))
+    monkeypatch.setattr("stylerdalle.cli.queue.bar", lambda _: nullcontext(lambda *counts: shown.append(counts)))
     assert shell(fake(seconds=0.3), options=("--in-flight", 1)) == 0
     assert shown[-1] == (300, 300)
     assert (20, 300) in shown or (120, 300) in shown or (220, 300) in shown  # one of five nodes is done

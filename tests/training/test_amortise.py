@@ -9,15 +9,15 @@ import torch
 import torch.nn.functional as F
 from training.test_tokenizer import pictures
 
-from stylerdalle import reward
-from stylerdalle.hypernetwork import HyperConfig
-from stylerdalle.pretrain import all_embeddings
-from stylerdalle.style import Style, translate_with
-from stylerdalle.texture import field, under
+from stylerdalle.clip import scores as reward
+from stylerdalle.learn.crops import to_tensor
+from stylerdalle.learn.run import Run
+from stylerdalle.learn.targets import all_embeddings
 from stylerdalle.training.amortise import AmortiseConfig, amortise, art_targets, make_pairs
-from stylerdalle.training.data import to_tensor
 from stylerdalle.training.prompts import Prompt
-from stylerdalle.training.run import Run
+from stylerdalle.translator.hypernetwork import HyperConfig
+from stylerdalle.translator.style import Style, translate_with
+from stylerdalle.translator.texture import field, under
 
 PROMPTS = [
     Prompt("an ink drawing", "ink", "ink"),

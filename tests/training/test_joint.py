@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from training.test_tokenizer import pictures
 
-from stylerdalle.pretrain import all_embeddings
-from stylerdalle.style import Style, new_adapter, translate_with
-from stylerdalle.texture import field, under
+from stylerdalle.learn.run import Run
+from stylerdalle.learn.targets import all_embeddings
 from stylerdalle.training.joint import JointConfig, coded_pairs, train
-from stylerdalle.training.run import Run
+from stylerdalle.translator.style import Style, new_adapter, translate_with
+from stylerdalle.translator.texture import field, under
 
 SMALL = JointConfig(steps=40, styles=2, batch=4, rank=2, lr=2e-3, adapter_lr=0.02, pairs=40, neighbours=4)
 

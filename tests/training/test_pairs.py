@@ -11,8 +11,9 @@ import torch
 from PIL import Image
 from training.test_tokenizer import pictures
 
+from stylerdalle.learn.pairs import read_pairs
 from stylerdalle.training.filters import marks_of, texture
-from stylerdalle.training.pairs import coded_texture, make_pairs, read_pairs
+from stylerdalle.training.pairs import coded_texture, make_pairs
 
 
 def test_made_pairs_are_reproducible_and_of_the_size_asked_for():

@@ -5,7 +5,7 @@ import io
 from PIL import Image
 from training.test_tokenizer import pictures
 
-from stylerdalle.training.data import Picture
+from stylerdalle.learn.pictures import Picture
 from stylerdalle.training.filters import FILTERS
 from stylerdalle.training.styles import RECIPES, large_photos
 

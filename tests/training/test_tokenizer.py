@@ -7,18 +7,11 @@ import pytest
 import torch
 from PIL import Image
 
-from stylerdalle.training.data import Picture
+from stylerdalle.learn.pictures import Picture
+from stylerdalle.learn.run import Run
+from stylerdalle.learn.schedule import schedule
 from stylerdalle.training.quantizer import Quantizer
-from stylerdalle.training.run import Run
-from stylerdalle.training.tokenizer import (
-    TokenizerConfig,
-    VQAutoEncoder,
-    flat_colours,
-    mixture,
-    reconstruction_loss,
-    schedule,
-    train,
-)
+from stylerdalle.training.tokenizer import TokenizerConfig, VQAutoEncoder, flat_colours, mixture, reconstruction_loss, train
 
 SMALL = TokenizerConfig(n_init=16, vocab_size=512, dim=8, steps=6, batch=8, size=32, free_steps=4)
 

@@ -8,6 +8,8 @@ Nothing is learned here and no artist's method is claimed: `strokes.py` names th
     painted = apply("van_gogh", photo, numpy.random.default_rng(0))   # uint8 (H, W, 3), sides from 32 pixels
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 
 import numpy as np

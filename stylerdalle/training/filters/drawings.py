@@ -1,5 +1,7 @@
 """Drawings: pencil, charcoal, ink."""
 
+from __future__ import annotations
+
 import numpy as np
 import torch
 from torch import Tensor

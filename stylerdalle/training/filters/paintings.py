@@ -1,5 +1,7 @@
 """Paintings: strokes, dots and washes."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 
 import numpy as np

@@ -1,5 +1,7 @@
 """Pictures of pieces: stained glass, mosaic, cubist facets."""
 
+from __future__ import annotations
+
 import numpy as np
 import torch
 from torch import Tensor

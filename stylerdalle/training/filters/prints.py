@@ -1,22 +1,13 @@
 """Flat colours and lines: woodblock, poster, comic, anime, pop art; and pixel art."""
 
+from __future__ import annotations
+
 import numpy as np
 import torch
 from PIL import Image
 from torch.nn import functional as F
 
-from .strokes import (
-    blur,
-    contours,
-    flatten,
-    luminance,
-    saturate,
-    smoothstep,
-    stretch,
-    to_image,
-    to_planes,
-    towards,
-)
+from .strokes import blur, contours, flatten, luminance, saturate, smoothstep, stretch, to_image, to_planes, towards
 from .textures import Marks
 
 WOODBLOCK = torch.tensor(

@@ -7,6 +7,8 @@ superpixels (Achanta et al. 2012, https://doi.org/10.1109/TPAMI.2012.120), simpl
 Planes are float32 tensors (C, H, W) in 0..1 and maps are (H, W); H, W are pixels, N marks, K colours.
 """
 
+from __future__ import annotations
+
 import math
 
 import numpy as np

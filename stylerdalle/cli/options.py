@@ -1,0 +1,107 @@
+"""Options that several commands share, and options made from a config dataclass."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ..distributed import rank_and_world
+
+C = TypeVar("C")
+KINDS: dict[str, type] = {"int": int, "float": float, "str": str, "bool": bool}
+RUNS = Path("~/.cache/stylerdalle/runs")
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser whose errors are one sentence and whose options cannot be abbreviated (scripts would break later)."""
+
+    def __init__(self, prog: str | None = None, description: str | None = None) -> None:
+        super().__init__(prog, description=description, allow_abbrev=False)
+
+    def error(self, message: str) -> Any:
+        self.exit(2, f"{self.prog}: {message} (try {self.prog} --help)\n")
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        if rank_and_world()[0] == 0:  # all processes of a run have the same words
+            super()._print_message(message, file)
+
+
+def number(kind: type, low: float, high: float = math.inf) -> Callable[[str], Any]:
+    """A type for add_argument: an int or float between `low` and `high`."""
+
+    def read(text: str) -> Any:
+        try:
+            value = kind(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a {'whole ' if kind is int else ''}number") from error
+        if not low <= value <= high:
+            limits = f"{low:g} or more" if high == math.inf else f"{low:g} to {high:g}"
+            raise argparse.ArgumentTypeError(f"{text} is out of range: {limits}")
+        return value
+
+    return read
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--bundle", default="mini", metavar="NAME", help="a bundle's name or its folder (default: mini)")
+    add_device_options(parser)
+
+
+def add_device_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
+    parser.add_argument("--dtype", default="auto", choices=("auto", "fp32", "bf16", "fp16"), help="of the models (default: auto)")
+
+
+def add_run_options(
+    parser: argparse.ArgumentParser, name: str, resume: bool = True, images: argparse._ActionsContainer | None = None
+) -> None:
+    """Options of every command that trains: pictures in, one file out, a run folder that can be resumed.
+
+    Args:
+        images: a required group of inputs that exclude each other, where there are others than pictures.
+    """
+    (images or parser).add_argument(
+        "--images", nargs="+", required=images is None, metavar="PATH", help="pictures, folders of them, or .tar shards"
+    )
+    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="the .safetensors file to write")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing output")
+    parser.add_argument("--run-dir", type=Path, metavar="DIR", help=f"state and curve of the run (default: {RUNS / name})")
+    default = "yes" if resume else "no"
+    parser.add_argument(
+        "--resume", action=argparse.BooleanOptionalAction, default=resume, help=f"go on from the run's state (default: {default})"
+    )
+    parser.add_argument("--threads", type=number(int, 1, 1024), help="CPU threads (default: torch's)")
+
+
+def add_config_options(parser: argparse._ActionsContainer, config: type, skip: Sequence[str] = ()) -> None:
+    """One option for every int, float, str and bool field of a config dataclass; its help is the field's own (settings.py).
+
+    Options that are not given are not in the namespace: `given_options` tells them apart.
+    """
+    for field in _fields(config, skip):
+        kind = KINDS[_type_name(field)]
+        note = field.metadata.get("help", "").replace("%", "%%")
+        text = f"{note} (default: {field.default})" if note else f"(default: {field.default})"
+        option = "--" + field.name.replace("_", "-")
+        if kind is bool:
+            parser.add_argument(option, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=text)
+        else:
+            parser.add_argument(option, type=kind, default=argparse.SUPPRESS, help=text, metavar=kind.__name__.upper())
+
+
+def given_options(args: argparse.Namespace, config: type) -> dict[str, Any]:
+    """What was given of the options that add_config_options made."""
+    return {field.name: getattr(args, field.name) for field in _fields(config, ()) if hasattr(args, field.name)}
+
+
+def _fields(config: type, skip: Sequence[str]) -> list[dataclasses.Field[Any]]:
+    return [field for field in dataclasses.fields(config) if _type_name(field) in KINDS and field.name not in skip]
+
+
+def _type_name(field: dataclasses.Field[Any]) -> str:
+    """A field's type is a class, or a string under `from __future__ import annotations`."""
+    return field.type if isinstance(field.type, str) else getattr(field.type, "__name__", "")

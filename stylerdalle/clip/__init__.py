@@ -1,0 +1,1 @@
+"""OpenAI's clip package, and what CLIP says of pictures and texts."""

@@ -1,0 +1,1 @@
+"""What every training shares: pictures, crops, prepared tokens, runs, schedules, targets, pretraining."""

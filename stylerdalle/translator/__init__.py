@@ -1,0 +1,1 @@
+"""The translator: model, styles, and how a picture's tokens go through it."""
