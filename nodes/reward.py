@@ -1,4 +1,4 @@
-"""Reward: how well pictures match a text, by CLIP."""
+"""Reward: the CLIP score of pictures for a text."""
 
 import torch
 from comfy_api.latest import io
@@ -17,15 +17,20 @@ class Reward(io.ComfyNode):
             node_id="StylerDALLE_Reward",
             display_name="Reward (StylerDALLE)",
             category=CATEGORY,
-            description="Scores how well pictures match a text: the cosine of CLIP's embeddings, -1 to 1.",
+            description="Scores how well pictures match a text: the cosine similarity of CLIP embeddings, from -1 to 1.",
             inputs=[
-                REWARD.Input("reward", tooltip="The REWARD of Load StylerDALLE."),
-                io.Image.Input("image", tooltip="One or more pictures; transparent parts are seen as white."),
-                io.String.Input("text", default="a Van Gogh style oil painting", multiline=True, tooltip="What to look for."),
+                REWARD.Input("reward", tooltip="The REWARD output of Load StylerDALLE."),
+                io.Image.Input("image", tooltip="One or more pictures. Transparent areas count as white."),
+                io.String.Input(
+                    "text",
+                    default="a Van Gogh style oil painting",
+                    multiline=True,
+                    tooltip="The text to compare with, in English.",
+                ),
             ],
             outputs=[
-                io.Float.Output(display_name="score", tooltip="The mean over the pictures. Compare scores of one text only."),
-                io.String.Output(display_name="scores", tooltip="One line a picture."),
+                io.Float.Output(display_name="score", tooltip="The mean score. Compare only scores for the same text."),
+                io.String.Output(display_name="scores", tooltip="One line for each picture."),
             ],
         )
 

@@ -135,4 +135,4 @@ def test_the_history_has_style_seed_and_score(executor: Any) -> None:
     assert history["4"]["seed"] == [2**64 - 1, 0]
     scores = history["6"]["scores"]
     assert len(scores) == 2 and history["6"]["score"] == [pytest.approx(sum(scores) / 2)]
-    assert queue(executor, graph())["4"]["near"] == [None]  # a style of its own
+    assert queue(executor, graph())["4"]["near"] == [None]  # a tuned style, not made by the network

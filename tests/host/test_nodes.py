@@ -91,7 +91,7 @@ def test_prompt_and_style_must_agree(run: Run, photo: torch.Tensor) -> None:
     (style,) = run("StylerDALLE_LoadStyle", style="tiny/styles/ukiyo-e.safetensors")
     for prompt in ("", " ", "Ukiyo-E", "a UKIYO-E print"):
         stylised(run, photo[:1], prompt=prompt, style=style)
-    with pytest.raises(ValueError, match=r"the prompt says 'a Van Gogh.*'ukiyo-e'"):
+    with pytest.raises(ValueError, match=r"the prompt is 'a Van Gogh.*'ukiyo-e'"):
         stylised(run, photo[:1], prompt="a Van Gogh style oil painting", style=style)
 
 
@@ -107,9 +107,9 @@ def test_a_style_of_another_translator_is_refused(run: Run, photo: torch.Tensor)
 
 
 def test_unknown_choices_are_refused_with_the_allowed_ones(run: Run, comfy: SimpleNamespace) -> None:
-    with pytest.raises(ValueError, match=r"'zzz' is not there: choose one of apart, half, .*tiny"):
+    with pytest.raises(ValueError, match=r"'zzz' was not found: choose one of apart, half, .*tiny"):
         run("StylerDALLE_Load", bundle="zzz")
-    with pytest.raises(ValueError, match=r"'\.\./zzz' is not there: choose one of .*styles/charcoal.safetensors"):
+    with pytest.raises(ValueError, match=r"'\.\./zzz' was not found: choose one of .*styles/charcoal.safetensors"):
         run("StylerDALLE_LoadStyle", style="../zzz")
 
 
@@ -175,7 +175,7 @@ def test_an_official_bundle_is_offered_and_runs_once_its_files_are_there(
 
 
 def test_unknown_bundles_are_refused_when_queued_and_connected_ones_wait_for_the_run(comfy: SimpleNamespace) -> None:
-    assert "'zzz' is not there: choose one of apart" in queued(comfy, "zzz")
+    assert "'zzz' was not found: choose one of apart" in queued(comfy, "zzz")
     assert queued(comfy, "tiny") == ""
     assert "bundle" not in queued(comfy, ["6", 0])
 

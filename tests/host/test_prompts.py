@@ -74,5 +74,5 @@ def test_a_later_region_lies_over_the_ones_before(run: Run, paint: Callable[...,
 
 
 def test_a_region_without_a_style_is_refused(run: Run) -> None:
-    with pytest.raises(ValueError, match="write a prompt, or connect a STYLE"):
+    with pytest.raises(ValueError, match="enter a prompt, or connect a STYLE"):
         run("StylerDALLE_StyleRegion", mask=torch.ones(1, 8, 8), prompt=" ")

@@ -155,10 +155,10 @@ def test_transparent_parts_of_photos_are_white(tune: Run, photo: torch.Tensor, r
         ({"captions": "one\ntwo\nthree"}, r"more captions \(3\) than photos \(2\)"),
         ({"method": "zzz"}, "'zzz' is not known: direct, rloo, reinforce"),
         ({"steps": 0}, "steps 0"),
-        ({"rank": 200}, "rank 200 is out of range: 1 to 32"),
+        ({"rank": 200}, "rank 200 is out of range: use 1 to 32"),
         ({"minutes": float("nan")}, "minutes nan"),
         ({"learning_rate": float("nan")}, "learning rates nan"),
-        ({"image": torch.full((1, 64, 64, 3), float("nan"))}, "not numbers"),
+        ({"image": torch.full((1, 64, 64, 3), float("nan"))}, "NaN or infinite"),
         ({"image": torch.zeros(1, 64, 64, 1)}, "shape"),
         ({"reward": "mine"}, "REWARD got a str"),
     ],
@@ -172,7 +172,7 @@ def test_bad_inputs_are_refused_before_anything_is_written(tune: Run, runs: Path
 def test_models_that_do_not_belong_together_are_refused(run: Run, tune: Run, runs: Path) -> None:
     apart, half = (run("StylerDALLE_Load", bundle=name)[0] for name in ("apart", "half"))
     tune(steps=1, tokenizer=apart, reward=apart)  # the same files elsewhere
-    with pytest.raises(ValueError, match=r"'half' is not the one that the TRANSLATOR of 'tiny' belongs to"):
+    with pytest.raises(ValueError, match=r"TOKENIZER \(bundle 'half'\) and the TRANSLATOR \(bundle 'tiny'\) do not belong together"):
         tune(tokenizer=replace(half, tokenizer_path=half.translator_path))
 
 
