@@ -1,4 +1,5 @@
-"""ComfyUI's side of the nodes: device, memory, model folders, progress, cancel. No other file imports ComfyUI's modules.
+"""ComfyUI's side of the nodes: device, memory, model folders, progress, cancel. The only file that imports its modules
+(the others import comfy_api, the public API for schemas).
 
 Model files are in models/stylerdalle, in the folders that extra_model_paths.yaml lists under `stylerdalle`, and in the pack's
 weights/. A bundle NAME is either a folder NAME with tokenizer, translator and clip .safetensors and styles/, or the files
