@@ -49,7 +49,7 @@ def test_every_node_has_help(comfy: SimpleNamespace) -> None:
 
 @pytest.mark.parametrize("bundle", ["tiny", "apart", "half"])
 def test_a_picture_comes_back_in_its_size(run: Run, photo: torch.Tensor, bundle: str) -> None:
-    prompt = "charcoal" if bundle == "apart" else "van-gogh"  # three files have no styles of their own, but the user's
+    prompt = "charcoal" if bundle == "apart" else "van-gogh"  # a bundle of three files has no styles; the user's are used
     out = stylised(run, photo, bundle, prompt=prompt)
     assert out.shape == photo.shape and out.dtype == torch.float32 and 0 <= out.min() <= out.max() <= 1
 
@@ -124,7 +124,7 @@ def test_a_bundle_without_its_tokenizer_says_what_to_put_where(run: Run, comfy: 
 
 
 def queued(comfy: SimpleNamespace, bundle: Any) -> str:
-    """What ComfyUI says when a workflow that loads a bundle is queued: nothing where it takes it."""
+    """ComfyUI's error when a workflow that loads a bundle is queued; empty if it is accepted."""
     from execution import validate_prompt
 
     graph = {
@@ -235,7 +235,7 @@ def test_unloaded_models_come_back_and_forgotten_ones_are_freed(run: Run, comfy:
     bundle = run("StylerDALLE_Load", bundle="tiny")[0]
     (tokens,) = run("StylerDALLE_Tokenize", tokenizer=bundle, image=photo)
     assert any(m.model.model is bundle.tokenizer for m in comfy.model_management.current_loaded_models)
-    comfy.model_management.unload_all_models()  # what POST /free does, before it empties the cache of node outputs
+    comfy.model_management.unload_all_models()  # like POST /free, which then empties the cache of node outputs
     assert comfy.model_management.current_loaded_models == []
     (again,) = run("StylerDALLE_Tokenize", tokenizer=bundle, image=photo)
     assert torch.equal(again.grid, tokens.grid)

@@ -17,7 +17,7 @@ def photo() -> torch.Tensor:
 
 @pytest.fixture
 def paint(run: Run, photo: torch.Tensor) -> Callable[..., torch.Tensor]:
-    """paint(prompt=..., ...) -> the photo as Translate makes it with the bundle that takes any prompt."""
+    """paint(prompt=..., ...) -> the stylised photo, with the bundle that accepts any prompt."""
     tokenizer, translator, _ = run("StylerDALLE_Load", bundle="prompted")
     (tokens,) = run("StylerDALLE_Tokenize", tokenizer=tokenizer, image=photo)
 

@@ -25,7 +25,7 @@ def styles(run: Run) -> tuple[Any, Any]:
 
 @pytest.fixture
 def saved(comfy: SimpleNamespace) -> Iterator[Path]:
-    """The folder that styles are saved in; what a test saved is removed."""
+    """The folder for saved styles; emptied of what the test saved."""
     folder = Path(comfy.folder_paths.get_folder_paths("stylerdalle")[0], "styles")
     before = set(folder.iterdir())
     yield folder
