@@ -1,4 +1,4 @@
-"""ComfyUI-StylerDALLE: language-guided style transfer. ComfyUI loads this file; nodes/ has the nodes, stylerdalle/ the library."""
+"""ComfyUI-StylerDALLE: language-guided style transfer. ComfyUI loads this file; the nodes are in nodes/."""
 
 WEB_DIRECTORY = "./web"
 

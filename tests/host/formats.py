@@ -1,4 +1,4 @@
-"""The two formats of a workflow: API format for programs and UI format for ComfyUI's page. UI to API as the page does."""
+"""The two formats of a workflow: API format for programs and UI format for ComfyUI's page. Conversion from UI to API, as the page does it."""
 
 from types import SimpleNamespace
 from typing import Any
