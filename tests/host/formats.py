@@ -1,4 +1,4 @@
-"""The two formats of a workflow: API format for programs and UI format for ComfyUI's page. Conversion from UI to API, as the page does it."""
+"""The two formats of a workflow, API for programs and UI for ComfyUI's page, and the conversion of UI to API."""
 
 from types import SimpleNamespace
 from typing import Any
