@@ -4,10 +4,8 @@ import torch
 from comfy_api.latest import io
 
 from ..stylerdalle import Bundle
-from ..stylerdalle.clip.scores import judge
-from ..stylerdalle.resolve import check_prompt, warn_of_unknown_words
-from . import host
-from .types import CATEGORY, REWARD, each, expect
+from .reward import clip_scores
+from .types import CATEGORY, REWARD
 
 
 class Best(io.ComfyNode):
@@ -45,15 +43,8 @@ class Best(io.ComfyNode):
 
     @classmethod
     def execute(cls, reward: Bundle, image: torch.Tensor, text: str, count: int) -> io.NodeOutput:
-        bundle, text = expect(reward, Bundle, "REWARD"), check_prompt(text, "text")
-        warn_of_unknown_words(bundle.clip_path, text)
-        clip, progress = bundle.clip, host.progress()
-        host.use(bundle, clip)
-        score, scores = judge(clip, text), []
-        for picture in each(image):
-            scores.append(score(picture))
-            progress(len(scores), len(image))
+        scores = clip_scores(reward, image, text)
         order = sorted(range(len(scores)), key=lambda i: -scores[i])[:count]
         lines = [f"{scores[i]:+.4f}  picture {i + 1}" for i in order]
-        told = {"text": lines, "score": [scores[i] for i in order], "picture": [i + 1 for i in order]}
-        return io.NodeOutput(image[order], scores[order[0]], "\n".join(lines), ui=told)
+        shown = {"text": lines, "score": [scores[i] for i in order], "picture": [i + 1 for i in order]}
+        return io.NodeOutput(image[order], scores[order[0]], "\n".join(lines), ui=shown)

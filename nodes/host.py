@@ -24,7 +24,7 @@ from ..stylerdalle import Bundle, storage
 from ..stylerdalle.bundle import OFFICIAL, WEIGHTS, incomplete
 
 FOLDER = "stylerdalle"
-PARTS = {"tokenizer": "tokenizers", "translator": "translators", "clip": "clip"}
+PART_FOLDERS = {"tokenizer": "tokenizers", "translator": "translators", "clip": "clip"}
 SUFFIX = ".safetensors"
 PREVIEW = 768  # px of the longer side, at most
 WORKING_MEMORY = 2 * 1024**3  # bytes: about what one tile or one batch of windows needs with the full-size models
@@ -122,7 +122,7 @@ def choose(what: str, name: str, allowed: list[str]) -> str:
 def bundles() -> list[str]:
     """Names of the bundles that have a translator file; so `dalle` is listed only once a translator for it is there."""
     own = [PurePath(f).parts[0] for f in _files() if f.count("/") == 1 and f.endswith(f"/translator{SUFFIX}")]
-    apart = [PurePath(f).stem for f in _files() if f.startswith(f"{PARTS['translator']}/")]
+    apart = [PurePath(f).stem for f in _files() if f.startswith(f"{PART_FOLDERS['translator']}/")]
     return sorted({*own, *apart})
 
 
@@ -135,9 +135,9 @@ def bundle_files(name: str) -> dict[str, Path]:
     if name not in OFFICIAL:
         choose("bundle", name, bundles())
     user = Path(folder_paths.models_dir, FOLDER)
-    places = {part: (f"{name}/{part}{SUFFIX}", f"{folder}/{name}{SUFFIX}") for part, folder in PARTS.items()}
+    places = {part: (f"{name}/{part}{SUFFIX}", f"{folder}/{name}{SUFFIX}") for part, folder in PART_FOLDERS.items()}
     found = {part: path for part, both in places.items() if (path := next(filter(None, map(_path, both)), None))}
-    if missing := [part for part in PARTS if part not in found]:
+    if missing := [part for part in PART_FOLDERS if part not in found]:
         if name in OFFICIAL:
             text = incomplete(name, user / name, missing, "python -m stylerdalle")
             raise ValueError(f"{text} (with ComfyUI's Python, in {WEIGHTS.parent})")

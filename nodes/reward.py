@@ -36,14 +36,24 @@ class Reward(io.ComfyNode):
 
     @classmethod
     def execute(cls, reward: Bundle, image: torch.Tensor, text: str) -> io.NodeOutput:
-        bundle, text = expect(reward, Bundle, "REWARD"), check_prompt(text, "text")
-        warn_of_unknown_words(bundle.clip_path, text)
-        clip, progress = bundle.clip, host.progress()
-        host.use(bundle, clip)
-        score, scores = judge(clip, text), []
-        for picture in each(image):
-            scores.append(score(picture))
-            progress(len(scores), len(image))
+        scores = clip_scores(reward, image, text)
         mean = sum(scores) / len(scores)
         lines = [f"{value:+.4f}  picture {number}" for number, value in enumerate(scores, 1)]
         return io.NodeOutput(mean, "\n".join(lines), ui={"text": lines, "score": [mean], "scores": scores})
+
+
+def clip_scores(reward: Bundle, image: torch.Tensor, text: str) -> list[float]:
+    """The CLIP score of each picture of an IMAGE (B, H, W, 3 or 4) for a text, in [-1, 1]; with progress and cancel.
+
+    Raises:
+        ValueError: an input that cannot be used, such as an empty text.
+    """
+    bundle, text = expect(reward, Bundle, "REWARD"), check_prompt(text, "text")
+    warn_of_unknown_words(bundle.clip_path, text)
+    clip, progress = bundle.clip, host.progress()
+    host.use(bundle, clip)
+    score, scores = judge(clip, text), list[float]()
+    for picture in each(image):
+        scores.append(score(picture))
+        progress(len(scores), len(image))
+    return scores
