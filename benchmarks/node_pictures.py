@@ -98,13 +98,13 @@ def save_style(bundle: Bundle, photo: Tensor) -> Shown:
 
 def reward(bundle: Bundle, photo: Tensor) -> Shown:
     pictures = [photo, *(stylize(photo, name, bundle) for name in ("ukiyo-e", "van-gogh"))]
-    score = judge(bundle.clip, find_style(bundle, "van-gogh").prompt)  # type: ignore[arg-type]
+    score = judge(bundle.clip, find_style(bundle, "van-gogh").prompt)
     return [(to_image(picture), f"{score(picture):+.4f}") for picture in pictures]
 
 
 def best(bundle: Bundle, photo: Tensor) -> Shown:
     drawn = [stylize(photo, "van-gogh", bundle, sampling=Sampling(1.0, seed=seed)) for seed in range(3)]
-    score = judge(bundle.clip, find_style(bundle, "van-gogh").prompt)  # type: ignore[arg-type]
+    score = judge(bundle.clip, find_style(bundle, "van-gogh").prompt)
     found = sorted(((score(picture), k) for k, picture in enumerate(drawn)), reverse=True)
     return [(to_image(drawn[k]), f"{value:+.4f}  picture {k + 1}") for value, k in found]
 

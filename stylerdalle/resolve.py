@@ -107,7 +107,7 @@ def near_prompts(bundle: Bundle, text: str, count: int = 12) -> list[tuple[str, 
     known = list(dict.fromkeys([*(style.prompt for style in list_styles(bundle)), *(network.prompts if network else ())]))
     if not known:
         return []
-    embedded = reward.embed_texts(bundle.clip, [understood(bundle, text), *known])  # type: ignore[arg-type]
+    embedded = reward.embed_texts(bundle.clip, [understood(bundle, text), *known])
     similarity = embedded[1:] @ embedded[0]
     best = similarity.argsort(descending=True)[:count].tolist()
     return [(known[i], float(similarity[i])) for i in best]
@@ -131,7 +131,7 @@ def _match(bundle: Bundle, text: str, negative: str = "") -> Style:
         )
     listed = ", ".join(f"{s.name} ({s.prompt!r})" for s in styles) or "none"
     if styles:
-        near = reward.embed_texts(bundle.clip, [understood(bundle, text), *(s.prompt for s in styles)])  # type: ignore[arg-type]
+        near = reward.embed_texts(bundle.clip, [understood(bundle, text), *(s.prompt for s in styles)])
         similarity, index = (near[1:] @ near[0]).max(0)
         if similarity >= NEAR:
             found = styles[int(index)]
@@ -148,7 +148,7 @@ def _made(bundle: Bundle, network: HyperNetwork, text: str, negative: str) -> St
     negative = " ".join(negative.split())
     texts = [understood(bundle, part) for part in (text, negative) if part]
     with torch.inference_mode(False), torch.no_grad():
-        embedded = reward.embed_texts(bundle.clip, texts)  # type: ignore[arg-type]
+        embedded = reward.embed_texts(bundle.clip, texts)
         said, *others = embedded.to(network.mean)
         similarity, nearest = network.nearest(said)
         for other in others:

@@ -126,7 +126,7 @@ def paint(images: Tensor, style: Style, bundle: Bundle, args: argparse.Namespace
     if args.candidates == 1:
         return best, ""
     with torch.inference_mode():
-        score = reward.judge(bundle.clip, style.prompt or style.name)  # type: ignore[arg-type]
+        score = reward.judge(bundle.clip, style.prompt or style.name)
         high, seed = score(best), args.seed
         for k in range(1, args.candidates):
             other = one(k)

@@ -258,7 +258,7 @@ def run_tune(args: argparse.Namespace) -> int:
         learnt = learn(
             bundle.tokenizer,
             bundle.translator,
-            bundle.clip,  # type: ignore[arg-type]
+            bundle.clip,
             pictures,
             prompt,
             config,
@@ -303,12 +303,12 @@ def run_tune_many(args: argparse.Namespace) -> int:
     bundle = load_bundle(args.bundle, args.device, "fp32")
     photos, art = ([p for p in pictures if (p.kind in ("art", "graphic")) == is_art] for is_art in (False, True))
     config = AmortiseConfig(**own)
-    width = bundle.clip.text_projection.shape[1]  # type: ignore[index, union-attr]
+    width = bundle.clip.text_projection.shape[1]
     with bar(f"tune {len(prompts)} prompts") as progress:
         network = amortise(
             bundle.tokenizer,
             bundle.translator,
-            bundle.clip,  # type: ignore[arg-type]
+            bundle.clip,
             large_photos(photos) + photos[::20],
             art,
             prompts,
