@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import re
 from dataclasses import asdict, fields, replace
 from itertools import islice
 from pathlib import Path
@@ -238,8 +237,7 @@ def run_tune(args: argparse.Namespace) -> int:
     prompt = check_prompt(args.style)
     given = tune_options(args.preset, given_options(args, TuneConfig))
     config = TuneConfig.of(given.pop("method", TuneConfig.method), **given)
-    slug = re.sub(r"\W+", "-", prompt.lower()).strip("-")[:60]
-    output, pictures, _, state = start(args, f"tune-{slug}", validate=False)
+    output, pictures, _, state = start(args, f"tune-{storage.slug(prompt, 60)}", validate=False)
     bundle = load_bundle(args.bundle, args.device, "fp32")  # gradients; autocast chooses where less is enough
     warn_of_unknown_words(bundle.clip_path, prompt)
     begun = find_style(bundle, args.start) if args.start else None

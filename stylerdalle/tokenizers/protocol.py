@@ -79,3 +79,9 @@ def check_pixels(images: Tensor, unit: int) -> None:
     """Raises ValueError unless the images are (B, 3, H, W) with H and W multiples of `unit`."""
     if images.ndim != 4 or images.shape[1] != 3 or images.shape[2] % unit or images.shape[3] % unit:
         raise ValueError(f"images of shape {tuple(images.shape)}: need (B, 3, H, W), H and W multiples of {unit}")
+
+
+def all_embeddings(tokenizer: ImageTokenizer) -> Tensor:
+    """(V, D_tok): the embedding of every token, in float32."""
+    device = next(tokenizer.parameters()).device
+    return tokenizer.embed(torch.arange(tokenizer.vocab_size, device=device)[None, None])[0, 0].float()
