@@ -83,11 +83,11 @@ def run(
             print(f"{name}: step {state.step}, {curve[-1][0]:.0f} s, score {state.held_out:.4f}", flush=True)
 
     state = Run(folder / "runs" / name.replace(" ", "-").replace(":", ""), resume=False)
-    learnt = tune(bundle.tokenizer, bundle.translator, bundle.clip, photos, prompt, config, state, callback=watch)  # type: ignore[arg-type]
+    learnt = tune(bundle.tokenizer, bundle.translator, bundle.clip, photos, prompt, config, state, callback=watch)
     seconds = time.monotonic() - started
     images = to_tensor([np.asarray(centre_crop(p.open(), 256)) for p in heldout])
     painted = torch.cat([stylize(image, learnt.style, bundle) for image in images.split(1)])
-    score = score_pictures(bundle.clip, painted, prompt).mean().item()  # type: ignore[arg-type]
+    score = score_pictures(bundle.clip, painted, prompt).mean().item()
     with (folder / f"{name.replace(' ', '-').replace(':', '')}.csv").open("w", newline="") as stream:
         csv.writer(stream).writerows([("seconds", "held_out"), *curve])
     return Result(name, curve, seconds, learnt.steps, last[-1].kl or 0.0, score)

@@ -1,17 +1,17 @@
 """Translate: content tokens to stylised tokens."""
 
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import torch
 from comfy_api.latest import io
 
 from ..stylerdalle import Bundle, Style
-from ..stylerdalle.progress import of_all
-from ..stylerdalle.resolve import find_style
+from ..stylerdalle.progress import split
+from ..stylerdalle.resolve import StyleFinder
 from ..stylerdalle.tokenizers.tokens import Tokens, joined
-from ..stylerdalle.translator.sampling import SOFTNESS, Sampling
+from ..stylerdalle.translator.options import MaskedStyle, TranslateOptions
+from ..stylerdalle.translator.sampling import SEEDS, SOFTNESS, Sampling
 from ..stylerdalle.translator.style import mix
 from ..stylerdalle.translator.translate import translate
 from . import host
@@ -60,7 +60,7 @@ INPUTS = (
         "seed",
         default=0,
         min=0,
-        max=0xFFFFFFFFFFFFFFFF,
+        max=SEEDS - 1,
         step=1,
         control_after_generate=True,
         tooltip="The same seed gives the same picture. Another seed moves the brush marks and, if temperature is above 0, "
@@ -154,29 +154,18 @@ class Translate(io.ComfyNode):
         parts = expect(regions, Regions, "REGIONS").parts if regions else ()
         if candidates > 1 and temperature == 0:
             raise ValueError(f"{candidates} candidates at temperature 0 would be identical: raise the temperature")
-        known = with_user_styles(bundle)
-        used = [chosen_style(known, prompt, style, negative), *(chosen_style(known, p.prompt, p.style) for p in parts)]
-        found = [some.to(bundle.device, torch.float32) for some in used]
-        regional = [(style, planes(part.mask), part.feather) for style, part in zip(found[1:], parts, strict=True)]
-        seeds = [(seed + k) % 2**64 for k in range(candidates)]
-        progress = host.progress()
+        finder = StyleFinder(with_user_styles(bundle))
+        used = [chosen_style(finder, prompt, style, negative), *(chosen_style(finder, p.prompt, p.style) for p in parts)]
+        main, *others = (some.to(bundle.device, torch.float32) for some in used)
+        masked = tuple(MaskedStyle(some, planes(part.mask), part.feather) for some, part in zip(others, parts, strict=True))
+        options = TranslateOptions(strength, None if mask is None else planes(mask), feather, masked, steady=steady)
+        seeds = [(seed + k) % SEEDS for k in range(candidates)]
+        updates = split(host.progress(), [1] * candidates)
         host.use(bundle, bundle.tokenizer, bundle.translator)
-        out = [
-            translate(
-                bundle.translator,
-                bundle.tokenizer,
-                tokens,
-                [(found[0], 1.0)],
-                strength,
-                None if mask is None else planes(mask),
-                Sampling(temperature, top_k, seed=number, softness=softness),
-                partial(of_all, progress, k, candidates),
-                regional,
-                feather,
-                steady,
-            )
-            for k, number in enumerate(seeds)
-        ]
+        out = []
+        for number, update in zip(seeds, updates, strict=True):
+            how = replace(options, sampling=Sampling(temperature, top_k, seed=number, softness=softness))
+            out.append(translate(bundle.translator, bundle.tokenizer, tokens, [(main, 1.0)], how, update))
         return io.NodeOutput(joined(out) if candidates > 1 else out[0], ui=shown(used, seeds))
 
 
@@ -185,7 +174,7 @@ def with_user_styles(bundle: Bundle) -> Bundle:
     return replace(bundle, style_paths=(*bundle.style_paths, *host.styles_for(bundle)))
 
 
-def chosen_style(bundle: Bundle, prompt: str, style: Style | None, negative: str = "") -> Style:
+def chosen_style(finder: StyleFinder, prompt: str, style: Style | None, negative: str = "") -> Style:
     """The connected style; without one, the style that the prompt describes; with both, the sum of the two.
 
     Raises:
@@ -195,8 +184,8 @@ def chosen_style(bundle: Bundle, prompt: str, style: Style | None, negative: str
     if text.endswith(host.SUFFIX):
         raise ValueError(f"the prompt {text!r} is a file name: describe the style in words, or load the file with Load Style")
     if style is None:
-        return find_style(bundle, text, negative)
-    style = find_style(bundle, expect(style, Style, "STYLE"))
+        return finder.find(text, negative)
+    style, bundle = finder.find(expect(style, Style, "STYLE")), finder.bundle
     if not text or text.casefold() in (style.name.casefold(), style.prompt.casefold()):
         return style
     if bundle.hypernetwork_path is None:
@@ -204,7 +193,7 @@ def chosen_style(bundle: Bundle, prompt: str, style: Style | None, negative: str
             f"the prompt is {text!r}, but the connected STYLE is {style.name!r} ({style.prompt!r}), and the bundle "
             f"{bundle.name!r} cannot combine them: empty the prompt, or disconnect the STYLE"
         )
-    return mix([(style, 1.0), (find_style(bundle, text, negative), 1.0)], f"{style.name} + {text}")
+    return mix([(style, 1.0), (finder.find(text, negative), 1.0)], f"{style.name} + {text}")
 
 
 def shown(styles: list[Style], seeds: list[int]) -> dict[str, list[Any]]:

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import re
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -79,11 +78,7 @@ def run_name(models: Bundle, pictures: list[Picture], prompt: str, config: TuneC
     files = [storage.sha256(path) for path in (models.tokenizer_path, models.translator_path, models.clip_path)]
     photos = [(hashlib.sha256(picture.data).hexdigest(), picture.captions) for picture in pictures]
     key = hashlib.sha256(json.dumps([prompt, fixed, files, photos], sort_keys=True).encode()).hexdigest()
-    return f"{slug(prompt)}-{key[:12]}".lstrip("-")
-
-
-def slug(prompt: str) -> str:
-    return re.sub(r"\W+", "-", prompt.lower()).strip("-")[:40]
+    return f"{storage.slug(prompt)}-{key[:12]}".lstrip("-")
 
 
 def watch(progress: Callable[..., None]) -> Callable[[TuneState], None]:
@@ -104,7 +99,7 @@ def named_style(tuned: Tuned, prompt: str, config: TuneConfig, models: Bundle) -
     notes = {"recipe": {"command": "tune", **asdict(config)}, **tuned.notes()}
     metadata = {key: json.dumps(value) for key, value in notes.items()}
     base = storage.sha256(models.translator_path)
-    return replace(tuned.style, name=slug(prompt) or "style", base_sha256=base, metadata=metadata)
+    return replace(tuned.style, name=storage.slug(prompt) or "style", base_sha256=base, metadata=metadata)
 
 
 def small(photos: torch.Tensor) -> torch.Tensor:

@@ -8,17 +8,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..images.files import over_white
-
-if TYPE_CHECKING:
-    from clip.model import CLIP
-
+from .protocol import CLIPModel
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
@@ -43,13 +39,13 @@ def prepare(images: Tensor, side: int, normalise: bool = True) -> Tensor:
     return images
 
 
-def embed_images(model: CLIP, images: Tensor, normalise: bool = True) -> Tensor:
+def embed_images(model: CLIPModel, images: Tensor, normalise: bool = True) -> Tensor:
     """(B, 3, H, W) in [0, 1] -> unit vectors (B, E), float32, differentiable."""
     x = prepare(images.float(), model.visual.input_resolution, normalise)
-    return F.normalize(model.visual(x.to(model.dtype)).float(), dim=-1)
+    return F.normalize(model.encode_image(x.to(model.dtype)).float(), dim=-1)
 
 
-def embed_texts(model: CLIP, texts: Sequence[str]) -> Tensor:
+def embed_texts(model: CLIPModel, texts: Sequence[str]) -> Tensor:
     """Texts -> unit vectors (B, E), float32. Over CLIP's 77 tokens a text is cut, with a warning that shows what was lost."""
     from .package import clip
 
@@ -68,7 +64,7 @@ def cosine(images: Tensor, texts: Tensor) -> Tensor:
     return (images * texts).sum(-1)
 
 
-def judge(model: CLIP, text: str) -> Callable[[Tensor], float]:
+def judge(model: CLIPModel, text: str) -> Callable[[Tensor], float]:
     """A function of a picture (1, 3 or 4, H, W): how well it matches the text. Transparent parts are seen as white."""
     said = embed_texts(model, [text])
 
@@ -122,11 +118,8 @@ def credit(rewards: Tensor, boxes: Sequence[Box], side: int, places: int) -> Ten
     return torch.where(cover.sum(0) > 0, total / cover.sum(0).clamp(min=1), rewards.mean(0)[:, None, None])
 
 
-log = logging.getLogger(__name__)
-
-
 @torch.inference_mode()
-def score_pictures(model: CLIP, images: Tensor, prompt: str) -> Tensor:
+def score_pictures(model: CLIPModel, images: Tensor, prompt: str) -> Tensor:
     """Paper's metric / 100: cos(CLIP(picture), CLIP(prompt)) for pictures (B, 3, H, W), over 5 views each -> (B)."""
     generator = torch.Generator().manual_seed(0)
     text = embed_texts(model, [prompt])[0]

@@ -232,6 +232,7 @@ def translation_gap(
 ) -> tuple[float, float, float]:
     """(gap, round trip, translated) in dB: mean PSNR lost by unmasked greedy translation against encode + decode alone."""
     from ..tokenizers.codec import decode, encode
+    from ..translator.options import TranslateOptions
     from ..translator.sampling import Sampling
     from ..translator.translate import translate
 
@@ -240,7 +241,7 @@ def translation_gap(
         image = to_tensor([np.asarray(centre_crop(picture.open(), size))]).to(translator.outNet.weight.device)
         plain = encode(tokenizer, image)
         content = encode(tokenizer, image, upscale=translator.config.upscale)
-        translated = translate(translator, tokenizer, content, [], sampling=Sampling(softness=0))
+        translated = translate(translator, tokenizer, content, [], TranslateOptions(sampling=Sampling(softness=0)))
         for values, tokens in ((trips, plain), (outs, translated)):
             values.append(-10 * math.log10(F.mse_loss(decode(tokenizer, tokens), image).item()))
     trip, out = sum(trips) / len(trips), sum(outs) / len(outs)

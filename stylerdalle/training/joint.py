@@ -32,7 +32,7 @@ from ..learn.targets import all_embeddings, soft_cross_entropy, soft_targets
 from ..tokenizers.protocol import ImageTokenizer
 from ..translator.model import Translator
 from ..translator.style import Style, new_adapter, translate_with
-from ..translator.texture import Texture, field, under
+from ..translator.texture import Texture, field_under, texture_field
 from .pairs import coded_texture, make_pairs
 from .styles import LICENCE, RECIPES, large_photos
 
@@ -126,11 +126,11 @@ def train(
         first = state["step"]
         log.info("resumed at step %d", first)
     kept = {name: len(coded) // 20 for name, coded in pairs.items()}
-    textures = {name: field([(coded.texture, 1.0)], embeddings) if coded.texture else None for name, coded in pairs.items()}
+    textures = {name: texture_field([(coded.texture, 1.0)], embeddings) for name, coded in pairs.items()}
 
     def loss_of(name: str, rows: Tensor) -> Tensor:
         coded, texture = pairs[name], textures[name]
-        read = None if texture is None else under(texture, coded.places[rows], translator.config.grid)
+        read = None if texture is None else field_under(texture, coded.places[rows], translator.config.grid)
         with torch.autocast("cpu", torch.bfloat16):
             logits = translate_with(translator, embeddings[coded.content[rows]], [(Style(adapters[name]), 1.0)], read)
         return soft_cross_entropy(logits, coded.target[rows], index, shares).mean()
