@@ -14,6 +14,7 @@ from dall_e import Decoder, Encoder
 from stylerdalle import checkpoint, storage
 from stylerdalle.clip.package import clip
 from stylerdalle.clip.scores import embed_texts
+from stylerdalle.tokenizers import ImageTokenizer
 from stylerdalle.tokenizers.dvae import DVAE
 from stylerdalle.tokenizers.protocol import ImageTokenizer
 from stylerdalle.tokenizers.vqgan import VQGAN
@@ -98,7 +99,7 @@ def style(translator: Translator, name: str, base_sha256: str = "", size: float 
     return Style(tensors, STYLES.get(name, name), name, base_sha256, texture=texture)
 
 
-def write_bundle(folder: Path, upscale: int = 1, tokens: DVAE | VQGAN | None = None) -> Path:
+def write_bundle(folder: Path, upscale: int = 1, tokens: ImageTokenizer | None = None) -> Path:
     """Write tokenizer (a dVAE unless given), translator, clip and two styles as a bundle's folder -> the folder."""
     folder = Path(folder)
     tokens = tokens or tokenizer()
@@ -114,7 +115,7 @@ def write_bundle(folder: Path, upscale: int = 1, tokens: DVAE | VQGAN | None = N
 
 
 def write_hypernetwork(folder: Path) -> Path:
-    """Write a random network for any prompt into a bundle's folder -> the file."""
+    """Write a random hypernetwork into a bundle's folder -> the file."""
     nat, model = (load(folder / f"{part}.safetensors") for load, part in PARTS)
     prompts = ["a mosaic", "a dark etching"]
     with torch.random.fork_rng(devices=[]):
