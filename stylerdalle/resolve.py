@@ -118,7 +118,7 @@ class StyleFinder:
             return self._make(self.hypernetwork, prompts[0] if prompts else text, negative)
         if negative.strip():
             raise ValueError(
-                f"the bundle {self.bundle.name!r} has no hypernetwork, and a negative prompt needs one: leave the negative prompt empty"
+                f"the bundle {self.bundle.name!r} has no hypernetwork, which a negative prompt needs: leave it empty"
             )
         return self._nearest(text)
 

@@ -14,7 +14,6 @@ from dall_e import Decoder, Encoder
 from stylerdalle import checkpoint, storage
 from stylerdalle.clip.package import clip
 from stylerdalle.clip.scores import embed_texts
-from stylerdalle.tokenizers import ImageTokenizer
 from stylerdalle.tokenizers.dvae import DVAE
 from stylerdalle.tokenizers.protocol import ImageTokenizer
 from stylerdalle.tokenizers.vqgan import VQGAN
