@@ -117,9 +117,9 @@ def reward_tune(bundle: Bundle, photo: Tensor, steps: int) -> Shown:
     file = BytesIO()
     to_image(photo).save(file, "PNG")
     config = TuneConfig.of("direct", steps=steps)
-    parts = (models.tokenizer, models.translator, models.clip, [Picture("photo", file.getvalue(), ())])
+    pictures = [Picture("photo", file.getvalue(), ())]
     with tempfile.TemporaryDirectory() as folder:
-        tuned = tune(*parts, LEARNT, config, Run(folder))  # type: ignore[arg-type]
+        tuned = tune(models.tokenizer, models.translator, models.clip, pictures, LEARNT, config, Run(folder))
     curve = draw_curve(tuned.rows)
     return [(curve, f"{tuned.steps} steps"), plain(photo), painted(models, photo, tuned.style, LEARNT)]
 

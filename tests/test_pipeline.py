@@ -336,7 +336,7 @@ def test_tiles_of_another_detail_have_no_seams(bundle, monkeypatch):
     images = picture(150, 170)
     tokens = encode(bundle.tokenizer, images, detail=1.4)
     whole = decode(bundle.tokenizer, tokens)
-    monkeypatch.setattr(codec, "TILE", 8)
+    monkeypatch.setattr(codec, "TILE_TOKENS", 8)
     assert torch.equal(encode(bundle.tokenizer, images, detail=1.4).grid, tokens.grid)
     assert torch.allclose(decode(bundle.tokenizer, tokens), whole, atol=1e-5)
 

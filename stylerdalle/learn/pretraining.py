@@ -29,14 +29,14 @@ from torch import Tensor, nn
 
 from ..distributed import Processes, processes
 from ..settings import setting
-from ..tokenizers.protocol import ImageTokenizer
+from ..tokenizers.protocol import ImageTokenizer, all_embeddings
 from ..translator.model import Translator, TranslatorConfig, start_as_identity
 from .crops import aligned_crop, centre_crop, random_crop, to_tensor
 from .pictures import Picture
 from .prepared import PreparedTokens
 from .run import Run
 from .schedule import DECAYS, batches, chosen, in_steps, schedule
-from .targets import all_embeddings, soft_cross_entropy, soft_targets
+from .targets import soft_cross_entropy, soft_targets
 
 log = logging.getLogger(__name__)
 

@@ -33,6 +33,7 @@ from ..learn.schedule import batches, schedule
 from ..learn.schedule import generator as generator_of
 from ..learn.targets import soft_cross_entropy
 from ..settings import setting
+from ..storage import replacing
 from ..tokenizers.protocol import ImageTokenizer
 from ..translator.hypernetwork import HyperConfig, HyperNetwork, changed
 from ..translator.model import Translator
@@ -107,8 +108,8 @@ def make_pairs(
             parts = coded.target[rows].unflatten(1, (side, side)).split(30)
             tokens = [tokenizer.encode(tone(p.tone, tokenizer.decode(part).float())) for part in parts]
             toned[key] = torch.cat(tokens).flatten(1).to(torch.int32)
-            torch.save(toned, path.with_suffix(".part"))
-            path.with_suffix(".part").replace(path)
+            with replacing(path) as stream:
+                torch.save(toned, stream)
         made[p.text] = Coded(coded.content[rows], toned[key].long(), coded.places[rows], coded.texture)
     return made
 

@@ -16,7 +16,7 @@ Letters: E numbers in a CLIP embedding, P prompts, K textures of T x T tokens, O
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import torch
 import torch.nn.functional as F
@@ -51,9 +51,9 @@ class HyperConfig:
     def __post_init__(self) -> None:
         if self.kind not in HYPER_KINDS:
             raise ValueError(f"kind {self.kind!r} is not known: {', '.join(HYPER_KINDS)}")
-        for name in ("embed_dim", "hidden", "rank", "basis"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: it must be 1 or more")
+        for name, value in asdict(self).items():
+            if name in ("embed_dim", "hidden", "rank", "basis") and value < 1:
+                raise ValueError(f"{name} is {value}: it must be 1 or more")
         if not 0 <= self.settle <= 1:
             raise ValueError(f"settle is {self.settle}: it must lie between 0 and 1")
 

@@ -14,7 +14,7 @@ vocabulary.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import torch
 import torch.nn.functional as F
@@ -42,13 +42,13 @@ class TranslatorConfig:
     texture: bool = False  # the decoder has a layer that reads textures
 
     def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if name not in ("dropout", "texture") and value < 1:
+                raise ValueError(f"{name} is {value}: it must be 1 or more")
         if self.width % self.heads or self.width % 2:
             raise ValueError(f"width {self.width} must be even and a multiple of heads {self.heads}")
         if self.upscale not in (1, 2):
             raise ValueError(f"upscale {self.upscale} is not known: 1 is same-grid, 2 is the paper's")
-        for name in ("embed_dim", "vocab_size", "grid", "encoder_layers", "decoder_blocks", "mlp_ratio"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: it must be 1 or more")
 
 
 class Attention(nn.Module):

@@ -24,8 +24,8 @@ from torch import Tensor
 from ..clip import scores as reward
 from ..clip.scores import NEUTRAL, crop_boxes, take_crops
 from ..distributed import ALONE, Processes
-from ..learn.targets import all_embeddings, soft_cross_entropy, soft_targets
-from ..tokenizers.protocol import ImageTokenizer
+from ..learn.targets import soft_cross_entropy, soft_targets
+from ..tokenizers.protocol import ImageTokenizer, all_embeddings
 from ..translator.model import Translator
 from ..translator.sampling import gumbel
 from ..translator.style import Style, translate_with

@@ -12,7 +12,7 @@ from training.test_tokenizer import pictures
 from stylerdalle.clip import scores as reward
 from stylerdalle.learn.crops import to_tensor
 from stylerdalle.learn.run import Run
-from stylerdalle.learn.targets import all_embeddings
+from stylerdalle.tokenizers.protocol import all_embeddings
 from stylerdalle.training.amortise import AmortiseConfig, amortise, art_targets, make_pairs
 from stylerdalle.training.prompts import Prompt
 from stylerdalle.translator.hypernetwork import HyperConfig

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from training.test_tokenizer import pictures
 
 from stylerdalle.learn.run import Run
-from stylerdalle.learn.targets import all_embeddings
+from stylerdalle.tokenizers.protocol import all_embeddings
 from stylerdalle.training.joint import JointConfig, coded_pairs, train
 from stylerdalle.translator.style import Style, new_adapter, translate_with
 from stylerdalle.translator.texture import field_under, texture_field
