@@ -1,9 +1,9 @@
-"""Reads the pickles inside model files without running them.
+"""Reads the pickles in model files without running them.
 
-A pickle is a program for a small stack machine, and among its instructions are "import this" and "call that". The machine here
-knows only the instructions that models are saved with, and it imports and calls nothing: a class is a `Name`, an object of it a
-`Record` of its attributes, a tensor a `TensorRef` to a place in the file. Anything else is refused by name. The standard
-library's pickletools splits the bytes into instructions; it runs none of them.
+A pickle is a program for a stack machine, with instructions that import and call anything. The machine here knows only the
+instructions that model files need, and imports and calls nothing: a class becomes a `Name`, an object a `Record` of its
+attributes, a tensor a `TensorRef` to a place in the file. Everything else is refused by name. The standard library's pickletools
+splits the bytes into instructions and runs none of them.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import IO, Any
 
 import torch
 
-MOST = 500_000  # instructions; the largest pickle among the official files has some 20,000
-DIMS = 8  # of a tensor, at most
+MOST_INSTRUCTIONS = 500_000  # the largest pickle of the official files has about 20,000
+MOST_DIMS = 8  # of a tensor
 STORAGES = {
     "FloatStorage": torch.float32,
     "HalfStorage": torch.float16,
@@ -30,7 +30,7 @@ STORAGES = {
     "ByteStorage": torch.uint8,
     "BoolStorage": torch.bool,
 }
-# classes whose objects are kept as records: of the dVAE's package, of torch's layers, and what a TorchScript file calls its own
+# classes whose objects become records: those of the dVAE's package, torch's layers, and a TorchScript file's own
 CLASSES = re.compile(
     r"(dall_e\.(encoder|decoder|utils)|torch\.nn\.modules\.[a-z_]+)\.[A-Z]\w*|__torch__(\.\w+)*\.[A-Za-z_]\w*", re.ASCII
 )
@@ -60,15 +60,15 @@ class Name:
 
 @dataclass(eq=False)
 class Record:
-    """An object of a class of the file: its attributes, no behaviour."""
+    """An object in the file: its class's name and its attributes."""
 
     cls: Name
     state: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class Storage:
-    """`count` numbers kept elsewhere in the file under `key`."""
+class StorageRef:
+    """A torch storage: `count` numbers elsewhere in the file, under `key`."""
 
     key: str
     dtype: torch.dtype
@@ -77,25 +77,25 @@ class Storage:
 
 @dataclass(frozen=True)
 class TensorRef:
-    """A tensor within a storage, checked to lie inside it."""
+    """A tensor: a view of a storage, checked to lie within it."""
 
-    storage: Storage
+    storage: StorageRef
     offset: int
     shape: tuple[int, ...]
     stride: tuple[int, ...]
-    count: int  # of its numbers
+    count: int  # of numbers
 
 
-def load(stream: IO[bytes]) -> tuple[Any, dict[str, Storage]]:
-    """What the next pickle of a stream describes, and the storages it speaks of. The stream is left behind it.
+def load(stream: IO[bytes]) -> tuple[Any, dict[str, StorageRef]]:
+    """Read the next pickle of a stream -> (what it describes, the storages it refers to by key).
 
     Raises:
-        ValueError: it is cut short, or wants something that model files do not need, which is named.
+        ValueError: it is damaged or cut short, or asks for something that model files do not need (the message names it).
     """
     stack: list[Any] = []
     marks: list[int] = []
     memo: dict[int, Any] = {}
-    storages: dict[str, Storage] = {}
+    storages: dict[str, StorageRef] = {}
 
     def pop(kind: type | tuple[type, ...] = object) -> Any:
         if len(stack) <= (marks[-1] if marks else 0) or not isinstance(stack[-1], kind):
@@ -157,7 +157,7 @@ def load(stream: IO[bytes]) -> tuple[Any, dict[str, Storage]]:
                 stack.append(_call(called.full, args))
             case "BUILD":
                 state, target = pop(dict), pop((Record, dict))
-                if isinstance(target, Record):  # a dict's own attributes, as `_metadata` of a state dict, are not needed
+                if isinstance(target, Record):  # attributes of a dict, such as `_metadata` of a state dict, are not needed
                     target.state.update(state)
                 stack.append(target)
             case "BINPERSID":
@@ -174,7 +174,7 @@ def load(stream: IO[bytes]) -> tuple[Any, dict[str, Storage]]:
 
 def _instructions(stream: IO[bytes]) -> Iterator[tuple[str, Any]]:
     instructions = pickletools.genops(stream)
-    for _ in range(MOST):
+    for _ in range(MOST_INSTRUCTIONS):
         try:
             op, arg, _ = next(instructions)
         except StopIteration:
@@ -182,15 +182,15 @@ def _instructions(stream: IO[bytes]) -> Iterator[tuple[str, Any]]:
         except (ValueError, OverflowError) as error:
             raise ValueError(f"its pickle is damaged ({str(error)[:80]}): copy it again") from error
         yield op.name, arg
-    raise _refused(f"has more than {MOST:,} pickle instructions")
+    raise _refused(f"has more than {MOST_INSTRUCTIONS:,} pickle instructions")
 
 
 def _refused(does: str) -> ValueError:
-    return ValueError(f"it {does}, which no model that is read here needs: it may be unsafe, and nothing of it was run")
+    return ValueError(f"it {does}, which no supported model needs: it may be unsafe, and nothing of it was run")
 
 
 def _short(value: Any) -> str:
-    """A value of the file for a message: no control characters, not long (nor deep: only texts and numbers are shown)."""
+    """A value of the file for a message: short, without control characters; only texts and numbers are shown."""
     return ascii(value)[:120] if isinstance(value, (str, bytes, int, float)) else type(value).__name__
 
 
@@ -210,14 +210,14 @@ def _set_in(target: dict[Any, Any], items: list[Any]) -> dict[Any, Any]:
     if len(items) % 2:
         raise ValueError("its pickle is damaged: copy it again")
     for key, value in zip(items[::2], items[1::2], strict=True):
-        if not isinstance(key, (str, int)):  # a tuple of tuples of tuples takes forever to hash
+        if not isinstance(key, (str, int)):  # hashing a deeply nested tuple can take forever
             raise _refused(f"has a {type(key).__name__} as a key")
         target[key] = value
     return target
 
 
 def _call(name: str, args: tuple[Any, ...]) -> Any:
-    """What the call would give, without calling."""
+    """The result of a call, found without calling anything."""
     short = name.removeprefix("torch._utils.").removeprefix("torch.jit._pickle.")
     match short, args:
         case "collections.OrderedDict", ():
@@ -228,7 +228,7 @@ def _call(name: str, args: tuple[Any, ...]) -> Any:
             return device
         case (
             ("_rebuild_tensor" | "_rebuild_tensor_v2"),
-            (Storage() as storage, offset, tuple() as shape, tuple() as stride, *_),
+            (StorageRef() as storage, offset, tuple() as shape, tuple() as stride, *_),
         ):
             return _tensor(storage, offset, shape, stride)
         case "_rebuild_parameter", (TensorRef() as tensor, *_):
@@ -240,10 +240,10 @@ def _call(name: str, args: tuple[Any, ...]) -> Any:
     raise _refused(f"calls {name} with ({', '.join(map(_short, args))[:120]})")
 
 
-def _tensor(storage: Storage, offset: Any, shape: tuple[Any, ...], stride: tuple[Any, ...]) -> TensorRef:
+def _tensor(storage: StorageRef, offset: Any, shape: tuple[Any, ...], stride: tuple[Any, ...]) -> TensorRef:
     numbers = (offset, *shape, *stride)
-    # `type`, not `isinstance`: True is an int
-    if len(shape) != len(stride) or len(shape) > DIMS or any(type(n) is not int or n < 0 for n in numbers):
+    # `type`, not `isinstance`, which takes True for an int
+    if len(shape) != len(stride) or len(shape) > MOST_DIMS or any(type(n) is not int or n < 0 for n in numbers):
         raise _refused(f"has a tensor at {_short(offset)} of shape ({', '.join(map(_short, shape))[:120]})")
     count = 1
     for n in shape:
@@ -254,16 +254,15 @@ def _tensor(storage: Storage, offset: Any, shape: tuple[Any, ...], stride: tuple
     return TensorRef(storage, offset, shape, stride, count)
 
 
-def _persistent(parts: tuple[Any, ...], storages: dict[str, Storage]) -> Any:
-    """What is kept outside the pickle: a storage, or (in files of torch < 1.6) a module's class with its source, which is not
-    looked at."""
+def _persistent(parts: tuple[Any, ...], storages: dict[str, StorageRef]) -> Any:
+    """An object kept outside the pickle: a storage, or in files of torch < 1.6 a module's class (its source code is ignored)."""
     match parts:
         case ("module", Name() as cls, *_) if CLASSES.fullmatch(cls.full):
             return cls
         case ("storage", Name() as kind, str() as key, str(), int() as count, *view) if (
             kind.full in TYPES and count >= 0 and view in ([], [None])
         ):
-            storage = Storage(key, TYPES[kind.full], count)
+            storage = StorageRef(key, TYPES[kind.full], count)
             if storages.setdefault(key, storage) != storage:
                 raise _refused(f"has the storage {_short(key)} twice, with different sizes")
             return storage

@@ -13,7 +13,6 @@ import torch
 from PIL import Image
 
 from stylerdalle.cli import main as cli
-from stylerdalle.cli import stylize as commands
 from stylerdalle.cli.main import main
 from stylerdalle.images.files import read_picture
 
@@ -187,7 +186,7 @@ def test_a_style_that_cannot_be_used_is_refused(shell, style, says):
 def test_an_existing_output_is_refused_before_any_work_and_replaced_with_overwrite(shell, monkeypatch):
     Path("out.png").write_bytes(b"precious")
     with monkeypatch.context() as patch:
-        patch.setattr(commands, "load_bundle", lambda *_: pytest.fail("work began"))
+        patch.setattr("stylerdalle.bundle.load_bundle", lambda *_: pytest.fail("work began"))
         assert "exists already" in shell.refuses("stylize", "photo.jpg", "--style", "ukiyo-e", "--output", "out.png")
     assert shell("stylize", "photo.jpg", "--style", "ukiyo-e", "--output", "out.png", "--overwrite") == 0
     assert Image.open("out.png").size == (56, 40)
@@ -324,7 +323,7 @@ def test_interrupting_exits_130_without_a_traceback(shell, monkeypatch):
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(commands, "stylize_images", interrupt)
+    monkeypatch.setattr("stylerdalle.pipeline.stylize", interrupt)
     before = files(shell.folder)
     assert shell("stylize", "photo.jpg", "--style", "ukiyo-e", "--output", "out.png") == 130
     assert "interrupted" in shell.err
@@ -336,10 +335,10 @@ def test_an_unforeseen_error_is_one_line_and_debug_shows_where_it_came_from(shel
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("gears\nstuck")
 
-    monkeypatch.setattr(commands, "stylize_images", fail)
+    monkeypatch.setattr("stylerdalle.pipeline.stylize", fail)
     words = ("stylize", "photo.jpg", "--style", "ukiyo-e", "--output", "out.png")
     assert shell(*words) == 1
-    assert shell.err == "stylerdalle stylize: RuntimeError: gears stuck (add --debug for where it happened)\n"
+    assert shell.err == "stylerdalle stylize: RuntimeError: gears stuck (add --debug to see where it happened)\n"
     with pytest.raises(RuntimeError):
         shell(*words, "--debug")
 
@@ -348,7 +347,7 @@ def test_too_little_memory_is_said_with_what_to_do(shell, monkeypatch):
     def fail(*_: object, **__: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB")
 
-    monkeypatch.setattr(commands, "stylize_images", fail)
+    monkeypatch.setattr("stylerdalle.pipeline.stylize", fail)
     assert shell("stylize", "photo.jpg", "--style", "ukiyo-e", "--output", "out.png") == 1
     assert "use a smaller --size" in shell.err
 

@@ -8,7 +8,7 @@ import pytest
 from fake_comfyui import WORKFLOW, write_workflow
 
 from stylerdalle.cli.main import main
-from stylerdalle.queue.batch import find_servers
+from stylerdalle.queue.server import find_servers
 
 NOBODY = "http://127.0.0.1:9"  # a port where no one listens
 

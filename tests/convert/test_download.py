@@ -162,13 +162,13 @@ def test_a_length_that_promises_too_much_is_noticed_without_a_hash(server, part)
 
 
 def test_a_size_other_than_the_published_is_refused_before_the_download(server, part):
-    fails(part, Address(f"{server.url}/a", bytes=299_999), "has 300000 bytes, the published file 299999")
+    fails(part, Address(f"{server.url}/a", bytes=299_999), "has 300000 bytes, but the published file 299999")
 
 
 def test_a_file_without_end_is_cut_off(server, part, monkeypatch):
     monkeypatch.setattr(module, "LARGEST", 100_000)
     server.acts = [loopback.silent_cut(300_000)]
-    fails(part, Address(f"{server.url}/a"), "gives more than the 100000 bytes")
+    fails(part, Address(f"{server.url}/a"), "sends more than the expected 100000 bytes")
 
 
 def test_a_disk_that_is_too_small_is_noticed_before_the_download(server, part, monkeypatch):

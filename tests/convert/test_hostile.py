@@ -150,7 +150,7 @@ NAN, MINUS, SEQUENTIAL = (
     b"J\xff\xff\xff\xff",
     named("torch.nn.modules.container.Sequential"),
 )
-SELF = "contain themselves|not those"
+SELF = "contain themselves|do not match"
 DICT = named("collections.OrderedDict")
 # what the file is made of after the protocol mark: what the refusal names
 PROGRAMS = {
@@ -191,8 +191,8 @@ PROGRAMS = {
     "a key that is a list": (b"}]K\x01s.", "a list as a key"),
     "a million instructions": (b"}" * 1_000_000 + b".", "more than 500,000"),
     "a module in itself": (SEQUENTIAL + b")\x81q\x00}" + text("_modules") + b"}" + text("a") + b"h\x00ssb.", SELF),
-    "no tensors": (b"}.", "no tensors|not those"),
-    "a number": (b"K\x07.", "no tensors|not those"),
+    "no tensors": (b"}.", "no tensors|do not match"),
+    "a number": (b"K\x07.", "no tensors|do not match"),
     "a shape that is not a number": (tensor(shape=NAN), "shape (nan)"),
     "a shape that is a truth": (tensor(shape=b"\x88"), "shape (True)"),
     "a shape that is a text": (tensor(shape=text("4")), "shape ('4')"),
@@ -209,7 +209,7 @@ PROGRAMS = {
     "a storage that is a class": (tensor(of=storage("torch.nn.modules.container.Sequential")), "points outside"),
     "a storage of a negative count": (tensor(of=storage(count=MINUS)), "points outside"),
     "a storage of an exabyte": (tensor(of=storage(count=b"\x8a\x08" + struct.pack("<q", 1 << 58))), "numbers|cut short"),
-    "a storage elsewhere": (tensor(of=storage(key=text("../../../etc/passwd"))), "passwd|not those"),
+    "a storage elsewhere": (tensor(of=storage(key=text("../../../etc/passwd"))), "passwd|do not match"),
     "a storage that is a view": (tensor(of=storage()[:-2] + b")tQ"), "points outside"),
     "a storage with two sizes": (storage() + storage(count=b"K\x05") + b"\x86" + tensor(), "twice"),
 }  # fmt: skip
@@ -343,8 +343,8 @@ ARCHIVES = {
     "big-endian": (zipped(GOOD, byteorder=b"big"), "big-endian"),
     "bytes that changed": (patched(ZIP, bytes(16), b"\x01" * 16), "CRC"),
     "a secret": (patched(ZIP, b"PK\x01\x02\x14\x03\x14\x00\x00\x00", b"PK\x01\x02\x14\x03\x14\x00\x01\x00"), "encrypted"),
-    "other storages": (patched(legacy(GOOD), pickle.dumps(["0"], 2), pickle.dumps(["1"], 2)), "not those"),
-    "storages twice": (patched(legacy(GOOD), pickle.dumps(["0"], 2), pickle.dumps(["0", "0"], 2)), "not those"),
+    "other storages": (patched(legacy(GOOD), pickle.dumps(["0"], 2), pickle.dumps(["1"], 2)), "do not match"),
+    "storages twice": (patched(legacy(GOOD), pickle.dumps(["0"], 2), pickle.dumps(["0", "0"], 2)), "do not match"),
     "a storage of another count": (patched(legacy(GOOD), struct.pack("<q", 4), struct.pack("<q", 5)), "cut short"),
     "safetensors of an endless head": (struct.pack("<Q", 1 << 60) + b"{}", "damaged"),
     "safetensors of a lie": (struct.pack("<Q", len(LIE)) + LIE + bytes(16), "damaged"),

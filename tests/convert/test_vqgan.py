@@ -62,7 +62,7 @@ def test_rudalles_sizes_are_read_off_its_tensors(tmp_path):
         (lambda s: s.update({"quantize.proj.weight": torch.zeros(51, 24, 1, 1)}), r"proj.weight is \(51, 24, 1, 1\)"),
         (lambda s: s.update({"decoder.dwt.weight": torch.zeros(1)}), "unknown decoder.dwt.weight"),
         (lambda s: s.update({"encoder.conv_in.weight": torch.zeros(33, 3, 3, 3)}), "a multiple of 32"),
-        (lambda s: s.clear(), "no Gumbel VQGAN"),
+        (lambda s: s.clear(), "not a Gumbel VQGAN"),
     ],
 )
 def test_what_is_no_whole_vqgan_is_refused(change, says, model, tmp_path):

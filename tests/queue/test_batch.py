@@ -243,13 +243,13 @@ def test_a_photo_that_fails_on_one_server_is_done_by_another(shell, fake):
 def test_a_photo_has_a_bounded_number_of_tries(shell, fake, monkeypatch):
     """One that kills whatever server it comes to is given up; the others are done."""
     server = fake()
-    poison = batch.Batch._try
+    run_once = batch.Batch._try
 
-    async def dies(self: Any, host: Any, picture: Any) -> None:
-        if picture.name == "b.jpg":
-            picture.tries += 1
-            raise batch.Lost(f"{host.url} does not answer (test)")
-        await poison(self, host, picture)
+    async def dies(self: Any, server: Any, photo: Any) -> None:
+        if photo.name == "b.jpg":
+            photo.tries += 1
+            raise batch.Lost(f"{server.url} does not answer (test)")
+        await run_once(self, server, photo)
 
     monkeypatch.setattr(batch.Batch, "_try", dies)
     assert shell(server, options=("--tries", 4)) == 1

@@ -46,7 +46,7 @@ def test_a_node_is_found_by_id_title_or_class(text):
 
 
 def test_nodes_that_share_a_class_are_told_apart_by_id():
-    with pytest.raises(ValueError, match=r"2 nodes 'LoadImage': say which by its id, 2, 9"):
+    with pytest.raises(ValueError, match=r"2 nodes 'LoadImage': choose one by its id, 2, 9"):
         find_node(TWO, "LoadImage")
 
 
@@ -87,7 +87,7 @@ def test_values_are_json_or_texts():
 
 
 def test_of_several_load_image_nodes_one_must_be_chosen():
-    with pytest.raises(ValueError, match=r"2 LoadImage nodes, 2 \(Photo\), 9 \(Mask photo\): say which .* --photo-node"):
+    with pytest.raises(ValueError, match=r"2 LoadImage nodes, 2 \(Photo\), 9 \(Mask photo\): choose one with --photo-node"):
         photo_node(TWO)
     assert photo_node(TWO, "mask photo") == "9"
 
