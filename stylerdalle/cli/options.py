@@ -13,6 +13,7 @@ from ..distributed import rank_and_world
 
 C = TypeVar("C")
 OPTION_TYPES: dict[str, type] = {"int": int, "float": float, "str": str, "bool": bool}
+METAVARS = {int: "N", float: "F", str: "NAME"}
 RUNS = Path("~/.cache/stylerdalle/runs")
 SOFTNESS, SEED_LIMIT = 0.5, 2**63  # those of translator.sampling, without its torch
 
@@ -109,12 +110,12 @@ def add_config_options(parser: argparse._ActionsContainer, config: type, skip: S
     for field in _fields(config, skip):
         kind = OPTION_TYPES[_type_name(field)]
         note = field.metadata.get("help", "").replace("%", "%%")
-        text = f"{note} (default: {field.default})" if note else f"(default: {field.default})"
+        text = f"{note} (default: {_shown(field.default)})".lstrip()
         option = "--" + field.name.replace("_", "-")
         if kind is bool:
             parser.add_argument(option, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=text)
         else:
-            parser.add_argument(option, type=kind, default=argparse.SUPPRESS, help=text, metavar=kind.__name__.upper())
+            parser.add_argument(option, type=kind, default=argparse.SUPPRESS, help=text, metavar=METAVARS[kind])
 
 
 def given_options(args: argparse.Namespace, config: type) -> dict[str, Any]:
@@ -124,6 +125,13 @@ def given_options(args: argparse.Namespace, config: type) -> dict[str, Any]:
 
 def _fields(config: type, skip: Sequence[str]) -> list[dataclasses.Field[Any]]:
     return [field for field in dataclasses.fields(config) if _type_name(field) in OPTION_TYPES and field.name not in skip]
+
+
+def _shown(default: Any) -> str:
+    """A default value in a help text."""
+    if isinstance(default, bool):
+        return "yes" if default else "no"
+    return f"{default:g}" if isinstance(default, float) else str(default)
 
 
 def _type_name(field: dataclasses.Field[Any]) -> str:

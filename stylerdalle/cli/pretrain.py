@@ -5,25 +5,17 @@ from __future__ import annotations
 import argparse
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-
-from .. import checkpoint, storage
-from ..bundle import WEIGHTS, tokenizer_file
-from ..device import choose_device, choose_dtype
+from .. import storage
 from ..distributed import processes, rank_and_world
-from ..learn.pictures import Picture
-from ..learn.prepare import PrepareConfig, prepare
-from ..learn.prepared import PreparedTokens
-from ..learn.pretraining import PretrainConfig, train
-from ..learn.sources import pictures
-from ..tokenizers.protocol import ImageTokenizer
-from ..tune import presets
 from .console import bar
 from .options import add_config_options, add_device_options, add_run_options, add_threads_option, given_options, number
-from .training import add_preset_option, check_start, open_run, print_output, read_split, recipe
 
-MINI_TOKENIZER = WEIGHTS / "mini" / "tokenizer.safetensors"
+if TYPE_CHECKING:
+    from ..learn.pictures import Picture
+    from ..learn.prepared import PreparedTokens
+    from ..tokenizers.protocol import ImageTokenizer
 
 
 def prepare_options(parser: argparse.ArgumentParser) -> None:
@@ -37,7 +29,7 @@ def prepare_options(parser: argparse.ArgumentParser) -> None:
         "--bundle",
         default="mini",
         metavar="NAME",
-        help="or a bundle, by name or folder, whose tokenizer does (default: mini)",
+        help="bundle whose tokenizer encodes the pictures: its name, or its folder (default: mini)",
     )
     parser.add_argument(
         "--sides",
@@ -68,10 +60,15 @@ def prepare_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run_prepare(args: argparse.Namespace) -> int:
+    import torch
+
+    from ..bundle import tokenizer_file
+    from ..learn.prepare import PrepareConfig, prepare
+
     if args.threads:
         torch.set_num_threads(args.threads)
     path = args.tokenizer or tokenizer_file(args.bundle)
-    tokenizer, digest = load_tokenizer(path, args), storage.sha256(path)
+    tokenizer, digest = open_tokenizer(path, args), storage.sha256(path)
     config = PrepareConfig(tuple(args.sides), args.per_shard, args.pictures)
     share = rank_and_world()
     with bar("prepare") as progress:
@@ -83,35 +80,50 @@ def run_prepare(args: argparse.Namespace) -> int:
     return 0
 
 
-def load_tokenizer(path: Path, args: argparse.Namespace) -> ImageTokenizer:
+def open_tokenizer(path: Path, args: argparse.Namespace) -> ImageTokenizer:
+    """Open a tokenizer file as --device and --dtype say."""
+    from ..checkpoint import load_tokenizer
+    from ..device import choose_device, choose_dtype
+
     device = choose_device(args.device)
-    return checkpoint.load_tokenizer(path, device, choose_dtype(device, args.dtype))
+    return load_tokenizer(path, device, choose_dtype(device, args.dtype))
 
 
 def pretrain_options(parser: argparse.ArgumentParser) -> None:
+    from ..bundle import WEIGHTS
+    from ..learn.pretraining import PretrainConfig
+    from .training import add_preset_option
+
     parser.add_argument(
         "--tokenizer",
         type=Path,
-        default=MINI_TOKENIZER,
+        default=WEIGHTS / "mini" / "tokenizer.safetensors",
         metavar="FILE",
         help="tokenizer whose tokens are translated (default: that of mini)",
     )
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--tokens", type=Path, metavar="FOLDER", help="folder made by stylerdalle prepare, instead of --images")
-    add_device_options(parser)
     add_run_options(parser, "translator", images=source)
     parser.add_argument(
         "--valid", nargs="+", metavar="PATH", help="with --tokens: pictures to validate on, which must not be among the tokens"
     )
+    add_device_options(parser)
     add_preset_option(parser)
-    add_config_options(parser, PretrainConfig)
+    add_config_options(parser.add_argument_group("pretraining"), PretrainConfig)
     parser.set_defaults(run=run_pretrain)
 
 
 def run_pretrain(args: argparse.Namespace) -> int:
+    from ..checkpoint import save_translator
+    from ..learn.prepared import PreparedTokens
+    from ..learn.pretraining import PretrainConfig, train
+    from ..learn.sources import pictures
+    from ..tune.presets import pretrain_options as preset_options
+    from .training import check_start, open_run, print_output, read_split, recipe
+
     if args.valid and not args.tokens:
         raise ValueError("--valid goes with --tokens: of --images some are kept for validation anyway, leave it out")
-    config = PretrainConfig(**presets.pretrain_options(args.preset, given_options(args, PretrainConfig)))
+    config = PretrainConfig(**preset_options(args.preset, given_options(args, PretrainConfig)))
     output = check_start(args)
     train_on: list[Picture] | PreparedTokens
     if args.tokens:
@@ -122,8 +134,8 @@ def run_pretrain(args: argparse.Namespace) -> int:
     else:
         train_on, valid = read_split(args.images)
     run = open_run(args, "translator")
-    translator = train(load_tokenizer(args.tokenizer, args), train_on, config, run, valid)
+    translator = train(open_tokenizer(args.tokenizer, args), train_on, config, run, valid)
     if not processes().main:
         return 0
-    checkpoint.save_translator(output, translator, recipe=recipe(args, config))
+    save_translator(output, translator, recipe=recipe(args, config))
     return print_output(output)

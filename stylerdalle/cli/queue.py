@@ -1,12 +1,11 @@
 """The command `queue`: photos through a workflow on one or several ComfyUI servers.
 
-aiohttp is imported when the command runs, not for its --help.
+asyncio and aiohttp are imported when the command runs, not for its --help.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import time
 from collections import Counter
@@ -51,6 +50,8 @@ def queue_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run_queue(args: argparse.Namespace) -> int:
+    import asyncio
+
     from ..queue.batch import Batch, Listener
     from ..queue.server import check_servers, find_servers
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def score_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
+    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="picture files")
     parser.add_argument("--text", required=True, help="what the pictures should show, such as a style prompt")
     parser.add_argument("--json", action="store_true", help='print one JSON object per picture: {"image", "text", "score"}')
     add_model_options(parser)

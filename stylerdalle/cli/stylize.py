@@ -24,7 +24,7 @@ FILE = "a file ending in .png, .jpg, .jpeg or .webp"  # images.files.SUFFIXES
 
 
 def stylize_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("photos", nargs="+", type=Path, metavar="PHOTO")
+    parser.add_argument("photos", nargs="+", type=Path, metavar="PHOTO", help="picture files")
     parser.add_argument(
         "--style",
         required=True,
@@ -163,7 +163,7 @@ def paint(images: Tensor, style: Style, bundle: Bundle, args: argparse.Namespace
 
 
 def reconstruct_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("photo", type=Path, metavar="PHOTO")
+    parser.add_argument("photo", type=Path, metavar="PHOTO", help="a picture file")
     parser.add_argument("--output", required=True, metavar="PATH", help=f"{FILE}, or a folder")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing output")
     add_model_options(parser)

@@ -12,7 +12,7 @@ from .training import check_start, open_run, print_output, read_split, recipe
 
 def train_tokenizer_options(parser: argparse.ArgumentParser) -> None:
     add_run_options(parser, "tokenizer")
-    add_config_options(parser, tokenizer.TokenizerConfig)
+    add_config_options(parser.add_argument_group("training"), tokenizer.TokenizerConfig)
     parser.set_defaults(run=run_train_tokenizer)
 
 
@@ -27,7 +27,7 @@ def run_train_tokenizer(args: argparse.Namespace) -> int:
 
 def train_clip_options(parser: argparse.ArgumentParser) -> None:
     add_run_options(parser, "clip")
-    add_config_options(parser, clip.ClipConfig)
+    add_config_options(parser.add_argument_group("training"), clip.ClipConfig)
     parser.set_defaults(run=run_train_clip)
 
 

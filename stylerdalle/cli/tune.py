@@ -42,7 +42,7 @@ def tune_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--name", help="name of the style (default: the output file's)")
     parser.add_argument("--start", metavar="STYLE", help="style to start from: its name, prompt or file; its rank must be --rank")
-    add_pairs_options(parser)
+    add_run_options(parser, "tune-STYLE")
     parser.add_argument(
         "--save-every",
         type=number(float, 0),
@@ -50,22 +50,22 @@ def tune_options(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="time between saves of the run's state (default: 30)",
     )
-    add_run_options(parser, "tune-STYLE")
-    add_preset_option(parser)
-    add_config_options(parser, TuneConfig)
     add_model_options(parser)
+    add_preset_option(parser)
+    add_pairs_options(parser.add_argument_group("pairs of photos and styled photos"))
+    add_config_options(parser.add_argument_group("tuning"), TuneConfig)
     add_network_options(parser)
     parser.set_defaults(run=lambda args: run_tune_network(args) if args.styles else run_tune(args))
 
 
-def add_pairs_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
+def add_pairs_options(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
         "--pairs",
         metavar="DIR|FILTER",
         help="source of pairs for --pairs-steps and --pairs-weight: a folder with DIR/photos/NAME.jpg and DIR/styled/NAME.jpg, "
         f"or the name of a filter that makes them from the photos ({', '.join(FILTERS)})",
     )
-    parser.add_argument(
+    group.add_argument(
         "--pairs-count",
         type=number(int, 1, 100_000),
         default=1200,

@@ -16,7 +16,7 @@ def fetch_options(parser: argparse.ArgumentParser) -> None:
         "--to",
         type=Path,
         metavar="DIR",
-        help="folder of a bundle (default: weights/NAME, which is --bundle NAME)",
+        help="folder of a bundle (default: those under weights/ that use these weights)",
     )
     parser.add_argument(
         "--from",

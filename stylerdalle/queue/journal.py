@@ -15,8 +15,6 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from ..storage import replacing
 from .workflow import Workflow, node_name
 
@@ -102,6 +100,8 @@ class Journal:
     @contextlib.contextmanager
     def open(self) -> Iterator[None]:
         """Lock the folder, read the journal and start to write it. Raises ValueError as `read` does, or where it is locked."""
+        from filelock import FileLock, Timeout  # loads asyncio, which --help need not wait for
+
         self.folder.mkdir(parents=True, exist_ok=True)
         try:
             with FileLock(self.folder / ".queue.lock", timeout=0):

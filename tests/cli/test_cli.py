@@ -5,6 +5,8 @@ import json
 import os
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,10 @@ from PIL import Image
 
 from stylerdalle.cli import main as cli
 from stylerdalle.cli.main import main
-from stylerdalle.images.files import read_picture
+from stylerdalle.images.files import SUFFIXES, read_picture
+from stylerdalle.translator.sampling import Sampling
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 class Shell:
@@ -356,6 +361,29 @@ def test_too_little_memory_is_said_with_what_to_do(shell, monkeypatch):
 def test_every_command_explains_itself(command, capsys):
     assert main([command, "--help"]) == 0
     assert f"usage: stylerdalle {command}" in capsys.readouterr().out
+
+
+def test_help_loads_torch_only_for_trainings_and_converters():
+    light = [name for name in cli.COMMANDS if name not in ("tune", "pretrain", "train-tokenizer", "train-clip", "convert")]
+    code = (
+        "import sys; from stylerdalle.cli.main import main\n"
+        f"codes = [main([name, '--help']) for name in {light}]\n"
+        "sys.exit(any(codes) or bool({'torch', 'numpy', 'aiohttp', 'requests', 'tqdm'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.DEVNULL).returncode == 0
+
+
+def test_help_names_the_formats_that_can_be_written_and_the_defaults_of_the_library(capsys):
+    assert main(["stylize", "--help"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert all(suffix in text for suffix in SUFFIXES)
+    assert f"mix the likely tokens (default: {Sampling().softness})" in text
+
+
+def test_a_wrong_number_of_the_process_is_refused_in_one_line(monkeypatch, capsys):
+    monkeypatch.setenv("RANK", "2")
+    assert main(["styles"]) == 2
+    assert capsys.readouterr().err == "stylerdalle: RANK '2' of WORLD_SIZE '1' cannot be: need 0 <= RANK < WORLD_SIZE\n"
 
 
 @pytest.mark.parametrize("words", [[], ["paint"], ["--paint"]])
