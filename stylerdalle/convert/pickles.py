@@ -92,84 +92,119 @@ def load(stream: IO[bytes]) -> tuple[Any, dict[str, StorageRef]]:
     Raises:
         ValueError: it is damaged or cut short, or asks for something that model files do not need (the message names it).
     """
-    stack: list[Any] = []
-    marks: list[int] = []
-    memo: dict[int, Any] = {}
-    storages: dict[str, StorageRef] = {}
-
-    def pop(kind: type | tuple[type, ...] = object) -> Any:
-        if len(stack) <= (marks[-1] if marks else 0) or not isinstance(stack[-1], kind):
-            raise ValueError("its pickle is damaged: copy it again")
-        return stack.pop()
-
-    def pop_mark() -> list[Any]:
-        if not marks:
-            raise ValueError("its pickle is damaged: copy it again")
-        start = marks.pop()
-        items = stack[start:]
-        del stack[start:]
-        return items
-
+    machine = Machine()
     for op, arg in _instructions(stream):
+        if op == "STOP":
+            return machine.result(), machine.storages
+        machine.step(op, arg)
+    raise ValueError("its pickle is cut short: copy it again")
+
+
+class Machine:
+    """The stack machine. Any instruction that does not fit the stack raises ValueError."""
+
+    def __init__(self) -> None:
+        self.stack: list[Any] = []
+        self.marks: list[int] = []  # heights of the stack
+        self.memo: dict[int, Any] = {}
+        self.storages: dict[str, StorageRef] = {}
+
+    def step(self, op: str, arg: Any) -> None:
+        """Carry out one instruction, by its name in pickletools."""
         match op:
             case "PROTO" | "FRAME":
                 pass
             case "MARK":
-                marks.append(len(stack))
+                self.marks.append(len(self.stack))
             case "NONE" | "NEWTRUE" | "NEWFALSE":
-                stack.append({"NONE": None, "NEWTRUE": True, "NEWFALSE": False}[op])
+                self.stack.append({"NONE": None, "NEWTRUE": True, "NEWFALSE": False}[op])
             case "BININT" | "BININT1" | "BININT2" | "LONG1" | "BINFLOAT" | "BINUNICODE" | "SHORT_BINUNICODE":
-                stack.append(arg)
-            case "EMPTY_TUPLE" | "TUPLE1" | "TUPLE2" | "TUPLE3":
-                items = [pop() for _ in range(0 if op == "EMPTY_TUPLE" else int(op[-1]))]
-                stack.append(tuple(reversed(items)))
-            case "TUPLE":
-                stack.append(tuple(pop_mark()))
-            case "EMPTY_LIST":
-                stack.append([])
-            case "APPEND" | "APPENDS":
-                items = [pop()] if op == "APPEND" else pop_mark()
-                stack.append(_all_in(pop(list), items))
-            case "EMPTY_DICT":
-                stack.append({})
-            case "SETITEM" | "SETITEMS":
-                items = [pop(), pop()][::-1] if op == "SETITEM" else pop_mark()
-                stack.append(_set_in(pop(dict), items))
+                self.stack.append(arg)
+            case "EMPTY_TUPLE" | "TUPLE1" | "TUPLE2" | "TUPLE3" | "TUPLE":
+                self.stack.append(self._tuple(op))
+            case "EMPTY_LIST" | "APPEND" | "APPENDS":
+                self.stack.append([] if op == "EMPTY_LIST" else self._extended_list(op))
+            case "EMPTY_DICT" | "SETITEM" | "SETITEMS":
+                self.stack.append({} if op == "EMPTY_DICT" else self._extended_dict(op))
             case "BINPUT" | "LONG_BINPUT" | "MEMOIZE":
-                memo[len(memo) if op == "MEMOIZE" else arg] = top = pop()
-                stack.append(top)
+                self.memo[len(self.memo) if op == "MEMOIZE" else arg] = top = self.pop()
+                self.stack.append(top)
             case "BINGET" | "LONG_BINGET":
-                if arg not in memo:
-                    raise ValueError("its pickle is damaged: copy it again")
-                stack.append(memo[arg])
-            case "GLOBAL":
-                stack.append(_name(*arg.split(" ", 1)))
-            case "STACK_GLOBAL":
-                attribute, module = pop(str), pop(str)
-                stack.append(_name(module, attribute))
-            case "NEWOBJ":
-                args, cls = pop(tuple), pop(Name)
-                if args or not CLASSES.fullmatch(cls.full):
-                    raise _refused(f"makes {cls.full} of {_short(args)}")
-                stack.append(Record(cls))
-            case "REDUCE":
-                args, called = pop(tuple), pop(Name)
-                stack.append(_call(called.full, args))
-            case "BUILD":
-                state, target = pop(dict), pop((Record, dict))
-                if isinstance(target, Record):  # attributes of a dict, such as `_metadata` of a state dict, are not needed
-                    target.state.update(state)
-                stack.append(target)
-            case "BINPERSID":
-                stack.append(_persistent(pop(tuple), storages))
-            case "STOP":
-                value = pop()
-                if stack or marks:
-                    raise ValueError("its pickle is damaged: copy it again")
-                return value, storages
+                if arg not in self.memo:
+                    raise _damaged()
+                self.stack.append(self.memo[arg])
+            case "GLOBAL" | "STACK_GLOBAL" | "NEWOBJ" | "REDUCE" | "BUILD" | "BINPERSID":
+                self.stack.append(self._object(op, arg))
             case _:
                 raise _refused(f"has the pickle instruction {op}{'' if arg is None else ' ' + _short(arg)}")
-    raise ValueError("its pickle is cut short: copy it again")
+
+    def result(self) -> Any:
+        """The one value that is left at the end."""
+        value = self.pop()
+        if self.stack or self.marks:
+            raise _damaged()
+        return value
+
+    def pop(self, kind: type | tuple[type, ...] = object) -> Any:
+        """Take the top value, which must lie above the last mark and be of a kind."""
+        if len(self.stack) <= (self.marks[-1] if self.marks else 0) or not isinstance(self.stack[-1], kind):
+            raise _damaged()
+        return self.stack.pop()
+
+    def pop_mark(self) -> list[Any]:
+        """Take the last mark and all values above it."""
+        if not self.marks:
+            raise _damaged()
+        start = self.marks.pop()
+        items = self.stack[start:]
+        del self.stack[start:]
+        return items
+
+    def _tuple(self, op: str) -> tuple[Any, ...]:
+        if op == "TUPLE":
+            return tuple(self.pop_mark())
+        return tuple(reversed([self.pop() for _ in range(0 if op == "EMPTY_TUPLE" else int(op[-1]))]))
+
+    def _extended_list(self, op: str) -> list[Any]:
+        items = [self.pop()] if op == "APPEND" else self.pop_mark()
+        target: list[Any] = self.pop(list)
+        target.extend(items)
+        return target
+
+    def _extended_dict(self, op: str) -> dict[Any, Any]:
+        items = [self.pop(), self.pop()][::-1] if op == "SETITEM" else self.pop_mark()
+        target: dict[Any, Any] = self.pop(dict)
+        if len(items) % 2:
+            raise _damaged()
+        for key, value in zip(items[::2], items[1::2], strict=True):
+            if not isinstance(key, (str, int)):  # hashing a deeply nested tuple can take forever
+                raise _refused(f"has a {type(key).__name__} as a key")
+            target[key] = value
+        return target
+
+    def _object(self, op: str, arg: Any) -> Any:
+        """A class or function by name, an object, or the result of a call. Nothing is imported or called."""
+        match op:
+            case "GLOBAL":
+                return _name(*arg.split(" ", 1))
+            case "STACK_GLOBAL":
+                attribute, module = self.pop(str), self.pop(str)
+                return _name(module, attribute)
+            case "NEWOBJ":
+                args, cls = self.pop(tuple), self.pop(Name)
+                if args or not CLASSES.fullmatch(cls.full):
+                    raise _refused(f"makes {cls.full} of {_short(args)}")
+                return Record(cls)
+            case "REDUCE":
+                args, called = self.pop(tuple), self.pop(Name)
+                return _call(called.full, args)
+            case "BUILD":
+                state, target = self.pop(dict), self.pop((Record, dict))
+                if isinstance(target, Record):  # attributes of a dict, such as `_metadata` of a state dict, are not needed
+                    target.state.update(state)
+                return target
+            case _:  # BINPERSID
+                return _persistent(self.pop(tuple), self.storages)
 
 
 def _instructions(stream: IO[bytes]) -> Iterator[tuple[str, Any]]:
@@ -183,6 +218,10 @@ def _instructions(stream: IO[bytes]) -> Iterator[tuple[str, Any]]:
             raise ValueError(f"its pickle is damaged ({str(error)[:80]}): copy it again") from error
         yield op.name, arg
     raise _refused(f"has more than {MOST_INSTRUCTIONS:,} pickle instructions")
+
+
+def _damaged() -> ValueError:
+    return ValueError("its pickle is damaged: copy it again")
 
 
 def _refused(does: str) -> ValueError:
@@ -199,21 +238,6 @@ def _name(module: str, attribute: str = "") -> Name:
     if "." in attribute or not (full in CALLS or full in TYPES or CLASSES.fullmatch(full)):
         raise _refused(f"asks for {_short(full)[1:-1]}")
     return Name(full)
-
-
-def _all_in(target: list[Any], items: list[Any]) -> list[Any]:
-    target.extend(items)
-    return target
-
-
-def _set_in(target: dict[Any, Any], items: list[Any]) -> dict[Any, Any]:
-    if len(items) % 2:
-        raise ValueError("its pickle is damaged: copy it again")
-    for key, value in zip(items[::2], items[1::2], strict=True):
-        if not isinstance(key, (str, int)):  # hashing a deeply nested tuple can take forever
-            raise _refused(f"has a {type(key).__name__} as a key")
-        target[key] = value
-    return target
 
 
 def _call(name: str, args: tuple[Any, ...]) -> Any:
