@@ -7,8 +7,8 @@ Usage:
     python benchmarks/prompts.py sheet --heldout HELDOUT --output FILE    # every held-out prompt on three photos
     python benchmarks/prompts.py strip PHOTO --output FILE --style A --style B  # one prompt turning into another
 
-Scores are mean cosines of CLIP's embeddings of stylised photos and of the prompt. The reward trains exactly these, so they serve to
-compare seen with unseen prompts and the network with tuned styles; they do not show whether people like the pictures.
+Scores are mean cosines of CLIP's embeddings of stylised photos and of the prompt. The reward trains exactly these, so they
+serve to compare seen with unseen prompts and the network with tuned styles, not to tell whether people like the pictures.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The command line: what it writes, and what it says of bad input."""
+"""The command line: its outputs, and its errors for bad input."""
 
 import io
 import json
@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class Shell:
-    """Runs commands in a folder with photos against the tiny bundle."""
+    """Runs commands with the tiny bundle in a folder with photos."""
 
     def __init__(self, folder: Path, bundle: Path, capsys: pytest.CaptureFixture[str]):
         self.folder, self.bundle, self.capsys = folder, bundle, capsys
@@ -38,7 +38,7 @@ class Shell:
         return code
 
     def refuses(self, *words: object) -> str:
-        """Runs a command that must fail as bad input: exit code 2, one line on stderr, no new file -> that line."""
+        """Run a command that must fail as bad input (exit code 2, one line on stderr, no new file) -> that line."""
         before = files(self.folder)
         assert self(*words) == 2
         assert self.err.count("\n") == 1, self.err

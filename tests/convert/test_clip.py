@@ -1,4 +1,4 @@
-"""The layouts that OpenAI's CLIP is published in, to one: cosines stay those of the `clip` package."""
+"""Every layout in which OpenAI's CLIP is published is converted to one: cosines equal those of the `clip` package."""
 
 import warnings
 from pathlib import Path
@@ -56,7 +56,7 @@ def model() -> torch.nn.Module:
 
 
 def traced(model: torch.nn.Module, path: Path) -> None:
-    """A TorchScript archive with the three sizes that OpenAI's carries along."""
+    """A TorchScript archive with the three sizes that OpenAI's contains too."""
     for name, value in (("input_resolution", 64), ("context_length", 77), ("vocab_size", 49408)):
         model.__dict__.pop(name, None)
         model.register_buffer(name, torch.tensor(value))

@@ -1,4 +1,4 @@
-"""Downloads from a server that misbehaves: what arrives is whole and right, or nothing is kept but what can be gone on with."""
+"""Downloads from a server that misbehaves: a file arrives complete and correct, or only a part that can be resumed is kept."""
 
 import hashlib
 import os
@@ -102,7 +102,7 @@ def test_a_file_that_changed_meanwhile_is_begun_anew(size, server, part):
 
 
 def test_a_file_that_changed_on_a_server_without_conditions_is_begun_anew(server, part):
-    """It honours the range, but not If-Range: what it says of the file gives it away."""
+    """The server honours Range but not If-Range; its headers show that the file has changed."""
 
     def careless(handler: loopback.Handler, data: bytes) -> None:
         del handler.headers["If-Range"]

@@ -1,4 +1,4 @@
-"""OpenAI's pickled encoder and decoder to one tokenizer file: tokens and pixels as the `dall_e` package gives them."""
+"""OpenAI's pickled encoder and decoder to one tokenizer file: the same tokens and pixels as the `dall_e` package."""
 
 import json
 import os
@@ -19,7 +19,7 @@ YOUNG += ("_load_state_dict_post_hooks",)
 
 
 def pickled(folder: Path, encoder: Encoder, decoder: Decoder, legacy: bool = False) -> list[Path]:
-    """Whole modules as torch of 2021 pickled them: without the attributes that modules have got since."""
+    """Whole modules as torch of 2021 pickled them: without attributes that modules got later."""
     paths = [folder / "encoder.pkl", folder / "decoder.pkl"]
     for path, half in zip(paths, (encoder, decoder), strict=True):
         for module in half.modules():

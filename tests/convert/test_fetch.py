@@ -1,4 +1,4 @@
-"""`stylerdalle fetch` from a server on this machine that has small models in the official formats."""
+"""`stylerdalle fetch` from a server on this machine with small models in the official formats."""
 
 import io
 import json
@@ -31,7 +31,7 @@ def saved(what: object) -> bytes:
 
 
 class Site:
-    """Servers for the encoder, the decoder and the CLIP, and a table that points to them."""
+    """Servers of the encoder, the decoder and the CLIP, and a known.json that points to them."""
 
     def __init__(self, folder: Path, capsys: pytest.CaptureFixture[str]):
         self.folder, self.capsys = folder, capsys
@@ -64,7 +64,7 @@ class Site:
         (self.folder / "known.json").write_text(json.dumps(self.table))
 
     def __call__(self, *words: object) -> str:
-        """A command that must succeed -> what it says."""
+        """Run a command that must succeed -> its output."""
         self.capsys.readouterr()
         code = main([str(word) for word in words])
         out, err = self.capsys.readouterr()
@@ -72,7 +72,7 @@ class Site:
         return out
 
     def refuses(self, *words: object) -> str:
-        """A command that must fail as bad input, and write nothing -> its sentence."""
+        """Run a command that must fail as bad input and write nothing -> its message."""
         before = self.there()
         self.capsys.readouterr()
         assert main([str(word) for word in words]) == 2

@@ -1,4 +1,4 @@
-"""Files made to do harm, and damaged ones: each is refused in one sentence that names what it wants, and nothing of it runs.
+"""Malicious and damaged files: each is refused in one line that names what it asks for, and nothing of it runs.
 
 Every file goes through the command itself. A canary file shows whether a payload ran; an audit hook whether anything in the
 process unpickled for real, or started a program.
@@ -38,7 +38,7 @@ OPEN = f"open({CANARY!r}, 'w')"
 
 
 class Call:
-    """Pickles as a call of anything."""
+    """Pickles as a call of any function."""
 
     def __init__(self, function: Callable[..., object], *args: object):
         self.function, self.args = function, args
@@ -48,7 +48,7 @@ class Call:
 
 
 class State:
-    """Pickles as a call with a state to set afterwards."""
+    """Pickles as a call, followed by a state to set."""
 
     def __reduce__(self) -> tuple[object, ...]:
         return subprocess.Popen, (TOUCH,), {"shell": True}
@@ -140,7 +140,7 @@ def storage(kind: str = "torch.FloatStorage", key: bytes = text("0"), count: byt
 
 
 def tensor(offset: bytes = b"K\x00", shape: bytes = b"K\x04", stride: bytes = b"K\x01", of: bytes = b"") -> bytes:
-    """A state dict of one tensor; a storage of 4 numbers where none is given."""
+    """A state dict of one tensor, by default in a storage of 4 numbers."""
     args = (of or storage()) + offset + b"(" + shape + b"t(" + stride + b"t"
     return b"}" + text("w") + named("torch._utils._rebuild_tensor_v2") + b"(" + args + b"\x89}tRs."
 
@@ -233,7 +233,7 @@ FORMATS = {"zip": zipped, "legacy": legacy}
 
 @pytest.fixture
 def refuses(tmp_path, capsys, monkeypatch) -> Callable[[bytes], str]:
-    """Converts bytes as a file must: in vain, with one sentence -> the sentence."""
+    """Convert a file of these bytes, which must be refused in one line -> that line."""
     monkeypatch.chdir(tmp_path)
     Path("payload.py").write_text(OPEN)
 
@@ -267,7 +267,7 @@ def test_a_call_is_refused_by_its_name(call, form, refuses):
 
 
 def names_in(program: bytes) -> list[tuple[str, str]]:
-    """What a pickle asks for."""
+    """The names that a pickle asks for."""
     found, texts = [], []
     for op, arg, _ in pickletools.genops(program):
         if op.name == "GLOBAL":
@@ -377,7 +377,7 @@ def test_a_file_cut_anywhere_is_refused(form, whole, refuses):
 
 @pytest.mark.parametrize("form", FORMATS)
 def test_random_damage_never_runs_anything(form, whole, refuses):
-    """The file is no translator, so that it is refused whether or not the damage is noticed."""
+    """The file is not a translator, so it is refused even where the damage goes unnoticed."""
     draw = random.Random(1)
     spread = 20_000  # of the names and sizes, at the beginning of one format and anywhere in the other
     for _ in range(60):

@@ -1,4 +1,4 @@
-"""ruDALL-E's training checkpoint to a tokenizer file. That the tokenizer's names are taming-transformers' is tested with it."""
+"""ruDALL-E's training checkpoint (the names of taming-transformers) to a tokenizer file."""
 
 import json
 from pathlib import Path
@@ -24,7 +24,7 @@ def model() -> VQGAN:
 
 
 def trained(state: dict[str, torch.Tensor], path: Path, legacy: bool = False) -> Path:
-    """A checkpoint as a training tool writes it: more than the state dict, and in that the loss network too."""
+    """A checkpoint as a training tool writes it: not only the state dict, which includes the loss network."""
     loss = {"loss.perceptual_loss.net.slice1.0.weight": torch.zeros(4, 3, 3, 3), "loss.logvar": torch.zeros(())}
     more = {"epoch": 3, "global_step": 10, "pytorch-lightning_version": "1.2.1", "optimizer_states": [{"state": {0: loss}}]}
     torch.save({**more, "state_dict": {**state, **loss}}, path, _use_new_zipfile_serialization=not legacy)
