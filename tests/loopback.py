@@ -17,7 +17,9 @@ class Server(ThreadingHTTPServer):
 
     def __init__(self, data: bytes):
         super().__init__(("127.0.0.1", 0), Handler)
-        self.data, self.acts, self.asked = data, [good], []  # type: ignore[var-annotated]
+        self.data = data
+        self.acts: list[Act] = [good]
+        self.asked: list[tuple[str, str | None]] = []  # path and range of each request
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
         threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
 

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..distributed import rank_and_world
+from ..settings import SEEDS, SOFTNESS
 
 C = TypeVar("C")
 OPTION_TYPES: dict[str, type] = {"int": int, "float": float, "str": str, "bool": bool}
 METAVARS = {int: "N", float: "F", str: "NAME"}
 RUNS = Path("~/.cache/stylerdalle/runs")
-SOFTNESS, SEED_LIMIT = 0.5, 2**63  # those of translator.sampling, without its torch
 
 
 class Parser(argparse.ArgumentParser):
@@ -71,7 +71,7 @@ def add_softness_option(parser: argparse._ActionsContainer) -> None:
 
 
 def add_seed_option(parser: argparse._ActionsContainer, text: str) -> None:
-    parser.add_argument("--seed", type=number(int, 0, SEED_LIMIT - 1), default=0, metavar="N", help=f"{text} (default: 0)")
+    parser.add_argument("--seed", type=number(int, 0, SEEDS - 1), default=0, metavar="N", help=f"{text} (default: 0)")
 
 
 def add_run_options(parser: argparse.ArgumentParser, name: str, images: argparse._ActionsContainer | None = None) -> None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import argparse
 import math
 import time
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..distributed import processes
-from ..progress import Progress, of_all
+from ..progress import Progress, split
+from ..settings import SEEDS
 from .console import bar, report
-from .options import SEED_LIMIT, add_model_options, add_seed_option, add_softness_option, number
+from .options import add_model_options, add_seed_option, add_softness_option, number
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -143,10 +143,11 @@ def paint(images: Tensor, style: Style, bundle: Bundle, args: argparse.Namespace
     from ..pipeline import stylize
     from ..translator.sampling import Sampling
 
+    parts = split(progress, [1] * args.candidates)
+
     def candidate(k: int) -> Tensor:
-        sampling = Sampling(args.temperature, args.top_k, args.top_p, (args.seed + k) % SEED_LIMIT, args.softness)
-        of_this = partial(of_all, progress, k, args.candidates)
-        out = stylize(images, style, bundle, strength=args.strength, sampling=sampling, progress=of_this, detail=args.detail)
+        sampling = Sampling(args.temperature, args.top_k, args.top_p, (args.seed + k) % SEEDS, args.softness)
+        out = stylize(images, style, bundle, strength=args.strength, sampling=sampling, progress=parts[k], detail=args.detail)
         return keep_colour(out, images, args.keep_colour) if args.keep_colour else out
 
     best = candidate(0)
@@ -158,7 +159,7 @@ def paint(images: Tensor, style: Style, bundle: Bundle, args: argparse.Namespace
         for k in range(1, args.candidates):
             other = candidate(k)
             if (value := score(other)) > high:
-                best, high, seed = other, value, (args.seed + k) % SEED_LIMIT
+                best, high, seed = other, value, (args.seed + k) % SEEDS
     return best, f", seed {seed}, score {high:+.4f}"
 
 

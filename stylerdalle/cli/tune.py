@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import re
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -90,8 +89,7 @@ def run_tune(args: argparse.Namespace) -> int:
     config = TuneConfig.of(given.pop("method", TuneConfig.method), **given)
     output = check_start(args)
     photos = read_pictures(args.images)
-    slug = re.sub(r"\W+", "-", prompt.lower()).strip("-")[:60]
-    run = open_run(args, f"tune-{slug}")
+    run = open_run(args, f"tune-{storage.slug(prompt, 60)}")
     bundle = load_bundle(args.bundle, args.device, "fp32")  # for the gradients; autocast lowers the precision where it can
     warn_of_unknown_words(bundle.clip_path, prompt)
     start = find_style(bundle, args.start) if args.start else None

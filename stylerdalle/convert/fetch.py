@@ -150,9 +150,8 @@ def _is(path: Path, what: Known) -> bool:
 def _place(file: Path, path: Path) -> None:
     """Put the same file at a second path: a hard link, or a copy where the disk has no links."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        path.unlink(missing_ok=True)
-        os.link(file, path)
-    except OSError:
-        with storage.replacing(path) as stream, file.open("rb") as source:
-            shutil.copyfileobj(source, stream)
+    with storage.placing(path) as temporary:
+        try:
+            os.link(file, temporary)
+        except OSError:
+            shutil.copyfile(file, temporary)

@@ -24,7 +24,7 @@ class Converter:
     """One kind of foreign weights.
 
     Attributes:
-        kind: of the model file they become (storage.KINDS).
+        kind: of the model file they become (storage.FILE_KINDS).
         convert: the tensors of each source -> (tensors of the model file, its `arch`); raises ValueError for other weights.
     """
 

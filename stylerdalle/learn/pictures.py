@@ -15,7 +15,7 @@ from functools import lru_cache
 
 from PIL import Image, ImageOps
 
-from ..images.files import DAMAGE
+from ..images.files import READ_ERRORS
 
 SUFFIXES = (".webp", ".jpg", ".jpeg", ".png")
 
@@ -36,7 +36,7 @@ class Picture:
         """Decode to upright RGB; transparent parts become white. Raises ValueError where the picture is damaged."""
         try:
             return _decode(self.data)
-        except DAMAGE as error:
+        except READ_ERRORS as error:
             raise ValueError(f"{self.key} is damaged or cut off ({error}): leave it out") from error
 
     @property
@@ -46,7 +46,7 @@ class Picture:
 
 
 def decode(data: bytes) -> Image.Image:
-    """An encoded picture as upright RGB; transparent parts become white. Raises one of DAMAGE where it cannot be read."""
+    """An encoded picture as upright RGB; transparent parts become white. Raises one of READ_ERRORS where it cannot be read."""
     image = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")

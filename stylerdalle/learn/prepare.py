@@ -29,7 +29,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..images.files import DAMAGE
+from ..images.files import READ_ERRORS
 from ..storage import replacing
 from ..tokenizers.protocol import ImageTokenizer
 from .crops import centre_crop, to_tensor
@@ -187,7 +187,7 @@ def _make(
         for place, (entry, result) in enumerate(_crops(group, config.sides)):
             try:
                 note, crops = result.result()
-            except (*DAMAGE, Image.DecompressionBombError) as error:
+            except (*READ_ERRORS, Image.DecompressionBombError) as error:
                 log.warning("%s is damaged or cut off (%s): it is left out", _said(entry), error)
                 numbers["damaged"].append(_said(entry))
             else:

@@ -29,14 +29,14 @@ from torch import Tensor, nn
 
 from ..distributed import Processes, processes
 from ..settings import setting
-from ..tokenizers.protocol import ImageTokenizer
+from ..tokenizers.protocol import ImageTokenizer, all_embeddings
 from ..translator.model import Translator, TranslatorConfig, start_as_identity
 from .crops import aligned_crop, centre_crop, random_crop, to_tensor
 from .pictures import Picture
 from .prepared import PreparedTokens
 from .run import Run
 from .schedule import DECAYS, batches, chosen, in_steps, schedule
-from .targets import all_embeddings, soft_cross_entropy, soft_targets
+from .targets import soft_cross_entropy, soft_targets
 
 log = logging.getLogger(__name__)
 
@@ -232,6 +232,7 @@ def translation_gap(
 ) -> tuple[float, float, float]:
     """(gap, round trip, translated) in dB: mean PSNR lost by unmasked greedy translation against encode + decode alone."""
     from ..tokenizers.codec import decode, encode
+    from ..translator.options import TranslateOptions
     from ..translator.sampling import Sampling
     from ..translator.translate import translate
 
@@ -240,7 +241,7 @@ def translation_gap(
         image = to_tensor([np.asarray(centre_crop(picture.open(), size))]).to(translator.outNet.weight.device)
         plain = encode(tokenizer, image)
         content = encode(tokenizer, image, upscale=translator.config.upscale)
-        translated = translate(translator, tokenizer, content, [], sampling=Sampling(softness=0))
+        translated = translate(translator, tokenizer, content, [], TranslateOptions(sampling=Sampling(softness=0)))
         for values, tokens in ((trips, plain), (outs, translated)):
             values.append(-10 * math.log10(F.mse_loss(decode(tokenizer, tokens), image).item()))
     trip, out = sum(trips) / len(trips), sum(outs) / len(outs)

@@ -7,15 +7,7 @@ import logging
 import torch
 from torch import Tensor
 
-from ..tokenizers.protocol import ImageTokenizer
-
 log = logging.getLogger(__name__)
-
-
-def all_embeddings(tokenizer: ImageTokenizer) -> Tensor:
-    """(V, D_tok): the embedding of every token."""
-    device = next(tokenizer.parameters()).device
-    return tokenizer.embed(torch.arange(tokenizer.vocab_size, device=device)[None, None])[0, 0].float()
 
 
 @torch.no_grad()

@@ -33,11 +33,12 @@ from ..learn.schedule import batches, schedule
 from ..learn.schedule import generator as generator_of
 from ..learn.targets import soft_cross_entropy
 from ..settings import setting
+from ..storage import replacing
 from ..tokenizers.protocol import ImageTokenizer
 from ..translator.hypernetwork import HyperConfig, HyperNetwork, changed
 from ..translator.model import Translator
 from ..translator.style import Style, translate_with
-from ..translator.texture import field, under
+from ..translator.texture import field_under, texture_field
 from ..tune.config import TuneConfig
 from ..tune.objective import Objective
 from .filters.tones import tone
@@ -107,8 +108,8 @@ def make_pairs(
             parts = coded.target[rows].unflatten(1, (side, side)).split(30)
             tokens = [tokenizer.encode(tone(p.tone, tokenizer.decode(part).float())) for part in parts]
             toned[key] = torch.cat(tokens).flatten(1).to(torch.int32)
-            torch.save(toned, path.with_suffix(".part"))
-            path.with_suffix(".part").replace(path)
+            with replacing(path) as stream:
+                torch.save(toned, stream)
         made[p.text] = Coded(coded.content[rows], toned[key].long(), coded.places[rows], coded.texture)
     return made
 
@@ -217,7 +218,7 @@ def amortise(
         if leaning is not None:
             aims |= {p.text: F.normalize(at[p.text] + config.art_weight * a, dim=-1) for p, a in zip(alone, leaning, strict=True)}
     shown = {p.filter: coded.texture for p in paired if (coded := pairs[p.text]).texture}
-    fields = {name: field([(texture, 1.0)], objective.embeddings) for name, texture in shown.items()}
+    fields = {name: texture_field([(texture, 1.0)], objective.embeddings) for name, texture in shown.items()}
     which = {name: k for k, name in enumerate(shown)}
     tiles = torch.cat([texture.tokens for texture in shown.values()]) if shown else None
     torch.manual_seed(config.seed)
@@ -257,7 +258,7 @@ def amortise(
         """Of the pairs' tokens, under the texture they were made with, and of the choice of that texture."""
         coded = pairs[p.text]
         style = Style(network(at[p.text], generator))
-        read = under(fields[p.filter], coded.places[rows], translator.config.grid) if p.filter in fields else None
+        read = field_under(fields[p.filter], coded.places[rows], translator.config.grid) if p.filter in fields else None
         with torch.autocast(objective.device.type, torch.bfloat16):
             logits = translate_with(translator, objective.embeddings[coded.content[rows]], [(style, 1.0)], read)
         chosen = network.choose(at[p.text], generator)[which.get(p.filter, -1)]
@@ -266,7 +267,7 @@ def amortise(
     def rewarded(p: Prompt, photo: Tensor, generator: torch.Generator) -> Tensor:
         objective.style = aims[p.text]
         with torch.no_grad():
-            texture = network.texture(at[p.text])
+            texture = network.textures_for(at[p.text])
         style = Style(network(at[p.text], generator), texture=texture)
         with torch.autocast(objective.device.type, torch.bfloat16):
             content = objective.content(photo)

@@ -28,11 +28,12 @@ from ..learn.pictures import Picture, split
 from ..learn.run import Run
 from ..learn.schedule import batches, schedule
 from ..learn.sources import read_pictures
-from ..learn.targets import all_embeddings, soft_cross_entropy, soft_targets
-from ..tokenizers.protocol import ImageTokenizer
+from ..learn.targets import soft_cross_entropy, soft_targets
+from ..storage import replacing
+from ..tokenizers.protocol import ImageTokenizer, all_embeddings
 from ..translator.model import Translator
 from ..translator.style import Style, new_adapter, translate_with
-from ..translator.texture import Texture, field, under
+from ..translator.texture import Texture, field_under, texture_field
 from .pairs import coded_texture, make_pairs
 from .styles import LICENCE, RECIPES, large_photos
 
@@ -79,8 +80,8 @@ def coded_pairs(
     if not path.is_file():
         *sides, places = make_pairs(photos, made_by, window, count, unit=tokenizer.downsample)
         coded = [torch.cat([tokenizer.encode(part.float() / 255) for part in side.split(32)]) for side in sides]
-        torch.save([*(tokens.flatten(1).to(torch.int32) for tokens in coded), places], path.with_suffix(".part"))
-        path.with_suffix(".part").replace(path)
+        with replacing(path) as stream:
+            torch.save([*(tokens.flatten(1).to(torch.int32) for tokens in coded), places], stream)
     content, target, places = torch.load(path, weights_only=True)
     return Coded(content.long(), target.long(), places, coded_texture(tokenizer, made_by))
 
@@ -126,11 +127,11 @@ def train(
         first = state["step"]
         log.info("resumed at step %d", first)
     kept = {name: len(coded) // 20 for name, coded in pairs.items()}
-    textures = {name: field([(coded.texture, 1.0)], embeddings) if coded.texture else None for name, coded in pairs.items()}
+    textures = {name: texture_field([(coded.texture, 1.0)], embeddings) for name, coded in pairs.items()}
 
     def loss_of(name: str, rows: Tensor) -> Tensor:
         coded, texture = pairs[name], textures[name]
-        read = None if texture is None else under(texture, coded.places[rows], translator.config.grid)
+        read = None if texture is None else field_under(texture, coded.places[rows], translator.config.grid)
         with torch.autocast("cpu", torch.bfloat16):
             logits = translate_with(translator, embeddings[coded.content[rows]], [(Style(adapters[name]), 1.0)], read)
         return soft_cross_entropy(logits, coded.target[rows], index, shares).mean()

@@ -24,12 +24,12 @@ from torch import Tensor
 from ..clip import scores as reward
 from ..clip.scores import NEUTRAL, crop_boxes, take_crops
 from ..distributed import ALONE, Processes
-from ..learn.targets import all_embeddings, soft_cross_entropy, soft_targets
-from ..tokenizers.protocol import ImageTokenizer
+from ..learn.targets import soft_cross_entropy, soft_targets
+from ..tokenizers.protocol import ImageTokenizer, all_embeddings
 from ..translator.model import Translator
 from ..translator.sampling import gumbel
 from ..translator.style import Style, translate_with
-from ..translator.texture import field, under
+from ..translator.texture import field_under, texture_field
 
 if TYPE_CHECKING:
     from clip.model import CLIP
@@ -101,13 +101,13 @@ class Objective:
 
     def texture(self, style: Style | None, places: Tensor | None, count: int) -> Tensor | None:
         """What lies of the style's texture under windows, `count` a side for each of places (B, 2): (B*count^2, N, D_tok)."""
-        shown = field([(style.texture, 1.0)], self.embeddings) if style and style.texture else None
+        shown = texture_field([(style.texture, 1.0)], self.embeddings) if style and style.texture else None
         if shown is None:
             return None
         side = self.translator.config.grid * self.translator.config.upscale
         first = torch.zeros(1, 2, dtype=torch.long) if places is None else places
         steps = side * torch.cartesian_prod(torch.arange(count), torch.arange(count))  # (count^2, 2)
-        return under(shown, (first[:, None] + steps).flatten(0, 1), side)
+        return field_under(shown, (first[:, None] + steps).flatten(0, 1), side)
 
     def paint(self, logits: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Logits (B, h, w, V) -> pictures (B, 3, 8h, 8w), differentiable.
