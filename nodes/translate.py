@@ -9,9 +9,10 @@ from comfy_api.latest import io
 from ..stylerdalle import Bundle, Style
 from ..stylerdalle.progress import split
 from ..stylerdalle.resolve import StyleFinder
+from ..stylerdalle.settings import SEEDS, SOFTNESS
 from ..stylerdalle.tokenizers.tokens import Tokens, joined
 from ..stylerdalle.translator.options import MaskedStyle, TranslateOptions
-from ..stylerdalle.translator.sampling import SEEDS, SOFTNESS, Sampling
+from ..stylerdalle.translator.sampling import Sampling
 from ..stylerdalle.translator.style import mix
 from ..stylerdalle.translator.translate import translate
 from . import host

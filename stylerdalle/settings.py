@@ -1,4 +1,4 @@
-"""Fields of a config dataclass with the help that the command line shows for them."""
+"""Settings without torch: values shared with the command line, and fields of config dataclasses with their help."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import dataclasses
 from typing import TypeVar
 
 T = TypeVar("T")
+SOFTNESS = 0.5  # of mixtures: logits are divided by it, so a token half a unit below the likeliest has e^-1 of its share
+SEEDS = 2**64  # seeds are 0 to SEEDS - 1, the range of torch.Generator
 
 
 def setting(default: T, help: str) -> T:

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-SOFTNESS = 0.5  # of mixtures: logits are divided by it, so a token half a unit below the likeliest has e^-1 of its share
-SEEDS = 2**64  # seeds are 0 to SEEDS - 1, the range of torch.Generator
+from ..settings import SOFTNESS
 
 
 @dataclass(frozen=True)
