@@ -182,7 +182,7 @@ def add_preset_option(parser: argparse.ArgumentParser) -> None:
 
 def tune(parser: argparse.ArgumentParser) -> None:
     from ..training.amortise import AmortiseConfig
-    from ..training.filters import FILTERS
+    from ..training.registry import STYLES
     from ..translator.hypernetwork import HyperConfig
     from ..tune.config import TuneConfig
 
@@ -200,7 +200,7 @@ def tune(parser: argparse.ArgumentParser) -> None:
         "--pairs",
         metavar="DIR|FILTER",
         help="pairs for --pairs-steps and --pairs-weight: DIR/photos/NAME.jpg and DIR/styled/NAME.jpg, "
-        f"or made here by a filter ({', '.join(FILTERS)})",
+        f"or made here by a filter ({', '.join(STYLES)})",
     )
     parser.add_argument("--pairs-count", type=number(int, 1, 100_000), default=1200, help="crops of them (default: 1200)")
     parser.add_argument(
@@ -227,8 +227,8 @@ def run_tune(args: argparse.Namespace) -> int:
     from ..bundle import load_bundle
     from ..learn.pairs import read_pairs
     from ..resolve import check_prompt, find_style, warn_of_unknown_words
-    from ..training.filters import FILTERS
     from ..training.pairs import coded_texture, make_pairs
+    from ..training.registry import STYLES, style_name
     from ..tune.config import TuneConfig
     from ..tune.loop import TuneState
     from ..tune.loop import tune as learn
@@ -250,7 +250,7 @@ def run_tune(args: argparse.Namespace) -> int:
 
         window = bundle.tokenizer.downsample * bundle.translator.config.grid * bundle.translator.config.upscale
         pairs = texture = None
-        if args.pairs in FILTERS:
+        if style_name(args.pairs or "") in STYLES:
             pairs = make_pairs(pictures, args.pairs, window, args.pairs_count, config.seed, bundle.tokenizer.downsample)
             texture = coded_texture(bundle.tokenizer, args.pairs)
         elif args.pairs:
