@@ -255,5 +255,5 @@ def style_name(text: str) -> str:
 def find(name: str) -> Recipe:
     """The recipe of a style, whose name may be spelled with - or with _. Raises ValueError for an unknown one."""
     if style_name(name) not in STYLES:
-        raise ValueError(f"unknown filter {name!r}; choose one of: {', '.join(STYLES)}")
+        raise ValueError(f"unknown style {name!r}; choose one of: {', '.join(STYLES)}")
     return STYLES[style_name(name)]
