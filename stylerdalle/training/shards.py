@@ -81,12 +81,12 @@ def pair_note(recipe: Recipe, content: str) -> dict[str, str | list[str]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("pack", "pairs"))
-    parser.add_argument("--images", nargs="+", required=True)
-    parser.add_argument("--side", type=int, required=True)
-    parser.add_argument("--kind", default="wallpaper")
-    parser.add_argument("--count", type=int, default=200)
-    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("what", choices=("pack", "pairs"), help="pack: photos at one size; pairs: made pairs of every style")
+    parser.add_argument("--images", nargs="+", required=True, help="shards or folders with photos")
+    parser.add_argument("--side", type=int, required=True, help="px: pack, of the shortest side, at most; pairs, of the squares")
+    parser.add_argument("--kind", default="wallpaper", help="pack: kind written for each photo (default: wallpaper)")
+    parser.add_argument("--count", type=int, default=200, help="pairs: how many of each style (default: 200)")
+    parser.add_argument("--output", type=Path, required=True, help="the tar file to write")
     args = parser.parse_args()
     pictures = read_pictures(args.images)
     samples = pack(pictures, args.side, args.kind) if args.what == "pack" else pairs(pictures, args.count, args.side)

@@ -37,9 +37,7 @@ def test_a_pattern_repeats_without_a_seam(name):
     shown = guide(find(name).marks)  # (3, PATTERN_SIDE, PATTERN_SIDE)
     assert shown.shape == (3, PATTERN_SIDE, PATTERN_SIDE)
     for planes in (shown, shown.transpose(1, 2)):
-        steps = (
-            (planes - planes.roll(1, 1)).abs().mean((0, 2))
-        )  # between neighbouring rows; the first is across the edge
+        steps = (planes - planes.roll(1, 1)).abs().mean((0, 2))  # between neighbouring rows; the first is across the edge
         assert steps[0] <= 1.25 * steps.max().clamp_min(1e-3) and steps[0] < 3 * steps.mean().clamp_min(1e-3)
 
 
