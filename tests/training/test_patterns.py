@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from stylerdalle.training.filters.marks import PATTERN_SIDE, guide, lay, plain
+from stylerdalle.training.filters.patterns import Halftone
 from stylerdalle.training.registry import STYLES, find
 
 PATTERNED = [name for name, recipe in STYLES.items() if recipe.pattern]
@@ -59,3 +60,8 @@ def test_a_pattern_is_shown_as_a_picture_and_a_style_without_one_has_none():
     assert find("pixel-art").picture() is None
     shown = find("van-gogh").picture()
     assert shown.shape == (PATTERN_SIDE, PATTERN_SIDE, 3) and shown.dtype == np.uint8 and np.ptp(shown) > 100
+
+
+def test_a_halftone_that_would_leave_a_seam_is_refused():
+    with pytest.raises(ValueError, match="period 12 leaves a seam: it must divide 512"):
+        Halftone(12)

@@ -258,10 +258,14 @@ class Halftone:
     """A halftone screen of dots at 45 degrees. `cover` is the coverage, 0 to 1, from which on a pixel is inked.
 
     Attributes:
-        period: pixels between the dots of a row.
+        period: pixels between the dots of a row; PATTERN_SIDE must be a multiple of it.
     """
 
-    period: int = 16
+    period: int
+
+    def __post_init__(self) -> None:
+        if PATTERN_SIDE % self.period:
+            raise ValueError(f"period {self.period} leaves a seam: it must divide {PATTERN_SIDE}")
 
     def __call__(self) -> Marks:
         y, x = pixel_grid(SQUARE)
