@@ -35,7 +35,8 @@ from ..translator.model import Translator
 from ..translator.style import Style, new_adapter, translate_with
 from ..translator.texture import Texture, field_under, texture_field
 from .pairs import coded_texture, make_pairs
-from .styles import LICENCE, RECIPES, large_photos
+from .registry import BUNDLED, STYLES
+from .styles import LICENCE, large_photos
 
 log = logging.getLogger(__name__)
 
@@ -206,7 +207,7 @@ def train(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of: {', '.join(RECIPES)}; default all")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of: {', '.join(BUNDLED)}; default all")
     parser.add_argument("--images", nargs="+", required=True, help="shards or folders with photos")
     parser.add_argument("--tokenizer", type=Path, default=WEIGHTS / "mini" / "tokenizer.safetensors")
     parser.add_argument("--translator", type=Path, required=True, help="what `stylerdalle pretrain` made")
@@ -216,8 +217,8 @@ def main() -> None:
     parser.add_argument("--run-dir", type=Path, default=Path.home() / ".cache" / "stylerdalle" / "runs" / "joint")
     parser.add_argument("--no-resume", action="store_true")
     args = parser.parse_args()
-    if unknown := [name for name in args.names if name not in RECIPES]:
-        parser.error(f"no recipe for {', '.join(unknown)}: choose from {', '.join(RECIPES)}")
+    if unknown := [name for name in args.names if name not in BUNDLED]:
+        parser.error(f"no recipe for {', '.join(unknown)}: choose from {', '.join(BUNDLED)}")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     config = JointConfig(steps=args.steps)
     run = Run(args.run_dir, resume=not args.no_resume)
@@ -226,11 +227,11 @@ def main() -> None:
     window = tokenizer.downsample * translator.config.grid
     photos = split(read_pictures(args.images))[0]
     photos = large_photos(photos) + [p for p in photos if p.kind == "photo"][::20]
-    names, pairs = args.names or list(RECIPES), {}
+    names, pairs = args.names or list(BUNDLED), {}
     for i, name in enumerate(names):
         first = i * len(photos) // len(names)  # other photos for every style
         some = photos[first:] + photos[:first]
-        pairs[name] = coded_pairs(tokenizer, some, RECIPES[name].filter, window, config.pairs, run.folder)
+        pairs[name] = coded_pairs(tokenizer, some, name, window, config.pairs, run.folder)
         log.info("pairs of %s", name)
     if not args.steps:
         return
@@ -239,8 +240,8 @@ def main() -> None:
     base = args.output / "translator.safetensors"
     checkpoint.save_translator(base, translator, recipe={"command": "joint", **asdict(config)})
     for name, tensors in adapters.items():
-        how = {"command": "joint", **asdict(config), "warm_start": f"{config.pairs} pairs made by {RECIPES[name].filter!r}"}
-        style = Style(tensors, RECIPES[name].prompt, name, storage.sha256(base), texture=pairs[name].texture)
+        how = {"command": "joint", **asdict(config), "warm_start": f"{config.pairs} pairs made by {STYLES[name].key!r}"}
+        style = Style(tensors, STYLES[name].prompt, name, storage.sha256(base), texture=pairs[name].texture)
         checkpoint.save_style(args.output / "styles" / f"{name}.safetensors", style, recipe=how, licence=LICENCE)
 
 
