@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from tqdm import tqdm
 
-from ..distributed import rank_and_world, unsaid
+from ..distributed import prints_first, rank_and_world
 from ..progress import Progress
 
 # commands that several processes share (docs/scale.md): whether these must meet, or each does its part by itself
@@ -28,7 +28,7 @@ def unexpected(error: Exception) -> str:
 def report(command: str, problem: Exception | str, before: str = "") -> None:
     """One line on stderr, once from all processes that have the same to say."""
     line = f"stylerdalle {command}: {' '.join(str(problem).split())}"
-    if not SEVERAL.get(command, True) or unsaid(line):
+    if not SEVERAL.get(command, True) or prints_first(line):
         print(before + line, file=sys.stderr, flush=True)
 
 

@@ -88,14 +88,14 @@ def run_stylize(args: argparse.Namespace) -> int:
         raise ValueError(f"--candidates {args.candidates} at temperature 0 would all be the same: add --temperature, such as 1")
     jobs, failed = plan(args.photos, args.output, args.overwrite)
     team = processes()
-    team.wait()  # until all have seen what was there before
+    team.barrier()  # until all have seen what was there before
     for problem in failed:
         report("stylize", problem)
     if not jobs:
         return 2
     bundle = load_bundle(args.bundle, args.device, args.dtype)
     style = find_style(bundle, args.style, args.negative)
-    for photo, output in team.mine(jobs):
+    for photo, output in team.shard(jobs):
         started = time.monotonic()
         try:
             images = read(photo, args.size)
@@ -109,7 +109,7 @@ def run_stylize(args: argparse.Namespace) -> int:
         height, width = out.shape[-2:]
         print(f"{output}: {width} x {height} px, style {style.name}{notes}, {time.monotonic() - started:.1f} s", flush=True)
     lost = torch.tensor([float(len(failed))])
-    team.sum([lost])  # a launcher ends them all when one ends with an error
+    team.all_reduce([lost])  # a launcher ends them all when one ends with an error
     return 2 if lost else 0
 
 

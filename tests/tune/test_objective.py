@@ -10,7 +10,8 @@ from stylerdalle.clip import scores as reward
 from stylerdalle.translator.style import Style, new_adapter
 from stylerdalle.translator.texture import Texture
 from stylerdalle.tune.config import METHODS, TuneConfig
-from stylerdalle.tune.objective import Objective, draw
+from stylerdalle.tune.methods.method import draw
+from stylerdalle.tune.objective import Objective
 
 # logits of the tiny translator are so far apart that only a large softness lets a gradient through
 SMALL = TuneConfig(batch=2, size=32, views=2, rank=2, softness=20)
@@ -65,10 +66,9 @@ def test_reinforce_is_the_papers_loss_and_baseline(models, monkeypatch):
     objective, style = Objective(*models, PROMPT, config), adapter(models, 0)
     rewards = iter([0.3, 0.1])
     monkeypatch.setattr(Objective, "judge", lambda self, out, *rest: (out.new_tensor([next(rewards)]), out.new_zeros(1, 1)))
-    objective.baseline = 0.25
-    outcome = objective.step(photos(), torch.zeros(2, 1), style, [torch.Generator().manual_seed(3)] * 2)
+    outcome = objective.step(photos(), torch.zeros(2, 1), style, [torch.Generator().manual_seed(3)] * 2, baseline=0.25)
     baseline = (2 * 0.25 + 0.2) / 3
-    assert objective.baseline == pytest.approx(baseline)
+    assert outcome.baseline == pytest.approx(baseline)
     assert outcome.reward == pytest.approx(0.2)
 
     other, generator = adapter(models, 0), torch.Generator().manual_seed(3)
@@ -105,8 +105,10 @@ def test_reinforce_raises_the_probability_of_what_was_rewarded(models, monkeypat
     )
     optimizer = torch.optim.Adam([style.tensors["outNet.bias.delta"]], lr=0.1)
     style = Style({"outNet.bias.delta": style.tensors["outNet.bias.delta"]})
+    baseline = 0.0
     for step in range(40):
-        objective.step(photos(4), torch.zeros(4, 1), style, [torch.Generator().manual_seed(step)] * 4)
+        generators = [torch.Generator().manual_seed(step)] * 4
+        baseline = objective.step(photos(4), torch.zeros(4, 1), style, generators, baseline).baseline
         optimizer.step()
         optimizer.zero_grad()
     assert sum(share[-8:]) / 8 > 2 * sum(share[:8]) / 8
@@ -120,13 +122,13 @@ def flat(content: torch.Tensor) -> torch.Tensor:
 def test_rloo_credits_a_crops_reward_to_the_tokens_under_it(models, monkeypatch):
     config = TuneConfig.of("rloo", size=32, views=1, samples=2, normalise_advantage=False)
     objective = Objective(*models, PROMPT, config)
-    monkeypatch.setattr("stylerdalle.tune.objective.crop_boxes", lambda *a, **k: [(0, 0, 16)])
+    monkeypatch.setattr(Objective, "crops", lambda *a, **k: [(0, 0, 16)])
     monkeypatch.setattr(Objective, "judge", lambda self, out, *rest: (out.new_zeros(2), out.new_tensor([[1.0, 0.0]])))
     logits = flat(torch.zeros(1, 4, 4)).requires_grad_(True)
-    loss, score, out = objective.rloo(logits, photos(1), torch.zeros(1), torch.Generator().manual_seed(0))
-    loss.backward()
+    judged = METHODS["rloo"].loss(objective, logits, photos(1), torch.zeros(1), torch.Generator().manual_seed(0))
+    judged.loss.backward()
     tokens, _ = draw(logits, 2, torch.Generator().manual_seed(0))
-    assert score == pytest.approx(0.5) and out.shape == (2, 3, 32, 32)
+    assert judged.reward == pytest.approx(0.5) and judged.pictures.shape == (2, 3, 32, 32)
     differ = (tokens[0] != tokens[1])[:2, :2]
     gradient = logits.grad[0, :2, :2]
     first, second = (gradient.gather(-1, t[:2, :2, None])[..., 0][differ] for t in tokens)
