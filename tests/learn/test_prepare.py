@@ -214,7 +214,7 @@ def test_rank_and_world_are_those_of_the_environment(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "4")
     assert rank_and_world() == (3, 4)
     monkeypatch.setenv("RANK", "4")
-    with pytest.raises(ValueError, match="RANK '4' of WORLD_SIZE '4'"):
+    with pytest.raises(ValueError, match="RANK '4' and WORLD_SIZE '4' do not fit"):
         rank_and_world()
 
 

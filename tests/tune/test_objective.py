@@ -5,12 +5,15 @@ import dataclasses
 import pytest
 import tiny
 import torch
+from training.test_tokenizer import pictures
 
 from stylerdalle.clip import scores as reward
+from stylerdalle.learn.run import Run
 from stylerdalle.translator.style import Style, new_adapter
 from stylerdalle.translator.texture import Texture
 from stylerdalle.tune.config import METHODS, TuneConfig
-from stylerdalle.tune.methods.method import draw
+from stylerdalle.tune.loop import tune
+from stylerdalle.tune.methods.method import Judged, Method, draw
 from stylerdalle.tune.objective import Objective
 
 # logits of the tiny translator are so far apart that only a large softness lets a gradient through
@@ -178,3 +181,15 @@ def test_a_style_is_shown_its_texture_where_the_picture_lies_on_it(models):
     rolled = dataclasses.replace(style, texture=Texture(texture.tokens.roll((-3, -5), (1, 2)), texture.weights))
     assert torch.allclose(out[1], objective.logits(content[1:], rolled)[0], atol=1e-3)
     assert not torch.allclose(out[0], out[1], atol=1e-3)
+
+
+def test_a_new_method_needs_no_more_than_its_object(models, monkeypatch, tmp_path):
+    def loss(painter, logits, photo, text, generator):
+        picture = painter.paint(logits, generator)
+        return Judged(picture.mean(), -picture.mean().item(), picture)
+
+    monkeypatch.setitem(METHODS, "dark", Method("darkens pictures", loss, defaults={"rank": 2, "softness": 20}, falling=False))
+    config = TuneConfig.of("dark", steps=2, batch=1, size=32, views=1, lr=0.01)
+    learnt = tune(*models, pictures(2), PROMPT, config, Run(tmp_path))
+    assert learnt.style.tensors["outNet.bias.delta"].abs().max() > 0
+    assert torch.load(tmp_path / "state.pt")["optimizer"]["param_groups"][0]["lr"] == 0.01

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from training.test_prepare import SHA, write_folder, written
+from learn.test_prepare import SHA, write_folder, written
 from training.test_tokenizer import pictures
 
 from stylerdalle import checkpoint, storage
