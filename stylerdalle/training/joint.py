@@ -71,7 +71,7 @@ class Joint:
 
     Args:
         pairs: by style; the first of every twenty are kept for validation.
-        start: styles to begin with, by name; tensors of another shape are left out.
+        start: styles to start from, by name; their tensors of another shape are left out.
     """
 
     def __init__(
@@ -160,7 +160,7 @@ def train(
 
     Args:
         pairs: by style; one in twenty is kept for validation.
-        start: styles to begin with, by name; tensors of another shape are left out.
+        start: styles to start from, by name; their tensors of another shape are left out.
 
     Raises:
         ValueError: `run` has a state of other options, or the loss is not finite.
@@ -191,10 +191,10 @@ def main() -> None:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of: {', '.join(RECIPES)}; default all")
     parser.add_argument("--images", nargs="+", required=True, help="shards or folders with photos")
     parser.add_argument("--tokenizer", type=Path, default=WEIGHTS / "mini" / "tokenizer.safetensors")
-    parser.add_argument("--translator", type=Path, required=True, help="what `stylerdalle pretrain` made")
-    parser.add_argument("--start", type=Path, metavar="FOLDER", help="of styles to begin with, NAME.safetensors each")
+    parser.add_argument("--translator", type=Path, required=True, help="the file that `stylerdalle pretrain` wrote")
+    parser.add_argument("--start", type=Path, metavar="FOLDER", help="of styles to start from, NAME.safetensors each")
     parser.add_argument("--output", type=Path, required=True, help="folder for translator.safetensors and styles/")
-    parser.add_argument("--steps", type=int, default=JointConfig.steps, help="0 only makes the pairs")
+    parser.add_argument("--steps", type=int, default=JointConfig.steps, help="0: only make the pairs")
     parser.add_argument("--run-dir", type=Path, default=Path.home() / ".cache" / "stylerdalle" / "runs" / "joint")
     parser.add_argument("--no-resume", action="store_true")
     args = parser.parse_args()

@@ -154,9 +154,9 @@ def adversarial_step(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", nargs="+", required=True)
-    parser.add_argument("--tokenizer", type=Path, required=True)
-    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--images", nargs="+", required=True, help="pictures, folders of them, or .tar shards")
+    parser.add_argument("--tokenizer", type=Path, required=True, help="file of a dVAE")
+    parser.add_argument("--output", type=Path, required=True, help="the tokenizer file to write")
     parser.add_argument("--run-dir", type=Path, default=Path.home() / ".cache" / "stylerdalle" / "runs" / "sharpen")
     parser.add_argument("--steps", type=int, default=SharpenConfig.steps)
     parser.add_argument("--no-resume", action="store_true")
