@@ -22,6 +22,7 @@ import stylerdalle
 from stylerdalle.images.files import read_picture, write_picture
 from stylerdalle.resolve import find_style
 from stylerdalle.tokenizers.codec import decode, encode
+from stylerdalle.translator.options import TranslateOptions
 from stylerdalle.translator.translate import translate
 
 PHOTO = Path(__file__).parent.parent / "docs" / "demo" / "photo.jpg"
@@ -74,7 +75,9 @@ def main() -> None:
         tokens, source, name = encode(bundle.tokenizer, frames), flicker(frames, views), "moving" if moving else "still"
         for temperature, steady in itertools.product(args.temperature, args.steady):
             sampling = stylerdalle.Sampling(temperature)
-            out = translate(bundle.translator, bundle.tokenizer, tokens, [(style, 1.0)], sampling=sampling, steady=steady)
+            out = translate(
+                bundle.translator, bundle.tokenizer, tokens, [(style, 1.0)], TranslateOptions(sampling=sampling, steady=steady)
+            )
             pictures = decode(bundle.tokenizer, out)
             got = flicker(pictures, views)
             print(f"{name:>8}{temperature:13g}{steady:8g}{source:8.2f}{got:10.2f}{got / source:7.2f}", flush=True)

@@ -28,6 +28,7 @@ from stylerdalle.learn.pictures import Picture
 from stylerdalle.learn.run import Run, draw_curve
 from stylerdalle.resolve import find_style
 from stylerdalle.tokenizers.codec import decode, encode
+from stylerdalle.translator.options import MaskedStyle, TranslateOptions
 from stylerdalle.translator.style import mix
 from stylerdalle.translator.translate import translate
 from stylerdalle.tune.config import TuneConfig
@@ -64,7 +65,9 @@ def style_region(bundle: Bundle, photo: Tensor) -> Shown:
     mask = ((y[:, None] / 0.8).square() + (x / 0.6).square() < 1).float()[None]  # (1, H, W)
     around, within = (find_style(bundle, name) for name in ("van-gogh", "pencil-sketch"))
     tokens = encode(bundle.tokenizer, photo, upscale=bundle.translator.config.upscale, device=bundle.device)
-    out = translate(bundle.translator, bundle.tokenizer, tokens, [(around, 1.0)], regions=[(within, mask, 0.0)])
+    out = translate(
+        bundle.translator, bundle.tokenizer, tokens, [(around, 1.0)], TranslateOptions(regions=(MaskedStyle(within, mask),))
+    )
     both = to_image(decode(bundle.tokenizer, out))
     return [plain(photo), (to_image(mask.expand(3, -1, -1)), "mask"), (both, f"{within.name} in {around.name}")]
 
@@ -98,13 +101,13 @@ def save_style(bundle: Bundle, photo: Tensor) -> Shown:
 
 def reward(bundle: Bundle, photo: Tensor) -> Shown:
     pictures = [photo, *(stylize(photo, name, bundle) for name in ("ukiyo-e", "van-gogh"))]
-    score = judge(bundle.clip, find_style(bundle, "van-gogh").prompt)  # type: ignore[arg-type]
+    score = judge(bundle.clip, find_style(bundle, "van-gogh").prompt)
     return [(to_image(picture), f"{score(picture):+.4f}") for picture in pictures]
 
 
 def best(bundle: Bundle, photo: Tensor) -> Shown:
     drawn = [stylize(photo, "van-gogh", bundle, sampling=Sampling(1.0, seed=seed)) for seed in range(3)]
-    score = judge(bundle.clip, find_style(bundle, "van-gogh").prompt)  # type: ignore[arg-type]
+    score = judge(bundle.clip, find_style(bundle, "van-gogh").prompt)
     found = sorted(((score(picture), k) for k, picture in enumerate(drawn)), reverse=True)
     return [(to_image(drawn[k]), f"{value:+.4f}  picture {k + 1}") for value, k in found]
 
@@ -114,9 +117,9 @@ def reward_tune(bundle: Bundle, photo: Tensor, steps: int) -> Shown:
     file = BytesIO()
     to_image(photo).save(file, "PNG")
     config = TuneConfig.of("direct", steps=steps)
-    parts = (models.tokenizer, models.translator, models.clip, [Picture("photo", file.getvalue(), ())])
+    pictures = [Picture("photo", file.getvalue(), ())]
     with tempfile.TemporaryDirectory() as folder:
-        tuned = tune(*parts, LEARNT, config, Run(folder))  # type: ignore[arg-type]
+        tuned = tune(models.tokenizer, models.translator, models.clip, pictures, LEARNT, config, Run(folder))
     curve = draw_curve(tuned.rows)
     return [(curve, f"{tuned.steps} steps"), plain(photo), painted(models, photo, tuned.style, LEARNT)]
 

@@ -50,7 +50,7 @@ def scores(bundle: Bundle, images: Tensor, style: Style | None, prompt: str) -> 
     """Of every photo in a style, or of the base translator's picture."""
     plain = find_style(bundle, "van-gogh") if style is None else style
     painted = torch.cat([stylize(image, plain, bundle, strength=float(style is not None)) for image in images.split(1)])
-    return score_pictures(bundle.clip, painted, prompt).numpy()  # type: ignore[arg-type]
+    return score_pictures(bundle.clip, painted, prompt).numpy()
 
 
 def made(bundle: Bundle, prompt: str) -> Style:
@@ -77,7 +77,7 @@ def score(args: argparse.Namespace, bundle: Bundle) -> None:
     base = torch.cat([stylize(i, own[0], bundle, strength=0.0) for i in images.split(1)])
 
     def alone(texts: list[str]) -> np.ndarray:
-        return np.stack([score_pictures(bundle.clip, base, text).numpy() for text in texts])  # type: ignore[arg-type]
+        return np.stack([score_pictures(bundle.clip, base, text).numpy() for text in texts])
 
     def network(texts: list[str]) -> np.ndarray:
         return np.stack([scores(bundle, images, made(bundle, text), text) for text in texts])

@@ -25,7 +25,6 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -33,12 +32,14 @@ from PIL import Image, ImageDraw
 
 from stylerdalle import load_bundle
 from stylerdalle.bundle import Bundle
+from stylerdalle.clip.protocol import CLIPModel
 from stylerdalle.clip.scores import score_pictures
 from stylerdalle.learn.crops import centre_crop, to_tensor
 from stylerdalle.learn.pictures import Picture
 from stylerdalle.learn.run import Run
 from stylerdalle.learn.sources import read_pictures
 from stylerdalle.pipeline import stylize
+from stylerdalle.tokenizers import ImageTokenizer
 from stylerdalle.tokenizers.dvae import DVAE
 from stylerdalle.translator.model import Translator, TranslatorConfig, start_as_identity
 from stylerdalle.tune.config import METHODS, TuneConfig
@@ -83,11 +84,11 @@ def run(
             print(f"{name}: step {state.step}, {curve[-1][0]:.0f} s, score {state.held_out:.4f}", flush=True)
 
     state = Run(folder / "runs" / name.replace(" ", "-").replace(":", ""), resume=False)
-    learnt = tune(bundle.tokenizer, bundle.translator, bundle.clip, photos, prompt, config, state, callback=watch)  # type: ignore[arg-type]
+    learnt = tune(bundle.tokenizer, bundle.translator, bundle.clip, photos, prompt, config, state, callback=watch)
     seconds = time.monotonic() - started
     images = to_tensor([np.asarray(centre_crop(p.open(), 256)) for p in heldout])
     painted = torch.cat([stylize(image, learnt.style, bundle) for image in images.split(1)])
-    score = score_pictures(bundle.clip, painted, prompt).mean().item()  # type: ignore[arg-type]
+    score = score_pictures(bundle.clip, painted, prompt).mean().item()
     with (folder / f"{name.replace(' ', '-').replace(':', '')}.csv").open("w", newline="") as stream:
         csv.writer(stream).writerows([("seconds", "held_out"), *curve])
     return Result(name, curve, seconds, learnt.steps, last[-1].kl or 0.0, score)
@@ -188,12 +189,12 @@ def peak_memory() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def mini_models() -> tuple[DVAE, Translator, Any]:
+def mini_models() -> tuple[ImageTokenizer, Translator, CLIPModel]:
     bundle = load_bundle("mini", dtype="fp32")
-    return bundle.tokenizer, bundle.translator, bundle.clip  # type: ignore[return-value]
+    return bundle.tokenizer, bundle.translator, bundle.clip
 
 
-def official_sizes() -> tuple[DVAE, Translator, Any]:
+def official_sizes() -> tuple[ImageTokenizer, Translator, CLIPModel]:
     """Random weights of the sizes of DALL-E's dVAE, the paper's translator and CLIP ViT-B/32."""
     from dall_e import Decoder, Encoder
 

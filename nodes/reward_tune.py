@@ -6,7 +6,6 @@ when the same inputs are queued again, and more steps or minutes make it longer.
 
 import hashlib
 import json
-import re
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -146,7 +145,7 @@ class RewardTune(io.ComfyNode):
             host.use(models, models.tokenizer, models.translator, clip)
             fixed = (models.tokenizer, models.translator, clip, pictures, prompt, config, run)
             tuned = tune(*fixed, callback=watch(progress), tick=host.tick)
-            style = with_notes(tuned, slug(prompt) or "style", config, models)
+            style = with_notes(tuned, storage.slug(prompt) or "style", config, models)
             after = stylize(before, style, models, progress=host.tick)
         sheet = torch.cat([torch.cat(list(row.cpu()), -1) for row in (before, after)], -2)  # (3, 2 rows, up to 4 columns)
         progress(1, 1, to_image(sheet))  # the node goes on showing its last preview
@@ -204,11 +203,7 @@ def run_name(models: Bundle, pictures: list[Picture], prompt: str, config: TuneC
     files = [storage.sha256(path) for path in (models.tokenizer_path, models.translator_path, models.clip_path)]
     photos = [(hashlib.sha256(picture.data).hexdigest(), picture.captions) for picture in pictures]
     key = hashlib.sha256(json.dumps([prompt, fixed, files, photos], sort_keys=True).encode()).hexdigest()
-    return f"{slug(prompt)}-{key[:12]}".lstrip("-")
-
-
-def slug(prompt: str) -> str:
-    return re.sub(r"\W+", "-", prompt.lower()).strip("-")[:40]
+    return f"{storage.slug(prompt)}-{key[:12]}".lstrip("-")
 
 
 def watch(progress: Callable[..., None]) -> Callable[[TuneState], None]:

@@ -1,16 +1,16 @@
 """Translate: content tokens to the tokens of the same picture in a style."""
 
 from dataclasses import replace
-from functools import partial
 
 import torch
 from comfy_api.latest import io
 
 from ..stylerdalle import Bundle, Style
-from ..stylerdalle.progress import of_all
-from ..stylerdalle.resolve import find_style
+from ..stylerdalle.progress import split
+from ..stylerdalle.resolve import StyleFinder
 from ..stylerdalle.tokenizers.tokens import Tokens, joined
-from ..stylerdalle.translator.sampling import SOFTNESS, Sampling
+from ..stylerdalle.translator.options import MaskedStyle, TranslateOptions
+from ..stylerdalle.translator.sampling import SEEDS, SOFTNESS, Sampling
 from ..stylerdalle.translator.style import mix
 from ..stylerdalle.translator.translate import translate
 from . import host
@@ -66,7 +66,7 @@ class Translate(io.ComfyNode):
                     "seed",
                     default=0,
                     min=0,
-                    max=0xFFFFFFFFFFFFFFFF,
+                    max=SEEDS - 1,
                     step=1,
                     control_after_generate=True,
                     tooltip="The same seed gives the same picture. Another moves the style's marks, and draws anew with "
@@ -146,35 +146,26 @@ class Translate(io.ComfyNode):
         candidates: int = 1,
     ) -> io.NodeOutput:
         bundle, tokens = expect(translator, Bundle, "TRANSLATOR"), expect(tokens, Tokens, "TOKENS")
-        meant = [style_meant(bundle, prompt, style, negative)]
+        finder = StyleFinder(replace(bundle, style_paths=(*bundle.style_paths, *host.styles_for(bundle))))
+        meant = [style_meant(finder, prompt, style, negative)]
         parts = expect(regions, Regions, "REGIONS").parts if regions else ()
-        meant += [style_meant(bundle, part.prompt, part.style) for part in parts]
-        found = [some.to(bundle.device, torch.float32) for some in meant]
-        regional = [(style, planes(part.mask), part.feather) for style, part in zip(found[1:], parts, strict=True)]
+        meant += [style_meant(finder, part.prompt, part.style) for part in parts]
+        main, *others = (some.to(bundle.device, torch.float32) for some in meant)
+        masked = tuple(MaskedStyle(some, planes(part.mask), part.feather) for some, part in zip(others, parts, strict=True))
+        where = None if mask is None else planes(mask)
         if candidates > 1 and temperature == 0:
             raise ValueError(f"{candidates} candidates at temperature 0 would all be the same: raise the temperature")
-        seeds = [(seed + k) % 2**64 for k in range(candidates)]
-        progress = host.progress()
+        seeds = [(seed + k) % SEEDS for k in range(candidates)]
+        told = split(host.progress(), [1] * candidates)
         host.use(bundle, bundle.tokenizer, bundle.translator)
-        out = [
-            translate(
-                bundle.translator,
-                bundle.tokenizer,
-                tokens,
-                [(found[0], 1.0)],
-                strength,
-                None if mask is None else planes(mask),
-                Sampling(temperature, top_k, seed=number, softness=softness),
-                partial(of_all, progress, k, candidates),
-                regional,
-                feather,
-                steady,
-            )
-            for k, number in enumerate(seeds)
-        ]
-        told = {"text": [described(style) for style in meant], "style": [style.name or style.prompt for style in meant]}
-        told |= {"near": [style.metadata.get("near") for style in meant], "seed": seeds}
-        return io.NodeOutput(joined(out) if candidates > 1 else out[0], ui=told)
+        out = []
+        for number, progress in zip(seeds, told, strict=True):
+            sampling = Sampling(temperature, top_k, seed=number, softness=softness)
+            options = TranslateOptions(strength, where, feather, masked, sampling, steady)
+            out.append(translate(bundle.translator, bundle.tokenizer, tokens, [(main, 1.0)], options, progress))
+        ui = {"text": [described(style) for style in meant], "style": [style.name or style.prompt for style in meant]}
+        ui |= {"near": [style.metadata.get("near") for style in meant], "seed": seeds}
+        return io.NodeOutput(joined(out) if candidates > 1 else out[0], ui=ui)
 
 
 def described(style: Style) -> str:
@@ -183,15 +174,14 @@ def described(style: Style) -> str:
     return f"{style.prompt or style.name}: {near}" if near else f"{style.prompt or style.name}: a style of its own"
 
 
-def style_meant(bundle: Bundle, prompt: str, style: Style | None, negative: str = "") -> Style:
+def style_meant(finder: StyleFinder, prompt: str, style: Style | None, negative: str = "") -> Style:
     """The connected style; without one, the style the prompt describes; with both, the one laid over the other."""
     text = " ".join(prompt.split())
     if text.endswith(host.SUFFIX):
         raise ValueError(f"the prompt {text!r} is a file's name: describe the style in words, or use the Load Style node")
-    bundle = replace(bundle, style_paths=(*bundle.style_paths, *host.styles_for(bundle)))
     if style is None:
-        return find_style(bundle, text, negative)
-    style = find_style(bundle, expect(style, Style, "STYLE"))
+        return finder.find(text, negative)
+    style, bundle = finder.find(expect(style, Style, "STYLE")), finder.bundle
     if not text or text.casefold() in (style.name.casefold(), style.prompt.casefold()):
         return style
     if bundle.hypernetwork_path is None:
@@ -199,7 +189,7 @@ def style_meant(bundle: Bundle, prompt: str, style: Style | None, negative: str 
             f"the prompt says {text!r}, the connected STYLE is {style.name!r} ({style.prompt!r}), and the bundle "
             f"{bundle.name!r} takes no other prompts: empty the prompt, or disconnect the STYLE"
         )
-    return mix([(style, 1.0), (find_style(bundle, text, negative), 1.0)], f"{style.name} + {text}")
+    return mix([(style, 1.0), (finder.find(text, negative), 1.0)], f"{style.name} + {text}")
 
 
 def planes(mask: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""`python -m stylerdalle`: the command line."""
+"""`python -m stylerdalle` runs the command line."""
 
 import sys
 

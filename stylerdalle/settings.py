@@ -1,4 +1,4 @@
-"""Settings of a config dataclass: a field's default, and the help that the command line shows for it."""
+"""Fields of a config dataclass with the help that the command line shows for them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,6 @@ T = TypeVar("T")
 
 
 def setting(default: T, help: str) -> T:
-    """A dataclass field with a default and, in its metadata, one line of help: `steps: int = setting(80, "of the reward")`."""
+    """A dataclass field with a default and one line of help in its metadata: `steps: int = setting(80, "of the reward")`."""
     field: T = dataclasses.field(default=default, metadata={"help": help})
     return field

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from ..learn.metric import NOT_PHOTOS, bootstrap, mean, scores
-from ..translator.sampling import SOFTNESS, Sampling
+from ..translator.sampling import SEEDS, SOFTNESS, Sampling
 from .options import add_model_options, number
 
 
@@ -34,7 +34,7 @@ def evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--softness", type=number(float, 0, 10), default=SOFTNESS, help=f"0 one token a place, the paper's (default: {SOFTNESS})"
     )
-    parser.add_argument("--seed", type=number(int, 0, 2**63 - 1), default=0, help="of the style's marks (default: 0)")
+    parser.add_argument("--seed", type=number(int, 0, SEEDS - 1), default=0, help="of the style's marks (default: 0)")
     parser.add_argument(
         "--normalise",
         action=argparse.BooleanOptionalAction,

@@ -106,7 +106,7 @@ def run_score(args: argparse.Namespace) -> int:
     warn_of_unknown_words(bundle.clip_path, text)
     failed = False
     with torch.inference_mode():
-        match = reward.judge(bundle.clip, text)  # type: ignore[arg-type]
+        match = reward.judge(bundle.clip, text)
         for path in args.images:
             try:
                 picture = read(path)

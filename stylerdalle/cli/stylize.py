@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import time
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -17,9 +16,9 @@ from ..distributed import processes
 from ..images.colour import keep_colour
 from ..images.files import SUFFIXES, check_output, read_picture, resized, write_picture
 from ..pipeline import stylize as stylize_images
-from ..progress import Progress, of_all
+from ..progress import Progress, split
 from ..resolve import find_style
-from ..translator.sampling import SOFTNESS, Sampling
+from ..translator.sampling import SEEDS, SOFTNESS, Sampling
 from ..translator.style import Style
 from .console import bar, report
 from .options import add_model_options, number
@@ -55,7 +54,7 @@ def stylize(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--seed",
-        type=number(int, 0, 2**63 - 1),
+        type=number(int, 0, SEEDS - 1),
         default=0,
         help="of the sampling, and of where the style's marks lie (default: 0)",
     )
@@ -116,22 +115,25 @@ def run_stylize(args: argparse.Namespace) -> int:
 def paint(images: Tensor, style: Style, bundle: Bundle, args: argparse.Namespace, progress: Progress) -> tuple[Tensor, str]:
     """The stylised picture, the best of the candidates where there are several, and what to say of it."""
 
+    told = split(progress, [1] * args.candidates)
+
     def one(k: int) -> Tensor:
-        sampling = Sampling(args.temperature, args.top_k, args.top_p, (args.seed + k) % 2**63, args.softness)
-        told = partial(of_all, progress, k, args.candidates)
-        out = stylize_images(images, style, bundle, strength=args.strength, sampling=sampling, progress=told, detail=args.detail)
+        sampling = Sampling(args.temperature, args.top_k, args.top_p, (args.seed + k) % SEEDS, args.softness)
+        out = stylize_images(
+            images, style, bundle, strength=args.strength, sampling=sampling, progress=told[k], detail=args.detail
+        )
         return keep_colour(out, images, args.keep_colour) if args.keep_colour else out
 
     best = one(0)
     if args.candidates == 1:
         return best, ""
     with torch.inference_mode():
-        score = reward.judge(bundle.clip, style.prompt or style.name)  # type: ignore[arg-type]
+        score = reward.judge(bundle.clip, style.prompt or style.name)
         high, seed = score(best), args.seed
         for k in range(1, args.candidates):
             other = one(k)
             if (value := score(other)) > high:
-                best, high, seed = other, value, (args.seed + k) % 2**63
+                best, high, seed = other, value, (args.seed + k) % SEEDS
     return best, f", seed {seed}, score {high:+.4f}"
 
 

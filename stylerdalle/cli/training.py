@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import re
 from dataclasses import asdict, fields, replace
 from itertools import islice
 from pathlib import Path
@@ -238,8 +237,7 @@ def run_tune(args: argparse.Namespace) -> int:
     prompt = check_prompt(args.style)
     given = tune_options(args.preset, given_options(args, TuneConfig))
     config = TuneConfig.of(given.pop("method", TuneConfig.method), **given)
-    slug = re.sub(r"\W+", "-", prompt.lower()).strip("-")[:60]
-    output, pictures, _, state = start(args, f"tune-{slug}", validate=False)
+    output, pictures, _, state = start(args, f"tune-{storage.slug(prompt, 60)}", validate=False)
     bundle = load_bundle(args.bundle, args.device, "fp32")  # gradients; autocast chooses where less is enough
     warn_of_unknown_words(bundle.clip_path, prompt)
     begun = find_style(bundle, args.start) if args.start else None
@@ -258,7 +256,7 @@ def run_tune(args: argparse.Namespace) -> int:
         learnt = learn(
             bundle.tokenizer,
             bundle.translator,
-            bundle.clip,  # type: ignore[arg-type]
+            bundle.clip,
             pictures,
             prompt,
             config,
@@ -303,12 +301,12 @@ def run_tune_many(args: argparse.Namespace) -> int:
     bundle = load_bundle(args.bundle, args.device, "fp32")
     photos, art = ([p for p in pictures if (p.kind in ("art", "graphic")) == is_art] for is_art in (False, True))
     config = AmortiseConfig(**own)
-    width = bundle.clip.text_projection.shape[1]  # type: ignore[index, union-attr]
+    width = bundle.clip.text_projection.shape[1]
     with bar(f"tune {len(prompts)} prompts") as progress:
         network = amortise(
             bundle.tokenizer,
             bundle.translator,
-            bundle.clip,  # type: ignore[arg-type]
+            bundle.clip,
             large_photos(photos) + photos[::20],
             art,
             prompts,

@@ -28,9 +28,9 @@ def scores(
         normalise: pixels by CLIP's mean and deviation; False: as they are, as in the authors' code.
     """
     out = stylize(photo, style, bundle, sampling=sampling)
-    text = reward.embed_texts(bundle.clip, [prompt])[0]  # type: ignore[arg-type]
+    text = reward.embed_texts(bundle.clip, [prompt])[0]
     both = torch.cat([out, photo]).to(text.device)
-    first, second = reward.cosine(reward.embed_images(bundle.clip, both, normalise), text).tolist()  # type: ignore[arg-type]
+    first, second = reward.cosine(reward.embed_images(bundle.clip, both, normalise), text).tolist()
     return first, second
 
 

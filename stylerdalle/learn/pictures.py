@@ -14,7 +14,7 @@ from functools import lru_cache
 
 from PIL import Image, ImageOps
 
-from ..images.files import DAMAGE
+from ..images.files import READ_ERRORS
 
 SUFFIXES = (".webp", ".jpg", ".jpeg", ".png")
 
@@ -39,7 +39,7 @@ class Picture:
         """
         try:
             return _decode(self.data)
-        except DAMAGE as error:
+        except READ_ERRORS as error:
             raise ValueError(f"{self.key} is damaged or cut off ({error}): leave it out") from error
 
     @property
@@ -52,7 +52,7 @@ def decode(data: bytes) -> Image.Image:
     """An encoded picture as upright RGB, transparent parts white.
 
     Raises:
-        one of DAMAGE: it cannot be read.
+        one of READ_ERRORS: it cannot be read.
     """
     image = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:

@@ -32,7 +32,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..images.files import DAMAGE
+from ..images.files import READ_ERRORS
 from ..storage import replacing
 from ..tokenizers.protocol import ImageTokenizer
 from .crops import centre_crop, to_tensor
@@ -209,7 +209,7 @@ def _write_tokens(
         for place, (entry, result) in enumerate(_crops(group, config.sides)):
             try:
                 note, crops = result.result()
-            except (*DAMAGE, Image.DecompressionBombError) as error:
+            except (*READ_ERRORS, Image.DecompressionBombError) as error:
                 log.warning("%s is damaged or cut off (%s), and is left out", _name(entry), error)
                 numbers["damaged"].append(_name(entry))
             else:

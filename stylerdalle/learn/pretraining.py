@@ -30,8 +30,9 @@ from torch import Tensor
 from ..distributed import Processes, processes
 from ..settings import setting
 from ..tokenizers.codec import decode, encode
-from ..tokenizers.protocol import ImageTokenizer
+from ..tokenizers.protocol import ImageTokenizer, all_embeddings
 from ..translator.model import Translator, TranslatorConfig, start_as_identity
+from ..translator.options import TranslateOptions
 from ..translator.sampling import Sampling
 from ..translator.translate import translate
 from .crops import aligned_crop, centre_crop, random_crop, to_tensor
@@ -40,7 +41,7 @@ from .pictures import Picture
 from .prepared import PreparedTokens
 from .run import Run
 from .schedule import DECAYS, epochs_to_steps, learning_rate, sample_indices
-from .targets import all_embeddings, soft_cross_entropy, soft_targets
+from .targets import soft_cross_entropy, soft_targets
 
 
 @dataclass(frozen=True)
@@ -271,7 +272,7 @@ def translation_gap(
         image = to_tensor([np.asarray(centre_crop(picture.open(), size))]).to(translator.outNet.weight.device)
         plain = encode(tokenizer, image)
         content = encode(tokenizer, image, upscale=translator.config.upscale)
-        translated = translate(translator, tokenizer, content, [], sampling=Sampling(softness=0))
+        translated = translate(translator, tokenizer, content, [], TranslateOptions(sampling=Sampling(softness=0)))
         for values, tokens in ((round_trips, plain), (translations, translated)):
             values.append(-10 * math.log10(F.mse_loss(decode(tokenizer, tokens), image).item()))
     round_trip, translation = (sum(values) / len(values) for values in (round_trips, translations))

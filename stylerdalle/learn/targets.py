@@ -8,14 +8,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..tokenizers.protocol import ImageTokenizer
-
-
-def all_embeddings(tokenizer: ImageTokenizer) -> Tensor:
-    """(V, D_tok): the embedding of every token."""
-    device = next(tokenizer.parameters()).device
-    return tokenizer.embed(torch.arange(tokenizer.vocab_size, device=device)[None, None])[0, 0].float()
-
 
 @torch.no_grad()
 def soft_targets(embeddings: Tensor, neighbours: int, softness: float) -> tuple[Tensor, Tensor]:

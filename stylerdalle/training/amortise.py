@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..clip import scores as reward
+from ..clip.protocol import CLIPModel
 from ..distributed import Processes, processes
 from ..learn.crops import at_least, random_crop, to_tensor
 from ..learn.loop import Descent, Loop, Numbers
@@ -35,16 +36,13 @@ from ..tokenizers.protocol import ImageTokenizer
 from ..translator.hypernetwork import HyperConfig, HyperNetwork, changed
 from ..translator.model import Translator
 from ..translator.style import Style, translate_with
-from ..translator.texture import field, under
+from ..translator.texture import field_under, texture_field
 from ..tune.config import TuneConfig
 from ..tune.methods import METHODS
 from ..tune.objective import Objective
 from .art import stored_art_targets
 from .prompt_pairs import pairs_of_prompts
 from .prompts import Prompt
-
-if TYPE_CHECKING:
-    from clip.model import CLIP
 
 log = logging.getLogger(__name__)
 
@@ -104,7 +102,7 @@ class Course:
         textures = {p.filter: coded.texture for p in self.paired if (coded := self.pairs[p.text]).texture}
         self.fields: dict[str, Tensor] = {}  # by filter, what the translator reads of its texture
         for name, texture in textures.items():
-            read = field([(texture, 1.0)], objective.embeddings) if texture else None
+            read = texture_field([(texture, 1.0)], objective.embeddings)
             if read is not None:
                 self.fields[name] = read
         self.number = {name: k for k, name in enumerate(textures)}  # of each filter's texture in the network
@@ -145,7 +143,9 @@ class Course:
         """Cross-entropy of a prompt's made pictures under their texture, plus that of choosing this texture: a scalar."""
         coded, o = self.pairs[p.text], self.objective
         style = Style(network(self.text[p.text], generator))
-        shown = under(self.fields[p.filter], coded.places[rows], o.translator.config.grid) if p.filter in self.fields else None
+        shown = (
+            field_under(self.fields[p.filter], coded.places[rows], o.translator.config.grid) if p.filter in self.fields else None
+        )
         with torch.autocast(o.device.type, torch.bfloat16):
             logits = translate_with(o.translator, o.embeddings[coded.content[rows]], [(style, 1.0)], shown)
         chosen = network.choose(self.text[p.text], generator)[self.number.get(p.filter, -1)]
@@ -155,7 +155,7 @@ class Course:
         """The loss of the method `direct` on a photo (1, 3, S, S), plus the KL to the base translator: a scalar."""
         o = self.objective.aimed_at(self.aim[p.text])
         with torch.no_grad():
-            texture = network.texture(self.text[p.text])
+            texture = network.textures_for(self.text[p.text])
         style = Style(network(self.text[p.text], generator), texture=texture)
         with torch.autocast(o.device.type, torch.bfloat16):
             content = o.content(photo)
@@ -216,7 +216,7 @@ def start_as_tuned(
 def amortise(
     tokenizer: ImageTokenizer,
     translator: Translator,
-    model: CLIP,
+    model: CLIPModel,
     photos: Sequence[Picture],
     art: Sequence[Picture],
     prompts: Sequence[Prompt],

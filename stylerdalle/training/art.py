@@ -4,7 +4,6 @@ picture should look."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -12,19 +11,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..clip import scores as reward
+from ..clip.protocol import CLIPModel
 from ..learn.crops import at_least, to_tensor
 from ..learn.pictures import Picture
 from ..learn.run import Run
 from .coded import write_tensors
 
-if TYPE_CHECKING:
-    from clip.model import CLIP
-
 NEAREST = 24  # pictures of art whose mean stands for a prompt
 
 
 @torch.inference_mode()
-def art_targets(model: CLIP, pictures: Sequence[Picture], texts: Tensor, most: int = 6000, seed: int = 0) -> Tensor | None:
+def art_targets(model: CLIPModel, pictures: Sequence[Picture], texts: Tensor, most: int = 6000, seed: int = 0) -> Tensor | None:
     """What the pictures of art have in common whose captions are nearest to each text; None without art.
 
     The mean of all image embeddings is subtracted, for it is far from any text.
@@ -52,7 +49,7 @@ def art_targets(model: CLIP, pictures: Sequence[Picture], texts: Tensor, most: i
     return F.normalize(seen[nearest].mean(1) - seen.mean(0), dim=-1)
 
 
-def stored_art_targets(model: CLIP, art: Sequence[Picture], prompts: list[str], texts: Tensor, run: Run) -> Tensor | None:
+def stored_art_targets(model: CLIPModel, art: Sequence[Picture], prompts: list[str], texts: Tensor, run: Run) -> Tensor | None:
     """`art_targets`, which take minutes, read from the run's folder if they were computed before, and kept there."""
     path = run.folder / "art.pt"
     stored = torch.load(path, weights_only=True) if path.is_file() and run.resume else {}

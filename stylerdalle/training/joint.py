@@ -29,11 +29,11 @@ from ..learn.pictures import split
 from ..learn.run import Run
 from ..learn.schedule import learning_rate
 from ..learn.sources import read_pictures
-from ..learn.targets import all_embeddings, soft_cross_entropy, soft_targets
-from ..tokenizers.protocol import ImageTokenizer
+from ..learn.targets import soft_cross_entropy, soft_targets
+from ..tokenizers.protocol import ImageTokenizer, all_embeddings
 from ..translator.model import Translator
 from ..translator.style import Style, new_adapter, translate_with
-from ..translator.texture import field, under
+from ..translator.texture import field_under, texture_field
 from .coded import Coded, coded_pairs
 from .styles import LICENCE, RECIPES, large_photos
 
@@ -86,7 +86,7 @@ class Joint:
         self.embeddings = all_embeddings(tokenizer)
         self.targets = soft_targets(self.embeddings, config.neighbours, config.softness)
         self.validation = {name: len(coded) // 20 for name, coded in pairs.items()}  # pairs kept
-        self.textures = {name: field([(c.texture, 1.0)], self.embeddings) if c.texture else None for name, c in pairs.items()}
+        self.textures = {name: texture_field([(c.texture, 1.0)], self.embeddings) for name, c in pairs.items()}
         self.adapters = {
             name: new_adapter(translator, config.rank, torch.Generator().manual_seed(config.seed), coded.texture is not None)
             for name, coded in pairs.items()
@@ -114,7 +114,7 @@ class Joint:
     def style_loss(self, name: str, rows: Tensor) -> Tensor:
         """Cross-entropy of a style's made pictures, given their photos; rows long (B) -> a scalar."""
         coded, texture = self.pairs[name], self.textures[name]
-        shown = None if texture is None else under(texture, coded.places[rows], self.translator.config.grid)
+        shown = None if texture is None else field_under(texture, coded.places[rows], self.translator.config.grid)
         with torch.autocast("cpu", torch.bfloat16):
             read = self.embeddings[coded.content[rows]]  # (B, n*n, D_tok)
             logits = translate_with(self.translator, read, [(Style(self.adapters[name]), 1.0)], shown)

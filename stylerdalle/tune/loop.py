@@ -11,12 +11,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ..clip.protocol import CLIPModel
 from ..distributed import processes
 from ..learn.crops import at_least, random_crop, to_tensor
 from ..learn.loop import Descent, Loop, Tensors
@@ -32,9 +33,6 @@ from .guard import Guard, verdict
 from .methods import METHODS
 from .objective import Objective
 from .tuning import Pairs, TuneState, Tuning
-
-if TYPE_CHECKING:
-    from clip.model import CLIP
 
 __all__ = ["TuneState", "Tuned", "hold_out", "tune"]
 log = logging.getLogger(__name__)
@@ -60,7 +58,7 @@ class Tuned:
 def tune(
     tokenizer: ImageTokenizer,
     translator: Translator,
-    model: CLIP,
+    model: CLIPModel,
     pictures: Sequence[Picture],
     prompt: str,
     config: TuneConfig,

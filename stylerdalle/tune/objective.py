@@ -13,7 +13,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -21,20 +20,18 @@ from einops import rearrange
 from torch import Tensor
 
 from ..clip import scores as reward
+from ..clip.protocol import CLIPModel
 from ..clip.scores import NEUTRAL, Box, crop_boxes, take_crops
 from ..distributed import ALONE, Processes
 from ..learn.pretraining import half_size
-from ..learn.targets import all_embeddings, soft_cross_entropy, soft_targets
-from ..tokenizers.protocol import ImageTokenizer
+from ..learn.targets import soft_cross_entropy, soft_targets
+from ..tokenizers.protocol import ImageTokenizer, all_embeddings
 from ..translator.model import Translator
 from ..translator.sampling import gumbel
 from ..translator.style import Style, translate_with
-from ..translator.texture import field, under
+from ..translator.texture import field_under, texture_field
 from .config import TuneConfig
 from .methods import METHODS
-
-if TYPE_CHECKING:
-    from clip.model import CLIP
 
 
 @dataclass(frozen=True)
@@ -58,7 +55,7 @@ class Objective:
         ValueError: the config's size is not a multiple of the translator's window.
     """
 
-    def __init__(self, tokenizer: ImageTokenizer, translator: Translator, model: CLIP, prompt: str, config: TuneConfig):
+    def __init__(self, tokenizer: ImageTokenizer, translator: Translator, model: CLIPModel, prompt: str, config: TuneConfig):
         self.tokenizer, self.translator, self.clip, self.prompt, self.config = tokenizer, translator, model, prompt, config
         self.device = translator.outNet.weight.device
         window = tokenizer.downsample * translator.config.grid * translator.config.upscale
@@ -117,13 +114,13 @@ class Objective:
         Returns:
             Embeddings (B*count^2, N, D_tok), N = (u*n)^2.
         """
-        shown = field([(style.texture, 1.0)], self.embeddings) if style and style.texture else None
+        shown = texture_field([(style.texture, 1.0)], self.embeddings) if style and style.texture else None
         if shown is None:
             return None
         side = self.translator.config.grid * self.translator.config.upscale
         first = torch.zeros(1, 2, dtype=torch.long) if places is None else places
         steps = side * torch.cartesian_prod(torch.arange(count), torch.arange(count))  # (count^2, 2)
-        return under(shown, (first[:, None] + steps).flatten(0, 1), side)
+        return field_under(shown, (first[:, None] + steps).flatten(0, 1), side)
 
     def kl(self, logits: Tensor, content: Tensor) -> Tensor:
         """KL(adapter || base) of logits (B, H, W, V) for content tokens (B, h, w): nats a token, exact over the vocabulary."""

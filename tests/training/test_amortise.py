@@ -12,14 +12,14 @@ from training.test_tokenizer import pictures
 from stylerdalle.clip import scores as reward
 from stylerdalle.learn.crops import to_tensor
 from stylerdalle.learn.run import Run
-from stylerdalle.learn.targets import all_embeddings
+from stylerdalle.tokenizers.protocol import all_embeddings
 from stylerdalle.training.amortise import AmortiseConfig, amortise
 from stylerdalle.training.art import art_targets
 from stylerdalle.training.prompt_pairs import pairs_of_prompts
 from stylerdalle.training.prompts import Prompt
 from stylerdalle.translator.hypernetwork import HyperConfig
 from stylerdalle.translator.style import Style, translate_with
-from stylerdalle.translator.texture import field, under
+from stylerdalle.translator.texture import field_under, texture_field
 
 PROMPTS = [
     Prompt("an ink drawing", "ink", "ink"),
@@ -57,8 +57,8 @@ def test_prompts_with_pairs_are_learnt(models, tmp_path):
         for text, coded in pairs.items():
             said = reward.embed_texts(model, [text])[0]
             style = Style(network(said))
-            shown = field([(coded.texture, 1.0)], embeddings) if coded.texture else None
-            read = None if shown is None else under(shown, coded.places, 4)
+            shown = texture_field([(coded.texture, 1.0)], embeddings) if coded.texture else None
+            read = None if shown is None else field_under(shown, coded.places, 4)
             content = embeddings[coded.content]
             plain = translate_with(translator, content)
             styled = translate_with(translator, content, [(style, 1.0)], read)

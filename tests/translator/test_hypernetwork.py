@@ -9,7 +9,7 @@ import torch
 import stylerdalle
 from stylerdalle import checkpoint, storage
 from stylerdalle.pipeline import stylize
-from stylerdalle.resolve import blend, find_style, near_prompts, understood
+from stylerdalle.resolve import StyleFinder, blend, find_style, near_prompts
 from stylerdalle.translator.hypernetwork import HyperConfig, HyperNetwork, changed
 from stylerdalle.translator.style import Style, translate_with
 
@@ -149,7 +149,7 @@ def test_a_prompt_far_from_all_that_is_known_is_warned_of(prompted, caplog, monk
 def test_words_that_clip_never_learnt_are_not_read(prompted, caplog, monkeypatch, text, read, warned):
     assert prompted.hypernetwork  # read before the metadata are another's
     monkeypatch.setattr(storage, "read_metadata", lambda path: {"words": "a print by ink"})
-    assert understood(prompted, text) == read
+    assert StyleFinder(prompted).known_words(text) == read
     assert (f"never learnt {warned}:" in caplog.text) if warned else not caplog.text
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-LUMA = (0.299, 0.587, 0.114)
+from ...images.colour import LUMA_601
 
 
 def to_planes(image: np.ndarray) -> Tensor:
@@ -31,7 +31,7 @@ def to_image(planes: Tensor) -> np.ndarray:
 
 def luminance(planes: Tensor) -> Tensor:
     """Planes (3, H, W) -> luminance map (H, W)."""
-    return torch.einsum("chw,c->hw", planes, torch.tensor(LUMA))
+    return torch.einsum("chw,c->hw", planes, torch.tensor(LUMA_601))
 
 
 def saturate(planes: Tensor, amount: float) -> Tensor:

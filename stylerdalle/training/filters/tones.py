@@ -10,11 +10,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
+from ...images.colour import LUMA_601, luma
 
 
 def grey(x: Tensor) -> Tensor:
-    return (x * x.new_tensor(LUMA).view(3, 1, 1)).sum(-3, keepdim=True).expand_as(x)
+    return luma(x, LUMA_601).expand_as(x)
 
 
 def ramp(*colours: tuple[float, float, float]) -> Callable[[Tensor], Tensor]:
