@@ -1,10 +1,10 @@
 # make demo   a photo in two styles, from nothing but Python >= 3.10, make and the package registry
 # make test   lint, types and tests
-# All targets can be run again and again; the environment is made once, in .venv.
+# Every target can be repeated; the environment is made once, in .venv.
 
 PYTHON ?= python3
 VENV ?= .venv
-# Any recent pair works. These are for the environment made here, not for ComfyUI's.
+# Any recent pair works. These versions are for .venv only; nothing is installed into ComfyUI's environment.
 TORCH ?= torch==2.14.1 torchvision==0.29.1
 DEMO := build/demo
 BIN := $(VENV)/bin

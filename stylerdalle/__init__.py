@@ -6,7 +6,7 @@ Example:
     bundle = stylerdalle.load_bundle("mini")
     out = stylerdalle.stylize(images, "a ukiyo-e print", bundle=bundle)
 
-Names are imported when they are first used, so that `import stylerdalle` loads no torch.
+Names are imported on first use, so that `import stylerdalle` loads no torch.
 """
 
 from importlib import import_module
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Bundle", "Sampling", "Style", "checkpoint", "list_styles", "load_bundle", "pictures", "stylize"]
 __version__ = "0.1.0"
-HOMES = {
+MODULES = {
     "Bundle": "bundle",
     "load_bundle": "bundle",
     "stylize": "pipeline",
@@ -33,8 +33,8 @@ HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    if name in HOMES:
-        return getattr(import_module(f".{HOMES[name]}", __name__), name)
+    if name in MODULES:
+        return getattr(import_module(f".{MODULES[name]}", __name__), name)
     if name in __all__:
         return import_module(f".{name}", __name__)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

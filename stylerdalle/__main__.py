@@ -1,4 +1,4 @@
-"""`python -m stylerdalle`: the command line."""
+"""`python -m stylerdalle` is the command line, like the installed command `stylerdalle`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Device and dtype, chosen once at the edge."""
+"""Device and dtype. They are chosen once, where a command or node begins, and then passed as arguments."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ from .distributed import on_cpu, own_gpu, rank_and_world
 
 
 def choose_device(device: str | torch.device = "auto") -> torch.device:
-    """`auto` is CUDA, then MPS, then the CPU; one of several processes has a GPU of its own. Raises ValueError for one this
-    machine does not have."""
+    """The device of that name; `auto` is CUDA, else MPS, else the CPU. With several processes, each `auto` is a GPU of its own.
+
+    Raises:
+        ValueError: this machine does not have the device.
+    """
     if str(device) == "auto":
         if rank_and_world()[1] > 1 and (on_cpu() or own_gpu()):
             return own_gpu() or torch.device("cpu")
@@ -25,7 +28,11 @@ def choose_device(device: str | torch.device = "auto") -> torch.device:
 
 
 def choose_dtype(device: torch.device, dtype: str | torch.dtype = "auto") -> torch.dtype:
-    """`auto` is fp16 on CUDA, bf16 on CPUs with bf16 instructions, else fp32."""
+    """The dtype of that name; `auto` is fp16 on CUDA, bf16 on CPUs with bf16 instructions, else fp32.
+
+    Raises:
+        ValueError: an unknown name.
+    """
     names = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
     if isinstance(dtype, torch.dtype):
         return dtype

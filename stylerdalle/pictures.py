@@ -1,4 +1,4 @@
-"""Picture files in and out: the public names of images/files.py."""
+"""Picture files to tensors and back: the public names of images/files.py."""
 
 from .images.files import SUFFIXES, check_output, over_white, read_picture, resized, to_image, write_picture
 

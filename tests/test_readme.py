@@ -1,4 +1,4 @@
-"""The README's own commands and code, so that it cannot rot."""
+"""The commands and code in the README, so that they stay correct."""
 
 import re
 import shlex

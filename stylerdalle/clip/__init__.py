@@ -1,1 +1,1 @@
-"""OpenAI's clip package, and what CLIP says of pictures and texts."""
+"""CLIP: OpenAI's package, and scores of pictures and texts."""

@@ -1,8 +1,8 @@
 """The one place that imports OpenAI's `clip` (on PyPI: clip-anytorch).
 
-Its first lines read `from pkg_resources import packaging`, and setuptools >= 82 has no pkg_resources. Asking users for an
-older setuptools would move a package of their ComfyUI; so where pkg_resources is missing, a stand-in that holds the
-`packaging` package is there for the moment of the import.
+The package does `from pkg_resources import packaging`, and setuptools >= 82 has no pkg_resources. Requiring an older setuptools
+would change a package of the user's ComfyUI. Where pkg_resources is missing, a stand-in module that holds `packaging` therefore
+takes its place during the import.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ import types
 
 
 def _import() -> types.ModuleType:
+    """The package. Raises ImportError if another package of the same name is installed."""
     if "clip" not in sys.modules and importlib.util.find_spec("pkg_resources") is None:
         import packaging.version
 
         stand_in = types.ModuleType("pkg_resources")
-        stand_in.packaging = packaging  # type: ignore[attr-defined]
+        vars(stand_in)["packaging"] = packaging
         sys.modules["pkg_resources"] = stand_in
         try:
             import clip

@@ -1,5 +1,1 @@
-"""Foreign weights to our files, and where they are fetched from."""
-
-from .registry import KINDS, Converted, convert, origin
-
-__all__ = ["KINDS", "Converted", "convert", "origin"]
+"""Foreign weights to our model files: one converter per file, their registry, and the download of official weights."""

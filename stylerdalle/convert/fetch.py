@@ -1,7 +1,7 @@
-"""Official weights, by name: downloaded or taken from files at hand, checked, converted, put where bundles are found.
+"""Official weights by name: downloaded, or read from files downloaded by hand; checked, converted, put where bundles look.
 
-What is known of them is in weights/known.json: addresses (the first that gives the file is taken), hashes where they are
-published, what they must turn out to be, licence. Nothing else in the library downloads anything.
+weights/known.json lists for each: download sources (tried in order), published hashes, the expected architecture, the licence.
+Nothing else in the library downloads anything.
 """
 
 from __future__ import annotations
@@ -17,24 +17,25 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from .. import bundle, storage
-from .download import Address, Progress, Unavailable, discard, download
+from ..progress import Progress
+from .download import Address, Unavailable, discard, download
 from .registry import convert, origin
 
 log = logging.getLogger(__name__)
-Bar = Callable[[str], AbstractContextManager[Progress]]  # of a title
+Bar = Callable[[str], AbstractContextManager[Progress]]  # title -> a progress bar
 
 
 @dataclass(frozen=True)
 class Known:
-    """Weights that others have published."""
+    """Weights published by others."""
 
     name: str
     title: str
-    kind: str  # of convert.KINDS
-    files: tuple[tuple[Address, ...], ...]  # of each file its addresses, which may give it in different formats
-    into: tuple[str, ...]  # places under weights/, all for the same file
-    arch: dict[str, Any]
-    parameters: int
+    kind: str  # a name in convert.registry.CONVERTERS
+    files: tuple[tuple[Address, ...], ...]  # for each file its sources, which may have different formats
+    into: tuple[str, ...]  # paths under weights/, all for the same file
+    arch: dict[str, Any]  # expected after conversion
+    parameters: int  # expected number
     licence: str
 
 
@@ -54,21 +55,21 @@ def fetch(
     overwrite: bool = False,
     bar: Bar = lambda title: nullcontext(lambda done, total: None),
 ) -> list[Path]:
-    """Bring official weights -> the files that are there now. What was downloaded is removed when it has been converted.
+    """Fetch official weights -> the model files. Downloads are removed after conversion.
 
     Args:
-        to: a bundle's folder; by default the bundles under weights/ that use them.
-        sources: files downloaded by hand, instead of downloading.
-        overwrite: replace files that are there; without it they are left, and nothing is downloaded.
+        to: folder of a bundle; by default the bundles under weights/ that use these weights.
+        sources: files downloaded by hand, to use instead of downloading.
+        overwrite: replace existing files; without it they are kept, and nothing is downloaded.
 
     Raises:
-        ValueError: no address gives the file, it is damaged or not what it should be, or something else is in its place.
+        ValueError: no source provides the file, it is damaged or not the expected one, or another file is in its place.
     """
     targets = [Path(to, PurePosixPath(what.into[0]).name)] if to else [bundle.WEIGHTS / place for place in what.into]
     there = [] if overwrite else [path for path in targets if path.exists()]
     for path in there:
         if not _is(path, what):
-            raise ValueError(f"{path} is there and is not {what.title}: move it away, or replace it with --overwrite")
+            raise ValueError(f"{path} exists and is not {what.title}: move it away, or replace it with --overwrite")
     first = there[0] if there else targets[0]
     if not there and sources:
         _convert(what, {Path(source): None for source in sources}, first)
@@ -81,29 +82,30 @@ def fetch(
 
 
 def _download_and_convert(what: Known, target: Path, bar: Bar) -> None:
+    """Download to a folder beside the target, convert, remove the downloads. An interrupted download stays for the next time."""
     folder = target.parent / ".fetch"
     try:
         parts = _download_all(what, folder, bar)
         try:
             _convert(what, parts, target)
-        except ValueError as error:  # a wrong file must not be gone on with the next time
+        except ValueError as error:  # or the next command would resume a wrong file
             for part in parts:
                 discard(part)
             raise ValueError(f"{error}; the download was removed") from error
         for part in folder.glob(f"{what.name}-*.part"):
             discard(part)
     finally:
-        with suppress(OSError):  # not empty: what came so far waits there for the next time
+        with suppress(OSError):  # not empty: it holds a part for the next command to resume
             folder.rmdir()
 
 
 def _download_all(what: Known, folder: Path, bar: Bar) -> dict[Path, str | None]:
-    """Every file of some weights -> where it lies: its address."""
+    """Download every file of some weights -> {its path: its URL}."""
     found: dict[Path, str | None] = {}
     for i, addresses in enumerate(what.files):
         problems = []
         for j, address in enumerate(addresses):
-            part = folder / f"{what.name}-{i}-{j}.part"  # one each: an address that fails costs another nothing of what it gave
+            part = folder / f"{what.name}-{i}-{j}.part"  # one per source: a source that fails does not discard another's part
             try:
                 with bar(PurePosixPath(address.url).name) as progress:
                     download(address, part, progress)
@@ -119,7 +121,7 @@ def _download_all(what: Known, folder: Path, bar: Bar) -> dict[Path, str | None]
 
 
 def _convert(what: Known, files: dict[Path, str | None], target: Path) -> None:
-    """Convert, check that it is what it should be, write."""
+    """Convert files {path: URL, or None for one given by hand}, check the result, write it."""
     hashes = {PurePosixPath(a.url).name: a.sha256 for addresses in what.files for a in addresses}
     for path in files:
         want = hashes.get(path.name)
@@ -137,7 +139,7 @@ def _convert(what: Known, files: dict[Path, str | None], target: Path) -> None:
 
 
 def _is(path: Path, what: Known) -> bool:
-    """Whether a file was converted from such weights."""
+    """Whether a file was converted from these weights."""
     try:
         metadata = storage.read_metadata(path)
         return json.loads(metadata.get("arch", "{}")) == what.arch and "source" in metadata
@@ -146,14 +148,10 @@ def _is(path: Path, what: Known) -> bool:
 
 
 def _place(file: Path, path: Path) -> None:
-    """The same file at a second place: linked, or copied where the disk knows no links."""
+    """Put the same file at a second path: a hard link, or a copy where the disk has no links."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with storage.placing(path) as temporary:
         try:
             os.link(file, temporary)
         except OSError:
             shutil.copyfile(file, temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

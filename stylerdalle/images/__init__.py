@@ -1,1 +1,1 @@
-"""Pictures: files in and out, colour, resampling, tiling, sheets."""
+"""Pictures: files in and out, colour, resampling, tiling, contact sheets."""

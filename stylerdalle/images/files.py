@@ -1,4 +1,4 @@
-"""Picture files in and out: what users have (rotated, CMYK, 16-bit, palette, animated, transparent) as plain tensors."""
+"""Picture files to tensors and back: also rotated, CMYK, 16-bit, palette, animated and transparent ones."""
 
 from __future__ import annotations
 
@@ -15,14 +15,16 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from ..storage import replacing
+
 MAX_PIXELS = 178_956_970  # Pillow's own limit against decompression bombs
 MIN_SIDE = 2
 FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "TIFF", "BMP", "PPM", "TGA", "JPEG2000", "AVIF")  # none that runs programs
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
-LONGEST = {"JPEG": 65_500, "WEBP": 16_383}  # px a side these formats can hold
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")  # that are written
+MAX_SIDES = {"JPEG": 65_500, "WEBP": 16_383}  # px; the limits of these formats
 LIMIT = f"at most {MAX_PIXELS // 10**6} megapixels are read, make it smaller first"
 # what Pillow's readers raise on damaged files
-DAMAGE = (OSError, SyntaxError, EOFError, ValueError, IndexError, TypeError, KeyError, struct.error, zlib.error)
+READ_ERRORS = (OSError, SyntaxError, EOFError, ValueError, IndexError, TypeError, KeyError, struct.error, zlib.error)
 log = logging.getLogger(__name__)
 
 
@@ -33,7 +35,7 @@ def read_picture(path: str | Path) -> tuple[Tensor, Tensor | None]:
         float32 (1, 3, H, W) in [0, 1], and its alpha (1, 1, H, W) in [0, 1] or None where it is opaque.
 
     Raises:
-        ValueError: not there, not a picture, damaged, too small or too large; one sentence for the user.
+        ValueError: missing, not a picture, damaged, too small or too large; one sentence for the user.
     """
     path = Path(path)
     _check_file(path)
@@ -49,14 +51,14 @@ def read_picture(path: str | Path) -> tuple[Tensor, Tensor | None]:
             raise ValueError(f"{path} is too large: {LIMIT}") from error
         except PermissionError as error:
             raise ValueError(f"{path} cannot be read: you have no permission for it") from error
-        except DAMAGE as error:
+        except READ_ERRORS as error:
             raise _damaged(path, error) from error
     with image:
         _check_size(path, *image.size)
         try:
             frames = getattr(image, "n_frames", 1)
             image.load()
-        except DAMAGE as error:
+        except READ_ERRORS as error:
             raise _damaged(path, error) from error
         if frames > 1 and image.format != "MPO":  # MPO: a camera's JPEG with a preview or a second eye
             log.warning("%s has %d frames or pages: the first is taken", path, frames)
@@ -89,14 +91,16 @@ def _damaged(path: Path, error: Exception) -> ValueError:
 
 
 def _upright(path: Path, image: Image.Image) -> Image.Image:
+    """The image, rotated as its EXIF data says."""
     try:
         return ImageOps.exif_transpose(image)
-    except DAMAGE as error:
+    except READ_ERRORS as error:
         log.warning("%s: its EXIF data is damaged (%s), it is not turned", path, error)
         return image.copy()
 
 
 def _to_tensors(path: Path, image: Image.Image) -> tuple[Tensor, Tensor | None]:
+    """An opened image of any mode -> (1, 3, H, W) and alpha (1, 1, H, W) or None, as read_picture."""
     profile = image.info.get("icc_profile")
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         grey = torch.from_numpy(_unit_range(path, image)).clamp(0, 1)
@@ -118,7 +122,7 @@ def _to_tensors(path: Path, image: Image.Image) -> tuple[Tensor, Tensor | None]:
 
 
 def _unit_range(path: Path, image: Image.Image) -> np.ndarray:
-    """16-bit, 32-bit and float grey to float32 (H, W) in [0, 1]."""
+    """16-bit, 32-bit and float grey images -> float32 (H, W) in [0, 1]."""
     values = np.asarray(image).astype(np.float32)
     if image.mode == "F":
         if not np.isfinite(values).all() or values.max() > 1 or values.min() < 0:
@@ -129,6 +133,7 @@ def _unit_range(path: Path, image: Image.Image) -> np.ndarray:
 
 
 def _to_srgb(path: Path, image: Image.Image, profile: bytes) -> Image.Image:
+    """The image converted from its colour profile to sRGB, or unchanged, with a warning, if that is not possible."""
     try:
         from PIL import ImageCms
     except ImportError:  # a Pillow without LittleCMS
@@ -146,12 +151,12 @@ def _to_srgb(path: Path, image: Image.Image, profile: bytes) -> Image.Image:
 
 
 def over_white(images: Tensor, alpha: Tensor | None) -> Tensor:
-    """(B, 3, H, W) and alpha (B, 1, H, W) or None -> the pictures as they look on white paper."""
+    """(B, 3, H, W) and alpha (B, 1, H, W) or None -> (B, 3, H, W), the pictures on a white background."""
     return images if alpha is None else images * alpha + (1 - alpha)
 
 
 def resized(images: Tensor, side: int) -> Tensor:
-    """(B, C, H, W) in [0, 1] -> the shortest side `side` px (bicubic, antialiased).
+    """(B, C, H, W) in [0, 1] -> (B, C, h, w), the shortest side `side` px (bicubic, antialiased).
 
     Raises:
         ValueError: the result would be larger than MAX_PIXELS.
@@ -170,10 +175,10 @@ def resized(images: Tensor, side: int) -> Tensor:
 
 
 def check_output(path: str | Path, overwrite: bool = False, suffixes: tuple[str, ...] = SUFFIXES) -> Path:
-    """The path, if a file may be written there; made for checking before the work begins.
+    """The path, if a file may be written there: call it before long work begins.
 
     Raises:
-        ValueError: another suffix, a folder, an existing file without `overwrite`, or a place that cannot be written.
+        ValueError: another suffix, a folder, an existing file without `overwrite`, or no permission to write.
     """
     path = Path(path)
     if path.is_dir():
@@ -193,7 +198,7 @@ def check_output(path: str | Path, overwrite: bool = False, suffixes: tuple[str,
 
 
 def write_picture(path: str | Path, images: Tensor, overwrite: bool = False) -> Path:
-    """Write one picture: to a temporary file beside it, then renamed, so it is never half-written.
+    """Write one picture file. It is never half-written (storage.replacing).
 
     PNG and WebP keep the alpha; JPEG has none, transparent parts become white.
 
@@ -208,25 +213,18 @@ def write_picture(path: str | Path, images: Tensor, overwrite: bool = False) -> 
     path = check_output(path, overwrite)
     image = to_image(images)
     kind = {".png": "PNG", ".webp": "WEBP"}.get(path.suffix.lower(), "JPEG")
-    if max(image.size) > LONGEST.get(kind, max(image.size)):
-        raise ValueError(f"{path}: {kind} holds at most {LONGEST[kind]} px a side, not {image.width} x {image.height}: use .png")
+    if max(image.size) > MAX_SIDES.get(kind, max(image.size)):
+        raise ValueError(f"{path}: {kind} has at most {MAX_SIDES[kind]} px a side, not {image.width} x {image.height}: use .png")
     if kind == "JPEG" and image.mode == "RGBA":
         log.warning("%s: JPEG has no transparency, transparent parts become white; use .png or .webp to keep them", path)
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
     options = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"quality": 95}, "PNG": {}}[kind]
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as stream:
+        with replacing(path) as stream:
             image.save(stream, kind, **options)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
     except OSError as error:
         raise ValueError(f"{path} cannot be written ({error.strerror or error}): choose another place") from error
-    finally:
-        if temporary.parent.is_dir():
-            temporary.unlink(missing_ok=True)
     return path
 
 

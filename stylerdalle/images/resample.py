@@ -1,7 +1,7 @@
-"""Parts of resized pictures, without making the whole: bicubic and antialiased, as torch's `interpolate(antialias=True)`.
+"""Parts of resized pictures, without resizing the whole: bicubic and antialiased, as torch's `interpolate(antialias=True)`.
 
-A place of a line resized from `length` to `size` is a weighted mean of a few places of the line (Keys 1981, a = -1/2; wider where
-the line shrinks). A part needs only those.
+A pixel of a line resized from `length` to `size` is a weighted mean of a few of its pixels (Keys 1981, a = -1/2, with a wider
+kernel where the line shrinks). A part of the result needs only those.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from torch import Tensor
 
 
 def taps(length: int, size: int, first: int, last: int) -> tuple[int, int, Tensor | None]:
-    """What the places [first, last) of a line resized from `length` to `size` are made of.
+    """The source pixels and weights of the pixels [first, last) of a line resized from `length` to `size`.
 
     Returns:
-        (a, b, weights): the places [a, b) of the line, and how much each counts, (last - first, b - a); None if nothing changes.
+        (a, b, weights): source pixels [a, b) and their weights (last - first, b - a); the weights are None if size = length.
     """
     if length == size:
         return first, last, None
@@ -32,7 +32,7 @@ def taps(length: int, size: int, first: int, last: int) -> tuple[int, int, Tenso
 
 
 def weighted(x: Tensor, rows: Tensor | None, columns: Tensor | None) -> Tensor:
-    """(B, C, H, W) in [0, 1] -> (B, C, h, w) by the weights (h, H) and (w, W) of `taps`."""
+    """(B, C, H, W) in [0, 1] -> (B, C, h, w), by weights (h, H) of rows and (w, W) of columns from `taps`; None: unchanged."""
     if rows is None and columns is None:
         return x
     x = x if rows is None else rows.to(x.device) @ x
@@ -43,15 +43,16 @@ def weighted(x: Tensor, rows: Tensor | None, columns: Tensor | None) -> Tensor:
 def resized_part(
     images: Tensor, size: tuple[int, int], rows: tuple[int, int], columns: tuple[int, int], device: torch.device | None = None
 ) -> Tensor:
-    """Rows [first, last) and columns [first, last) of pictures as they were if resized to `size`.
+    """A part of pictures resized to `size`, without resizing the whole.
 
     Args:
         images: (B, C, H, W) in [0, 1], of any float type.
-        rows, columns: may end beyond `size`: the last row and column are repeated.
-        device: where the part is made; where the pictures are if not given.
+        size: (height, width) in px of the whole result.
+        rows, columns: [first, last) of the part; they may end beyond `size`: the last row and column are repeated.
+        device: where the part is computed; the images' device by default.
 
     Returns:
-        float32 (B, C, last - first, last - first).
+        float32 (B, C, rows, columns).
     """
     y0, y1, down = taps(images.shape[-2], size[0], rows[0], min(rows[1], size[0]))
     x0, x1, across = taps(images.shape[-1], size[1], columns[0], min(columns[1], size[1]))

@@ -1,4 +1,4 @@
-"""A contact sheet: pictures side by side with a label under each.
+"""Contact sheets: pictures side by side with a label under each.
 
 Example:
 
@@ -23,7 +23,11 @@ LINE = 28  # px of a label
 
 
 def sheet(images: Sequence[Image.Image], labels: Sequence[str], columns: int | None = None, height: int = 512) -> Image.Image:
-    """Pictures in rows of `columns` (all in one row where not given), each `height` px high, its label under it.
+    """A page of pictures with a label under each.
+
+    Args:
+        columns: pictures a row; by default all are in one row.
+        height: of each picture in px.
 
     Raises:
         ValueError: no pictures, or not one label for each.

@@ -1,4 +1,4 @@
-"""Parts of large pictures for networks that cannot take them whole."""
+"""Tiles and windows: parts of large pictures for networks that cannot read them whole."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def starts(length: int, window: int, overlap: int) -> list[int]:
-    """First positions of windows that cover `length`, about evenly spaced, neighbours sharing at least `overlap`."""
+    """First places of the fewest windows that cover `length`, about evenly spaced; neighbours share `overlap` places or more."""
     if length <= window:
         return [0]
     count = -(-(length - window) // (window - overlap)) + 1
@@ -17,7 +17,10 @@ def starts(length: int, window: int, overlap: int) -> list[int]:
 
 
 def tiles(height: int, width: int, tile: int, margin: int) -> list[tuple[int, int, int, int]]:
-    """Parts of a picture, (top, bottom, left, right), of at most `tile` a side; one, where no part would need more than all."""
+    """Tiles that cover a picture, (top, bottom, left, right), of at most `tile` a side.
+
+    They are to be read with `margin` more on each side. A picture no larger than one tile with its margins is one tile.
+    """
     if height <= tile + 2 * margin and width <= tile + 2 * margin:
         return [(0, height, 0, width)]
     return [
@@ -28,17 +31,22 @@ def tiles(height: int, width: int, tile: int, margin: int) -> list[tuple[int, in
 
 
 def blended(function: Callable[[Tensor], Tensor], x: Tensor, unit: int, tile: int, overlap: int, scale: float) -> Tensor:
-    """function(x) of a network that sees its whole input (attention, group norms), in tiles that fade into each other.
+    """function(x) in overlapping tiles that are blended, for a network whose outputs depend on all of its input.
 
-    A tile is not exactly its part of the whole, so the step between two is spread: of `overlap`, the quarter at a tile's edge,
-    where padding is felt, has no weight, and the middle half is faded linearly.
+    Attention and group norms make a tile's output differ a little from its part of the whole. Neighbouring tiles are therefore
+    blended: of their overlap, the quarter at a tile's edge, where padding matters, has no weight, and the middle half is a linear
+    ramp.
 
     Args:
         function: (B, C, H, W) -> (B, C', scale*H, scale*W).
-        unit: tiles begin at multiples of it (8 for an encoder's pixels, 1 for tokens); it divides tile, overlap and the sides.
-        tile: side of a tile at most; x is one piece where it is no larger.
-        overlap: input places that neighbours share, or a little more.
+        x: (B, C, H, W).
+        unit: tiles begin at multiples of it (8 for an encoder's pixels, 1 for tokens); it divides tile, overlap, H and W.
+        tile: largest side of a tile; an x that is no larger is one tile.
+        overlap: input places that neighbouring tiles share, at least.
         scale: output size over input size.
+
+    Returns:
+        (B, C', scale*H, scale*W).
     """
     h, w = x.shape[-2:]
     if max(h, w) <= tile:
@@ -55,8 +63,11 @@ def blended(function: Callable[[Tensor], Tensor], x: Tensor, unit: int, tile: in
 
 
 def faded(length: int, unit: int, tile: int, overlap: int, scale: float) -> list[tuple[slice, slice, Tensor]]:
-    """The fewest tiles that cover `length` for `blended`, made as small as that allows: (input places, output places, weights
-    of the output places). The weights of all tiles at a place sum to 1."""
+    """The fewest tiles that cover `length`, as small as possible, with the weights that `blended` uses.
+
+    Returns:
+        For each tile: its input places, its output places, and the weights of these. At each place, weights sum to 1.
+    """
     count = max(1, -(-(length - overlap) // (tile - overlap)))
     size = -(-(length + (count - 1) * overlap) // (count * unit)) * unit
     tiles, total = [], torch.zeros(round(length * scale))

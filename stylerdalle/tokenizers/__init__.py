@@ -1,4 +1,4 @@
-"""Image tokenizers: pictures to discrete tokens and back."""
+"""Image tokenizers: pictures to discrete tokens and back, at any size."""
 
 from .protocol import ImageTokenizer
 from .tokens import Tokens, joined

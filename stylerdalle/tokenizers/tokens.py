@@ -1,4 +1,4 @@
-"""Tokens of pictures and what is needed to give the pictures back."""
+"""Tokens of pictures, with what is needed to decode them at the pictures' own size."""
 
 from __future__ import annotations
 
@@ -8,43 +8,30 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-PHOTO_MEANS = 2  # mean colours of a photo that are kept for each token, a side
+PHOTO_MEANS = 2  # mean colours a side that are kept of a photo for each token
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """Tokens of B pictures and what is needed to give the pictures back as they came.
+    """Tokens of B pictures: content tokens from `encode`, or stylised tokens from `translate`."""
 
-    Attributes:
-        grid: long (B, h, w).
-        height, width: of the pictures in px; the grid may cover a little more (padding to whole tokens).
-        alpha: float32 (B, 1, height, width) in [0, 1], or None for opaque pictures.
-        scale: picture px a token of the grid stands for, over downsample: 1, or 2 where the source was read at half size.
-        vocab_size: of the tokenizer that made them.
-        mixture: (B, h, w, D_tok), the mean embedding of the tokens that a place may be, or None. Where there is one it is
-            what is shown: between two likely tokens it is smooth, where `grid` has to jump.
-        detail: px the pictures were worked on at, for each of their own.
-        photo: (B, 3, 2h, 2w), mean colours of the pictures that the content tokens were read from, to tell what changes
-            from one to the next; None where there is one picture.
-    """
-
-    grid: Tensor
-    height: int
+    grid: Tensor  # long (B, h, w)
+    height: int  # of the pictures in px; the grid may cover a little more, because it has whole tokens only
     width: int
-    vocab_size: int
-    alpha: Tensor | None = None
-    scale: int = 1
-    mixture: Tensor | None = None
-    detail: float = 1.0
-    photo: Tensor | None = None
+    vocab_size: int  # of the tokenizer
+    alpha: Tensor | None = None  # float32 (B, 1, height, width) in [0, 1]; None: opaque pictures
+    scale: int = 1  # 2: the pictures were read at half size, for a translator with upscale 2
+    mixture: Tensor | None = None  # (B, h, w, D_tok), mean embeddings of the likely tokens; decoded in place of the grid
+    detail: float = 1.0  # the size that the pictures are read and decoded at, over their own
+    photo: Tensor | None = None  # (B, 3, 2h, 2w), mean colours of the photos, to compare frames; None for one picture
 
     def with_grid(self, grid: Tensor, scale: int, mixture: Tensor | None = None) -> Tokens:
-        """The same pictures with other tokens."""
+        """The same pictures with other tokens (B, h, w) and mixtures (B, h, w, D_tok)."""
         return replace(self, grid=grid, scale=scale, mixture=mixture)
 
 
 def joined(several: Sequence[Tokens]) -> Tokens:
-    """The pictures of several Tokens of one kind and size, one after another."""
+    """The pictures of several Tokens of the same size and kind as one, along B."""
 
     def all_of(parts: Sequence[Tensor | None]) -> Tensor | None:
         given = [part for part in parts if part is not None]

@@ -1,1 +1,1 @@
-"""The translator: model, styles, and how a picture's tokens go through it."""
+"""The translator: the model, its styles, and the translation of a picture's tokens."""

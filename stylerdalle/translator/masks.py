@@ -1,4 +1,4 @@
-"""Masks of pictures: soft edges, and from pixels to the places of a token grid."""
+"""Masks of pictures: from pixels to the places of a token grid, and soft edges."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-LINES = 256  # done at once: sums are float64
+LINES = 256  # rows or columns blurred at once, because their sums are float64
 
 
 def on_grid(masks: Tensor, grid: tuple[int, int], feather: float = 0.0, picture: tuple[int, int] | None = None) -> Tensor:
-    """Masks at the places of a token grid, one at a time.
+    """Masks at the places of a token grid: the mean of each place.
 
     Args:
         masks: (B, H, W), clamped to [0, 1]; of any size, they are stretched over the picture.
         grid: (h, w).
         feather: px of the picture over which edges become soft, to either side.
-        picture: (height, width) in px, needed to feather; the masks' own where not given.
+        picture: (height, width) in px, which feather refers to; the masks' own size by default.
 
     Returns:
         (B, h, w) in [0, 1].
 
     Raises:
-        ValueError: feather is below 0.
+        ValueError: feather is negative.
     """
     if feather < 0:
         raise ValueError(f"feather {feather} is not possible: give 0 px for hard edges, or more")
@@ -33,8 +33,8 @@ def on_grid(masks: Tensor, grid: tuple[int, int], feather: float = 0.0, picture:
 
 
 def feathered(masks: Tensor, down: int, across: int) -> Tensor:
-    """(B, H, W) -> the same blurred: an edge becomes a smooth ramp of `down` rows and `across` columns to either side."""
-    for radius in (across // 2, across - across // 2):  # two boxes after one another: a ramp without corners
+    """(B, H, W) -> the same, blurred: an edge becomes a smooth ramp of `down` rows or `across` columns to either side."""
+    for radius in (across // 2, across - across // 2):  # two box filters in succession give a ramp without corners
         masks = _box(masks, radius)
     for radius in (down // 2, down - down // 2):
         masks = _box(masks.transpose(1, 2), radius).transpose(1, 2)
@@ -42,7 +42,7 @@ def feathered(masks: Tensor, down: int, across: int) -> Tensor:
 
 
 def _box(x: Tensor, radius: int) -> Tensor:
-    """The mean of the 2 radius + 1 places around each, along the last axis of (B, N, W); beyond the edge the last is repeated."""
+    """Box filter along the last axis of (B, N, W): the mean of 2 radius + 1 places; the edge is repeated outwards."""
     if radius == 0:
         return x
     out = []

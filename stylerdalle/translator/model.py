@@ -1,19 +1,20 @@
 """The non-autoregressive translator (NAT) of StylerDALLE (Xu, Sangineto, Sebe, ICCV 2023, arXiv 2303.09268, section 3.2).
 
-Content tokens of a picture in, logits of stylised tokens out, all positions at once. State-dict names are those of the
+Content tokens of a picture in, logits of stylised tokens out, all places at once. State-dict names are those of the
 authors' research checkpoints. What differs from the authors:
 - sizes are free, and `upscale` may be 1 (same grid: every token is translated in place) as well as the paper's 2
   (a half-resolution picture in, 4 tokens out for each token in);
 - attention is `scaled_dot_product_attention`;
 - dropout before the output layer is a plain dropout, off at inference (theirs stayed on);
-- with `texture`, the decoder's input has the tokens of a texture added (texture.py). The paper's decoder learns where a token
-  lies from attention alone, and in a plain sky, where all values are alike, that tells nothing: all of it gets one token, and no
-  hatching, dots or strokes. Without, the default, it is the paper's.
+- with `texture`, the decoder can read a texture (texture.py): its embeddings are added to the decoder's input. Off by default.
+
+Letters: B windows; n x n content tokens of D_tok numbers in each, u the upscale, so (u*n)^2 target tokens; D the width; V the
+vocabulary.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import torch
 import torch.nn.functional as F
@@ -22,28 +23,32 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class TranslatorConfig:
-    """Sizes of a translator. Defaults are the paper's StylerDALLE-1."""
+    """Sizes of a translator. The defaults are those of the paper's StylerDALLE-1.
 
-    embed_dim: int = 128  # D_tok: numbers of a source token's embedding, the tokenizer's `embed`
-    vocab_size: int = 8192  # V: tokens it can say
+    Raises:
+        ValueError: impossible sizes.
+    """
+
+    embed_dim: int = 128  # D_tok, of the tokenizer's embeddings
+    vocab_size: int = 8192  # V, vocabulary size
     width: int = 512  # D
     heads: int = 8
     encoder_layers: int = 4
     decoder_blocks: int = 4  # of 3 sub-layers each: self, positional, cross
-    grid: int = 16  # n: native source tokens a side; larger pictures go through windows
-    upscale: int = 2  # u: target tokens a side for each source token a side
-    mlp_ratio: int = 2
+    grid: int = 16  # n, content tokens a side; larger pictures go through windows (windows.py)
+    upscale: int = 2  # u, target tokens a side for each content token a side
+    mlp_ratio: int = 2  # hidden width of an MLP, in D
     dropout: float = 0.5  # before the output layer, in training only
-    texture: bool = False  # the decoder reads a texture too, where there is one
+    texture: bool = False  # the decoder has a layer that reads textures
 
     def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if name not in ("dropout", "texture") and value < 1:
+                raise ValueError(f"{name} is {value}: it must be 1 or more")
         if self.width % self.heads or self.width % 2:
             raise ValueError(f"width {self.width} must be even and a multiple of heads {self.heads}")
         if self.upscale not in (1, 2):
             raise ValueError(f"upscale {self.upscale} is not known: 1 is same-grid, 2 is the paper's")
-        for name in ("embed_dim", "vocab_size", "grid", "encoder_layers", "decoder_blocks", "mlp_ratio"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: it must be 1 or more")
 
 
 class Attention(nn.Module):
@@ -74,18 +79,22 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
+    """Two linear layers with a ReLU between them."""
+
     def __init__(self, width: int, hidden: int):
         super().__init__()
         self.fc1, self.fc2 = nn.Linear(width, hidden), nn.Linear(hidden, width)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, N, D) -> (B, N, D)."""
         return self.fc2(F.relu(self.fc1(x)))
 
 
 class Layer(nn.Module):
-    """x += attn(LN(query), key, value); x += mlp(LN(x)). The LayerNorm is on the query alone: key and value enter raw.
+    """x += attn(LN(query), key, value); x += mlp(LN(x)).
 
-    The encoder's layers are ordinary pre-norm ones: there key and value are the normed query too.
+    Args:
+        fused: an encoder's layer: key and value are the normed query (pre-norm). Otherwise they enter without a norm.
     """
 
     def __init__(self, width: int, heads: int, mlp_ratio: int, fused: bool):
@@ -102,7 +111,10 @@ class Layer(nn.Module):
         value: Tensor | None = None,
         mask: Tensor | None = None,
     ) -> Tensor:
-        """Residual on x (B, N, D); query, key and value are x where not given (the encoder: its norm)."""
+        """x (B, N, D), query (B, N, D), key and value (B, M, D), mask bool (N, M), True where attended -> (B, N, D).
+
+        query, key and value are x by default. With `fused`, key and value are not used.
+        """
         q = self.norm1(x if query is None else query)
         if self.attn.fused:
             key = value = q
@@ -127,12 +139,15 @@ class Positions(nn.Module):
 
 
 class Encoder(nn.Module):
+    """Learned positions, then pre-norm layers over the content tokens."""
+
     def __init__(self, c: TranslatorConfig):
         super().__init__()
         self.pos_embedding = Positions(c.grid, c.width)
         self.layers = nn.ModuleList(Layer(c.width, c.heads, c.mlp_ratio, fused=True) for _ in range(c.encoder_layers))
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, n*n, D) -> (B, n*n, D)."""
         x = x + self.pos_embedding()
         for layer in self.layers:
             x = layer(x)
@@ -140,10 +155,12 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
+    """Blocks of three layers: attention of the target tokens to each other, to positions, and to the encoder's output."""
+
     def __init__(self, c: TranslatorConfig):
         super().__init__()
         self.pos_embedding = Positions(c.grid * c.upscale, c.width)
-        self.transformer = nn.Module()  # only for the name that its layers have in checkpoints
+        self.transformer = nn.Module()  # checkpoints have the layers under this name
         self.transformer.layers = nn.ModuleList(
             Layer(c.width, c.heads, c.mlp_ratio, fused=False) for _ in range(3 * c.decoder_blocks)
         )
@@ -153,12 +170,13 @@ class Decoder(nn.Module):
             nn.init.zeros_(self.texture.weight)
 
     def layers(self) -> list[Layer]:
-        return list(self.transformer.layers)  # type: ignore[arg-type]
+        """The 3 * decoder_blocks layers in order."""
+        return [layer for layer in self.transformer.modules() if isinstance(layer, Layer)]
 
-    def forward(self, x: Tensor, memory: Tensor, texture: Tensor | None = None) -> Tensor:
-        """x (B, N, D) with N = (u*n)^2, memory (B, n*n, D), texture (B, N, D_tok) -> (B, N, D)."""
-        if texture is not None:
-            x = x + self.texture(texture.to(x.dtype))
+    def forward(self, x: Tensor, memory: Tensor, under: Tensor | None = None) -> Tensor:
+        """x (B, N, D), N = (u*n)^2; memory (B, n*n, D), of the encoder; under (B, N, D_tok), a texture field -> (B, N, D)."""
+        if under is not None:
+            x = x + self.texture(under.to(x.dtype))
         others = ~torch.eye(x.shape[1], dtype=torch.bool, device=x.device)  # a position does not attend to itself
         positions = self.pos_embedding().expand_as(x)
         for i, layer in enumerate(self.layers()):
@@ -185,12 +203,24 @@ class Translator(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
+        """Of the weights."""
         return self.outNet.weight.dtype
 
-    def forward(self, embeddings: Tensor, texture: Tensor | None = None) -> Tensor:
-        """embeddings (B, n*n, D_tok), of a texture under the target tokens (B, (u*n)^2, D_tok) or none -> (B, (u*n)^2, V)."""
+    def forward(self, embeddings: Tensor, under: Tensor | None = None) -> Tensor:
+        """Logits of the target tokens.
+
+        Args:
+            embeddings: (B, n*n, D_tok), of content tokens.
+            under: (B, (u*n)^2, D_tok), the texture field under the target tokens (texture.field_under); None: no texture.
+
+        Returns:
+            (B, (u*n)^2, V).
+
+        Raises:
+            ValueError: embeddings of another shape, or a texture for a translator without `texture`.
+        """
         n, u = self.config.grid, self.config.upscale
-        if texture is not None and not self.config.texture:
+        if under is not None and not self.config.texture:
             raise ValueError("this translator reads no texture: use a style without one, or a translator with `texture`")
         if embeddings.ndim != 3 or embeddings.shape[1:] != (n * n, self.config.embed_dim):
             raise ValueError(
@@ -199,20 +229,20 @@ class Translator(nn.Module):
         e = F.relu(self.linear_proj(embeddings.to(self.dtype)))  # (B, n*n, D)
         memory = self.nat_enc(e)
         x = e.unflatten(1, (n, n)).repeat_interleave(u, 1).repeat_interleave(u, 2).flatten(1, 2)  # (B, (u*n)^2, D)
-        return self.outNet(self.dropout(self.nat_dec(x, memory, texture)))  # (B, (u*n)^2, V)
+        return self.outNet(self.dropout(self.nat_dec(x, memory, under)))  # (B, (u*n)^2, V)
 
 
 @torch.no_grad()
 def start_as_identity(translator: Translator, embeddings: Tensor, scale: float = 80.0) -> None:
-    """Initialise a translator so that greedy output = input over the codebook (for upscale 2: every token repeated 2x2).
+    """Initialise a translator as the identity: the likeliest token is the input token (for upscale 2, repeated 2 x 2).
 
-    The projection becomes [A; -A] of the centred embeddings (ReLU then keeps all of them), every sub-layer's output is
-    zeroed, and row k of the output layer is the normed state of token k: states have equal norm after the last
-    LayerNorm, so a state's product with its own row is the largest.
+    The projection becomes [A; -A] of the centred embeddings, so that the ReLU loses nothing. The output of every sub-layer is
+    zeroed. Row k of the output layer becomes the state of token k after the last LayerNorm: all states have the same norm, so
+    the product of a state with its own row is the largest.
 
     Args:
-        embeddings: (V, D_tok), the tokenizer's embedding of every token; V = the translator's vocabulary.
-        scale: logit of a token's own row when the states are orthogonal to the others; larger = surer.
+        embeddings: (V, D_tok), of every token.
+        scale: logit of a token's own row; larger gives lower entropy.
     """
     config = translator.config
     half = config.width // 2

@@ -1,7 +1,7 @@
-"""From logits to tokens: greedy or drawn, and softly: a mean of the likely ones.
+"""From logits to tokens, greedily or by sampling, and to mixtures: the mean embedding of the likely tokens.
 
-The paper draws one token a place, each by itself; neighbours then disagree, which shows as noise, and between two flat
-colours there is nothing, which shows as blocks. The mean embedding of the likely tokens has neither.
+The paper samples one token at each place, independently of its neighbours. Neighbours then disagree, which shows as noise, and
+there is nothing between two flat colours, which shows as blocks. A mixture shows neither.
 """
 
 from __future__ import annotations
@@ -11,29 +11,22 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-SOFTNESS = 0.5  # logits are divided by it: a token half a unit behind the likeliest has e^-1 of its share
+from ..settings import SOFTNESS
 
 
 @dataclass(frozen=True)
 class Sampling:
     """How tokens are chosen from logits.
 
-    Attributes:
-        temperature: 0 takes the likeliest token; higher samples more freely.
-        top_k: sample among the k likeliest only; 0 is all.
-        top_p: sample among the likeliest whose probabilities sum to p.
-        seed: of the sampling, and of where a style's texture lies; the same seed gives the same tokens.
-        softness: how far a place may lie between its likely tokens; 0 is one token a place, as in the paper.
-
     Raises:
-        ValueError: one of them is out of range.
+        ValueError: an option is out of range.
     """
 
-    temperature: float = 0.0
-    top_k: int = 0
-    top_p: float = 1.0
-    seed: int = 0
-    softness: float = SOFTNESS
+    temperature: float = 0.0  # 0 takes the likeliest token, higher samples more freely
+    top_k: int = 0  # sample among the k likeliest tokens only; 0: among all
+    top_p: float = 1.0  # sample among the likeliest tokens whose probabilities sum to p only
+    seed: int = 0  # of the sampling, and of the position of a style's texture; the same seed gives the same tokens
+    softness: float = SOFTNESS  # of mixtures, higher blends more tokens; 0 gives one token at each place, as in the paper
 
     def __post_init__(self) -> None:
         if self.temperature < 0 or self.top_k < 0 or not 0 < self.top_p <= 1 or self.softness < 0:
@@ -47,15 +40,15 @@ DEFAULT = Sampling()
 
 
 def choose_tokens(
-    logits: Tensor, sampling: Sampling, generator: torch.Generator, rows: Tensor | None = None
+    logits: Tensor, sampling: Sampling, generator: torch.Generator, embeddings: Tensor | None = None
 ) -> tuple[Tensor, ...]:
-    """Logits (N, V) -> tokens (N), and with softness > 0 the mixtures (N, D_tok) of their embeddings.
+    """Logits (N, V) -> tokens (N), and with softness > 0 mixtures (N, D_tok).
 
-    z = logits + temperature * Gumbel noise, of the top k and the top p of probability only; the token is argmax z (a draw
-    from softmax(logits / temperature)), the mixture softmax(z / softness) @ rows.
+    z = logits + temperature * Gumbel noise, -inf outside the top k and the top p. The token is argmax z, a sample of
+    softmax(logits / temperature); the mixture is softmax(z / softness) @ embeddings.
 
     Args:
-        rows: (V, D_tok), the embedding of every token; needed with softness.
+        embeddings: (V, D_tok), of every token; needed with softness.
     """
     z, temperature = logits, sampling.temperature
     if 0 < sampling.top_k < logits.shape[-1]:
@@ -69,11 +62,14 @@ def choose_tokens(
     tokens = z.argmax(-1)
     if sampling.softness == 0:
         return (tokens,)
-    assert rows is not None
-    return tokens, (z / sampling.softness).softmax(-1).to(rows.dtype) @ rows
+    assert embeddings is not None
+    return tokens, (z / sampling.softness).softmax(-1).to(embeddings.dtype) @ embeddings
 
 
 def gumbel(logits: Tensor, generator: torch.Generator) -> Tensor:
-    """Gumbel noise of the logits' shape, drawn where the generator is: from one on the CPU a seed means the same everywhere."""
+    """Gumbel noise of the logits' shape, on their device.
+
+    It is drawn on the generator's device: with a generator on the CPU, a seed gives the same noise on every device.
+    """
     uniform = torch.rand(logits.shape, generator=generator, device=generator.device).clamp_(min=1e-20)
     return uniform.log_().neg_().log_().neg_().to(logits.device)

@@ -1,8 +1,8 @@
-"""Styles: what turns the base translator into one that paints in a style. A low-rank adapter (LoRA, arXiv 2106.09685;
-per style: StyleDrop, arXiv 2306.00983) on the translator's decoder and output layer, or the full decoder.
+"""Styles: changes of the base translator's parameters that make it translate into a style.
 
-A style never touches the translator: its weights are merged into a dictionary of parameters for
-`torch.func.functional_call`, W' = W + strength * B A. The base is therefore always at hand, unharmed, as the reference.
+A style is a low-rank adapter (LoRA, arXiv 2106.09685; one per style: StyleDrop, arXiv 2306.00983) of the translator's decoder and
+output layer, or a full change of them. The translator itself is never modified: `merged` gives a dictionary of parameters for
+`torch.func.functional_call`, W' = W + weight * B A. The base translator therefore stays available as the reference.
 """
 
 from __future__ import annotations
@@ -18,26 +18,22 @@ from torch import Tensor
 from .model import Translator
 from .texture import Texture
 
-# the paper tunes the NAT's decoder and output layer
+# prefixes of the parameters that a style changes: the decoder and the output layer, as in the paper
 TUNED = ("nat_dec.transformer.", "nat_dec.ln_final.", "nat_dec.texture.", "outNet.")
-READS_TEXTURE = "nat_dec.texture."  # of a style with a texture only
-WHOLE = ("outNet.bias",)  # what an adapter changes freely: it is small
+READS_TEXTURE = "nat_dec.texture."  # changed only by styles with a texture
+FULLY_CHANGED = ("outNet.bias",)  # a low-rank adapter changes these without a rank: they are small
 
 
 @dataclass(frozen=True)
 class Style:
-    """Changes to a translator's parameters.
+    """Changes of a translator's parameters, and a texture where the style has one."""
 
-    Keys of `tensors`: `NAME.lora_a` (r, in) and `NAME.lora_b` (out, r) for a low-rank change of parameter NAME,
-    `NAME.delta` for a full one.
-    """
-
-    tensors: Mapping[str, Tensor]
+    tensors: Mapping[str, Tensor]  # NAME.lora_a (r, in) and NAME.lora_b (out, r), a low-rank change of NAME; or NAME.delta, full
     prompt: str = ""
     name: str = ""
-    base_sha256: str = ""  # of the translator file it was tuned on
-    metadata: Mapping[str, str] = field(default_factory=dict)
-    texture: Texture | None = None  # that the translator is shown beside the content
+    base_sha256: str = ""  # of the translator file it was tuned on; empty if unknown
+    metadata: Mapping[str, str] = field(default_factory=dict)  # of its file
+    texture: Texture | None = None
 
     def names(self) -> list[str]:
         """The translator's parameters that this style changes."""
@@ -50,11 +46,12 @@ class Style:
         return self.tensors[f"{name}.lora_b"] @ self.tensors[f"{name}.lora_a"]
 
     def to(self, device: torch.device | str, dtype: torch.dtype) -> Style:
+        """The same style with its tensors on another device and in another dtype."""
         moved = {key: value.to(device, dtype) for key, value in self.tensors.items()}
         return replace(self, tensors=moved)
 
     def check(self, translator: Translator) -> None:
-        """Raises ValueError where a change does not fit the translator's parameters."""
+        """Raises ValueError if the style was made for a translator of other sizes."""
         shapes = {name: tuple(p.shape) for name, p in translator.named_parameters()}
         for name in self.names():
             if name not in shapes:
@@ -62,27 +59,30 @@ class Style:
             got = tuple(self.change(name).shape)
             if got != shapes[name]:
                 raise ValueError(
-                    f"the style {self.name!r} has {name} of {got}, this translator of {shapes[name]}: it is another one's"
+                    f"the style {self.name!r} changes {name} in shape {got}, this translator has {shapes[name]}: "
+                    "the style was made for another translator"
                 )
         if self.texture and not translator.config.texture:
-            raise ValueError(f"the style {self.name!r} has a texture, which this translator cannot read: it is another one's")
+            raise ValueError(
+                f"the style {self.name!r} has a texture, which this translator cannot read: it was made for another translator"
+            )
 
 
-def new_adapter(translator: Translator, rank: int, generator: torch.Generator, texture: bool = False) -> dict[str, Tensor]:
-    """A fresh adapter for the decoder and output layer that changes nothing yet: A random, B and the other changes zero.
+def new_adapter(translator: Translator, rank: int, generator: torch.Generator, with_texture: bool = False) -> dict[str, Tensor]:
+    """Tensors of a new style that changes nothing yet: A random, B and full changes zero.
 
     Args:
-        rank: of the low-rank changes; 0 changes every weight freely, as the paper does.
-        texture: the style has one, so that how it is read is part of the adapter.
+        rank: of the low-rank changes; 0 changes every parameter fully, as the paper does.
+        with_texture: the style has a texture: the layer that reads it is part of the adapter.
 
     Raises:
-        ValueError: rank is above the translator's width.
+        ValueError: rank is negative or above the translator's width.
     """
     if not 0 <= rank <= translator.config.width:
         raise ValueError(f"rank {rank} is out of range: 1 to {translator.config.width}, this translator's width, or 0 for all")
     tensors: dict[str, Tensor] = {}
     for name, p in translator.named_parameters():
-        if not name.startswith(TUNED) or (name.startswith(READS_TEXTURE) and not texture):
+        if not name.startswith(TUNED) or (name.startswith(READS_TEXTURE) and not with_texture):
             continue
         if rank == 0:
             tensors[f"{name}.delta"] = p.new_zeros(p.shape, dtype=torch.float32)
@@ -90,13 +90,13 @@ def new_adapter(translator: Translator, rank: int, generator: torch.Generator, t
             a = torch.randn(rank, p.shape[1], generator=generator) / p.shape[1] ** 0.5
             tensors[f"{name}.lora_a"] = a.to(p.device)
             tensors[f"{name}.lora_b"] = p.new_zeros(p.shape[0], rank, dtype=torch.float32)
-        elif name in WHOLE:
+        elif name in FULLY_CHANGED:
             tensors[f"{name}.delta"] = p.new_zeros(p.shape, dtype=torch.float32)
     return tensors
 
 
 def merged(translator: Translator, styles: Sequence[tuple[Style, float]]) -> dict[str, Tensor]:
-    """The translator's parameters with the weighted sum of styles added, for `functional_call`; only changed ones."""
+    """The parameters that styles change, with the weighted sum of the changes added, for `functional_call`."""
     base = dict(translator.named_parameters())
     out: dict[str, Tensor] = {}
     for style, weight in styles:
@@ -108,12 +108,12 @@ def merged(translator: Translator, styles: Sequence[tuple[Style, float]]) -> dic
 
 
 def mix(styles: Sequence[tuple[Style, float]], name: str = "mix") -> Style:
-    """The weighted sum of styles as one style: at strength 1 it changes what `merged` changes with these weights.
+    """The weighted sum of styles as one style.
 
-    Low-rank changes of a parameter stay low-rank, [w1 B1, w2 B2] [A1; A2]; where one of them is full, the sum is.
+    Low-rank changes of a parameter stay low-rank, [w1 B1, w2 B2] [A1; A2]; if one of them is full, the sum is full.
 
     Raises:
-        ValueError: nothing to mix, a weight that is not a number, or styles of different translators (both hashes).
+        ValueError: no styles, a weight that is not finite, or styles of different translators (with both hashes).
     """
     if not styles or not all(math.isfinite(weight) for _, weight in styles):
         raise ValueError(f"weights {[weight for _, weight in styles]}: give one or more styles, and a number for each")
@@ -132,11 +132,12 @@ def mix(styles: Sequence[tuple[Style, float]], name: str = "mix") -> Style:
     licences = sorted({style.metadata["licence"] for style, _ in styles if "licence" in style.metadata})
     metadata = {"recipe": json.dumps(made)} | ({"licence": " and ".join(licences)} if licences else {})
     prompt = " + ".join(style.prompt for style, _ in styles)
-    return Style(tensors, prompt, name, first.base_sha256, metadata, added([(s.texture, weight) for s, weight in styles]))
+    texture = sum_of_textures([(style.texture, weight) for style, weight in styles])
+    return Style(tensors, prompt, name, first.base_sha256, metadata, texture)
 
 
-def added(textures: Sequence[tuple[Texture | None, float]]) -> Texture | None:
-    """The weighted sum of textures as one; None where there are none."""
+def sum_of_textures(textures: Sequence[tuple[Texture | None, float]]) -> Texture | None:
+    """The weighted sum of textures as one Texture; None if there are none."""
     some = [(texture.to("cpu"), weight) for texture, weight in textures if texture]
     if not some:
         return None
@@ -144,7 +145,7 @@ def added(textures: Sequence[tuple[Texture | None, float]]) -> Texture | None:
 
 
 def _mixed(parameter: str, parts: Sequence[tuple[Style, float]]) -> dict[str, Tensor]:
-    """The tensors of the weighted sum of the changes of one parameter."""
+    """The tensors of the weighted sum of several styles' changes of one parameter."""
     a, b, delta = (f"{parameter}.{kind}" for kind in ("lora_a", "lora_b", "delta"))
     shapes = {tuple(style.change(parameter).shape) for style, _ in parts}
     if len(shapes) > 1:
@@ -158,10 +159,19 @@ def _mixed(parameter: str, parts: Sequence[tuple[Style, float]]) -> dict[str, Te
 
 
 def translate_with(
-    translator: Translator, embeddings: Tensor, styles: Sequence[tuple[Style, float]] = (), texture: Tensor | None = None
+    translator: Translator, embeddings: Tensor, styles: Sequence[tuple[Style, float]] = (), under: Tensor | None = None
 ) -> Tensor:
-    """translator(embeddings, texture) with styles merged in: (B, n*n, D_tok) -> logits (B, (u*n)^2, V)."""
+    """translator(embeddings, under) with styles merged in.
+
+    Args:
+        embeddings: (B, n*n, D_tok), of content tokens.
+        styles: styles and their weights; none: the base translator.
+        under: (B, (u*n)^2, D_tok), the texture field under the windows (field_under).
+
+    Returns:
+        Logits (B, (u*n)^2, V), differentiable in the styles' tensors.
+    """
     if not styles:
-        logits: Tensor = translator(embeddings, texture)
+        logits: Tensor = translator(embeddings, under)
         return logits
-    return torch.func.functional_call(translator, merged(translator, styles), (embeddings, texture))
+    return torch.func.functional_call(translator, merged(translator, styles), (embeddings, under))

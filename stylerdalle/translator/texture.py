@@ -1,9 +1,11 @@
-"""A style's texture: tokens of a picture of its marks (strokes, panes, hatching) that the translator is shown beside the content.
+"""A style's texture: tokens of a picture of its marks (strokes, panes, hatching), an input of the translator beside the content.
 
-A non-autoregressive translator says all tokens at once, and where the content is plain they all come out alike: a sky gets no
-strokes, for nothing tells where one begins. The paper's decoder has only attention to break the tie. A texture breaks it: it
-lies under the picture like the weave of a canvas, repeats after 64 tokens without a seam, and the style has learnt to lay its
-marks over the photo's colours.
+A non-autoregressive translator predicts all tokens at once. Where the content is plain, such as in a sky, all places see the same
+and get the same token: no strokes, because nothing tells where one begins. In the paper's decoder only attention can break this
+symmetry. A texture breaks it: it lies under the picture like the weave of a canvas and repeats without a seam, and a style learns
+to lay its marks along it in the photo's colours.
+
+A `Texture` is tokens; a texture field is their embeddings (T, T, D_tok), what the translator reads.
 """
 
 from __future__ import annotations
@@ -19,13 +21,12 @@ from torch import Tensor
 class Texture:
     """One texture or a weighted sum of several.
 
-    Attributes:
-        tokens: long (K, T, T), each repeating after T tokens in both directions.
-        weights: (K).
+    Raises:
+        ValueError: shapes that do not fit.
     """
 
-    tokens: Tensor
-    weights: Tensor
+    tokens: Tensor  # long (K, T, T), each repeats after T tokens in both directions
+    weights: Tensor  # (K)
 
     def __post_init__(self) -> None:
         shape = tuple(self.tokens.shape)
@@ -36,10 +37,10 @@ class Texture:
         return Texture(self.tokens.to(device), self.weights.to(device))
 
 
-def field(textures: Sequence[tuple[Texture, float]], embeddings: Tensor) -> Tensor | None:
-    """What the translator reads of a weighted sum of textures: (T, T, D_tok), or None where there are none.
+def texture_field(textures: Sequence[tuple[Texture | None, float]], embeddings: Tensor) -> Tensor | None:
+    """The field of a weighted sum of textures: (T, T, D_tok), or None for no textures.
 
-    Embeddings count from the mean of their texture: a plain one is zero, the same as none.
+    The mean embedding of each texture is subtracted: a texture of one token is the same as none.
 
     Args:
         embeddings: (V, D_tok), of every token.
@@ -49,9 +50,11 @@ def field(textures: Sequence[tuple[Texture, float]], embeddings: Tensor) -> Tens
     """
     total: Tensor | None = None
     for texture, weight in textures:
+        if texture is None:
+            continue
         for tokens, share in zip(texture.tokens.to(embeddings.device), texture.weights.tolist(), strict=True):
             if int(tokens.max()) >= len(embeddings):
-                raise ValueError(f"a texture speaks of token {int(tokens.max())}, this vocabulary has {len(embeddings)}")
+                raise ValueError(f"a texture has token {int(tokens.max())}, this vocabulary has {len(embeddings)}")
             part = embeddings[tokens]  # (T, T, D_tok)
             part = weight * share * (part - part.mean((0, 1)))
             if total is not None and total.shape != part.shape:
@@ -60,8 +63,15 @@ def field(textures: Sequence[tuple[Texture, float]], embeddings: Tensor) -> Tens
     return total
 
 
-def under(texture: Tensor, places: Tensor, side: int) -> Tensor:
-    """The texture (T, T, D) under windows of `side` tokens whose first tokens lie at places (B, 2), (y, x): (B, side*side, D)."""
-    steps = torch.arange(side, device=texture.device)
-    rows, columns = ((places[:, i, None].to(texture.device) + steps) % len(texture) for i in range(2))  # (B, side) each
-    return texture[rows[:, :, None], columns[:, None]].flatten(1, 2)
+def field_under(field: Tensor, places: Tensor, side: int) -> Tensor:
+    """The part of a texture field (T, T, D_tok) under each window of `side` x `side` tokens.
+
+    Args:
+        places: long (B, 2), where the windows begin on the texture, (y, x).
+
+    Returns:
+        (B, side*side, D_tok).
+    """
+    steps = torch.arange(side, device=field.device)
+    rows, columns = ((places[:, i, None].to(field.device) + steps) % len(field) for i in range(2))  # (B, side) each
+    return field[rows[:, :, None], columns[:, None]].flatten(1, 2)

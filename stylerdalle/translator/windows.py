@@ -1,22 +1,104 @@
-"""Any picture size at little more memory than its own: windows over the token grid for the translator, tiles for the tokenizer.
+"""Translate a token grid of any size, at little more memory than its own: overlapping windows, in bands from top to bottom.
 
-The translator sees windows of its native grid that overlap; the logits of each place are averaged with weights that fall
-to the window's edge, so no seam shows. The grid is done in bands from top to bottom: as soon as no later window touches
-a row, its tokens are chosen and its logits dropped. Tiles of a convolutional tokenizer are read with a margin as wide as
-its receptive field: the result equals that of the whole picture. Those of a tokenizer that sees its whole input fade into
-each other.
+The translator reads windows of its native grid. They overlap, and the logits of a place are averaged with weights that fall to
+the window's edge, so that no seam shows. As soon as no later window reaches a row, its tokens are chosen and its logits are
+dropped.
+
+Letters: B pictures of h x w content tokens; n is the side of a window, u the translator's upscale, V the vocabulary; b windows
+are run at once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 from ..images.tiling import starts
+from ..progress import Progress
 
 PLACES = 2048  # whose tokens are chosen at once
+
+Model = Callable[[Tensor, Tensor, Tensor], Tensor]
+Choose = Callable[[Tensor], tuple[Tensor, ...]]
+
+
+def translate_grid(
+    model: Model,
+    source: Tensor,
+    shares: Tensor,
+    choose: Choose,
+    grid: int,
+    upscale: int = 1,
+    overlap: int | None = None,
+    batch: int = 16,
+    progress: Progress | None = None,
+    out: Sequence[Tensor] = (),
+) -> Sequence[Tensor]:
+    """Translate a token grid of any size.
+
+    Args:
+        model: (windows of source (b, n*n, ...), windows of shares (b, n*n, ...), places where they begin (b, 2), (y, x)) ->
+            logits (b, (u*n)^2, V).
+        source: (B, h, w, ...), the content tokens.
+        shares: (B, h, w, ...), handed to the model window by window.
+        choose: logits (N, V) -> what is kept of them, (N, ...) each; called on a few whole rows at a time, from top to bottom.
+        grid: n.
+        upscale: u.
+        overlap: source tokens that neighbouring windows share; a quarter of n by default.
+        batch: windows run at once.
+        progress: called with (windows done, windows in all), sometimes with the same numbers again; may raise to cancel.
+        out: tensors to be filled with what is kept; new ones by default.
+
+    Returns:
+        What is kept, (B, u*h, u*w, ...) each.
+
+    Raises:
+        ValueError: overlap is out of range.
+    """
+    (b, h, w), n, u = source.shape[:3], grid, upscale
+    overlap = n // 4 if overlap is None else overlap
+    if not 0 <= overlap < n:
+        raise ValueError(f"overlap {overlap} is out of range: 0 to {n - 1} for windows of {n} tokens")
+    source, shares = padded(source, n), padded(shares, n)
+    tops, lefts = (starts(side, n, overlap) for side in source.shape[1:3])
+    done, total = 0, b * len(tops) * len(lefts)
+    for i in range(b):
+        band = Band(u * n, u * source.shape[2], source.device)
+        for top, below in pairwise([*tops, tops[-1] + n]):
+            for some in (lefts[k : k + batch] for k in range(0, len(lefts), batch)):
+                places = torch.tensor([(top, left) for left in some], device=source.device)
+                logits = model(cut(source[i], top, some, n), cut(shares[i], top, some, n), places)
+                band.add(logits.float(), [u * left for left in some])
+                done += len(some)
+                if progress:
+                    progress(done, total)
+            for y, mean in band.take(u * (below - top)):
+                kept = choose(mean.flatten(0, 1))
+                out = out or [values.new_empty(b, u * h, u * w, *values.shape[1:]) for values in kept]
+                y += u * top
+                for whole, values in zip(out, kept, strict=True):
+                    rows = values.unflatten(0, mean.shape[:2])[: max(0, u * h - y), : u * w]  # without the padding
+                    whole[i, y : y + len(rows)] = rows
+                if progress:
+                    progress(done, total)
+    return out
+
+
+def padded(x: Tensor, n: int) -> Tensor:
+    """(B, h, w, ...) -> (B, max(h, n), max(w, n), ...), the last row and column repeated."""
+    for dim in (1, 2):
+        side = x.shape[dim]
+        if side < n:
+            x = x.index_select(dim, torch.arange(n, device=x.device).clamp(max=side - 1))
+    return x
+
+
+def cut(x: Tensor, top: int, lefts: Sequence[int], n: int) -> Tensor:
+    """The windows of (h, w, ...) that begin in row `top` at these columns: (b, n*n, ...)."""
+    return torch.stack([x[top : top + n, left : left + n].flatten(0, 1) for left in lefts])
 
 
 def falloff(side: int) -> Tensor:
@@ -26,79 +108,38 @@ def falloff(side: int) -> Tensor:
     return ramp[:, None] * ramp[None]
 
 
-def translate_grid(
-    model: Callable[[Tensor, Tensor, Tensor], Tensor],
-    source: Tensor,
-    strength: Tensor,
-    choose: Callable[[Tensor], tuple[Tensor, ...]],
-    grid: int,
-    upscale: int = 1,
-    overlap: int | None = None,
-    batch: int = 16,
-    progress: Callable[[int, int], None] | None = None,
-    out: Sequence[Tensor] = (),
-) -> Sequence[Tensor]:
-    """Translate a token grid of any size.
+class Band:
+    """The rows of target tokens that one row of windows covers: weighted sums of their logits.
 
     Args:
-        model: (b, n*n, ...) parts of source and (b, n*n, ...) of strength in windows, and (b, 2) where these begin, (y, x) ->
-            (b, (u*n)^2, V) logits.
-        source: (B, h, w, ...), the content tokens, or anything else that belongs to their places.
-        strength: (B, h, w, ...), handed to the model window by window.
-        choose: logits (N, V) -> what to keep of them, (N, ...) each; called on a few whole rows at a time, from top to bottom.
-        grid: n, the model's native side.
-        upscale: u.
-        overlap: source tokens that neighbouring windows share, default a quarter of n.
-        batch: windows run at once.
-        progress: called with (windows done, windows in all), now and then with the same again; may raise to cancel.
-        out: tensors for what choose kept; made where not given.
-
-    Returns:
-        What choose kept, (B, u*h, u*w, ...) each.
+        side: of a window, u*n.
+        width: of the band.
     """
-    b, h, w = source.shape[:3]
-    n, u = grid, upscale
-    overlap = n // 4 if overlap is None else overlap
-    if not 0 <= overlap < n:
-        raise ValueError(f"overlap {overlap} is out of range: 0 to {n - 1} for windows of {n} tokens")
-    pad_h, pad_w = (max(0, n - side) for side in (h, w))
-    if pad_h or pad_w:  # repeat the last row and column
-        rows, columns = (torch.arange(s + p).clamp(max=s - 1) for s, p in ((h, pad_h), (w, pad_w)))
-        source, strength = source[:, rows][:, :, columns], strength[:, rows][:, :, columns]
-    tops, lefts = (starts(side + pad, n, overlap) for side, pad in ((h, pad_h), (w, pad_w)))
-    weight = falloff(u * n).to(source.device)
-    done, total = 0, b * len(tops) * len(lefts)
-    for i in range(b):
-        band = torch.empty(0)  # (u*n, u*w, V + 1): logit sums and weights of the rows that a row of windows covers
-        for t, top in enumerate(tops):
-            for k in range(0, len(lefts), batch):
-                some = lefts[k : k + batch]
-                windows = torch.stack([source[i, top : top + n, x : x + n].flatten(0, 1) for x in some])
-                strengths = torch.stack([strength[i, top : top + n, x : x + n].flatten(0, 1) for x in some])
-                places = torch.tensor([(top, x) for x in some], device=source.device)
-                parts = model(windows, strengths, places).float().unflatten(1, (u * n, u * n))  # (b, un, un, V)
-                if not len(band):
-                    band = parts.new_zeros(u * n, u * (w + pad_w), parts.shape[-1] + 1)
-                for logits, left in zip(parts, some, strict=True):
-                    place = band[:, u * left : u * (left + n)]
-                    place[..., :-1] += logits * weight[..., None]
-                    place[..., -1] += weight
-                done += len(some)
-                if progress:
-                    progress(done, total)
-            ready = u * (tops[t + 1] - top if t + 1 < len(tops) else n)  # rows that no later window reaches
-            step = max(1, PLACES // band.shape[1])
-            for first in range(0, ready, step):
-                part = band[first : min(ready, first + step)]
-                kept = choose((part[..., :-1] / part[..., -1:]).flatten(0, 1))
-                out = out or [values.new_empty(b, u * h, u * w, *values.shape[1:]) for values in kept]
-                y = u * top + first
-                for whole, values in zip(out, kept, strict=True):
-                    rows = values.unflatten(0, part.shape[:2])[: max(0, u * h - y), : u * w]  # without what was padded
-                    whole[i, y : y + len(rows)] = rows
-                if progress:
-                    progress(done, total)
-            rest = band[ready:].clone()
-            band[: len(rest)] = rest
-            band[len(rest) :] = 0
-    return out
+
+    def __init__(self, side: int, width: int, device: torch.device):
+        self.side, self.width = side, width
+        self.weight = falloff(side).to(device)
+        self.sums = torch.empty(0)  # (side, width, V + 1) once V is known; the last channel sums the weights
+
+    def add(self, logits: Tensor, lefts: Sequence[int]) -> None:
+        """Add windows (b, side*side, V) that begin at these columns."""
+        windows = logits.unflatten(1, (self.side, self.side))  # (b, side, side, V)
+        if not len(self.sums):
+            self.sums = windows.new_zeros(self.side, self.width, windows.shape[-1] + 1)
+        for window, left in zip(windows, lefts, strict=True):
+            place = self.sums[:, left : left + self.side]
+            place[..., :-1] += window * self.weight[..., None]
+            place[..., -1] += self.weight
+
+    def take(self, count: int) -> Iterator[tuple[int, Tensor]]:
+        """The mean logits of the first `count` rows, about PLACES places at a time, as (first row, (rows, width, V)).
+
+        Afterwards these rows are gone and the others have moved up.
+        """
+        step = max(1, PLACES // self.width)
+        for first in range(0, count, step):
+            part = self.sums[first : min(count, first + step)]
+            yield first, part[..., :-1] / part[..., -1:]
+        rest = self.sums[count:].clone()
+        self.sums[: len(rest)] = rest
+        self.sums[len(rest) :] = 0

@@ -1,10 +1,12 @@
-"""The command line: what it writes, and what it says of bad input."""
+"""The command line: its outputs, and its errors for bad input."""
 
 import io
 import json
 import os
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +15,15 @@ import torch
 from PIL import Image
 
 from stylerdalle.cli import main as cli
-from stylerdalle.cli import stylize as commands
 from stylerdalle.cli.main import main
-from stylerdalle.images.files import read_picture
+from stylerdalle.images.files import SUFFIXES, read_picture
+from stylerdalle.translator.sampling import Sampling
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 class Shell:
-    """Runs commands in a folder with photos against the tiny bundle."""
+    """Runs commands with the tiny bundle in a folder with photos."""
 
     def __init__(self, folder: Path, bundle: Path, capsys: pytest.CaptureFixture[str]):
         self.folder, self.bundle, self.capsys = folder, bundle, capsys
@@ -34,7 +38,7 @@ class Shell:
         return code
 
     def refuses(self, *words: object) -> str:
-        """Runs a command that must fail as bad input: exit code 2, one line on stderr, no new file -> that line."""
+        """Run a command that must fail as bad input (exit code 2, one line on stderr, no new file) -> that line."""
         before = files(self.folder)
         assert self(*words) == 2
         assert self.err.count("\n") == 1, self.err
@@ -187,7 +191,7 @@ def test_a_style_that_cannot_be_used_is_refused(shell, style, says):
 def test_an_existing_output_is_refused_before_any_work_and_replaced_with_overwrite(shell, monkeypatch):
     Path("out.png").write_bytes(b"precious")
     with monkeypatch.context() as patch:
-        patch.setattr(commands, "load_bundle", lambda *_: pytest.fail("work began"))
+        patch.setattr("stylerdalle.bundle.load_bundle", lambda *_: pytest.fail("work began"))
         assert "exists already" in shell.refuses("stylize", "photo.jpg", "--style", "ukiyo-e", "--output", "out.png")
     assert shell("stylize", "photo.jpg", "--style", "ukiyo-e", "--output", "out.png", "--overwrite") == 0
     assert Image.open("out.png").size == (56, 40)
@@ -324,7 +328,7 @@ def test_interrupting_exits_130_without_a_traceback(shell, monkeypatch):
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(commands, "stylize_images", interrupt)
+    monkeypatch.setattr("stylerdalle.pipeline.stylize", interrupt)
     before = files(shell.folder)
     assert shell("stylize", "photo.jpg", "--style", "ukiyo-e", "--output", "out.png") == 130
     assert "interrupted" in shell.err
@@ -336,10 +340,10 @@ def test_an_unforeseen_error_is_one_line_and_debug_shows_where_it_came_from(shel
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("gears\nstuck")
 
-    monkeypatch.setattr(commands, "stylize_images", fail)
+    monkeypatch.setattr("stylerdalle.pipeline.stylize", fail)
     words = ("stylize", "photo.jpg", "--style", "ukiyo-e", "--output", "out.png")
     assert shell(*words) == 1
-    assert shell.err == "stylerdalle stylize: RuntimeError: gears stuck (add --debug for where it happened)\n"
+    assert shell.err == "stylerdalle stylize: RuntimeError: gears stuck (add --debug to see where it happened)\n"
     with pytest.raises(RuntimeError):
         shell(*words, "--debug")
 
@@ -348,7 +352,7 @@ def test_too_little_memory_is_said_with_what_to_do(shell, monkeypatch):
     def fail(*_: object, **__: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB")
 
-    monkeypatch.setattr(commands, "stylize_images", fail)
+    monkeypatch.setattr("stylerdalle.pipeline.stylize", fail)
     assert shell("stylize", "photo.jpg", "--style", "ukiyo-e", "--output", "out.png") == 1
     assert "use a smaller --size" in shell.err
 
@@ -357,6 +361,29 @@ def test_too_little_memory_is_said_with_what_to_do(shell, monkeypatch):
 def test_every_command_explains_itself(command, capsys):
     assert main([command, "--help"]) == 0
     assert f"usage: stylerdalle {command}" in capsys.readouterr().out
+
+
+def test_help_loads_torch_only_for_trainings_and_converters():
+    light = [name for name in cli.COMMANDS if name not in ("tune", "pretrain", "train-tokenizer", "train-clip", "convert")]
+    code = (
+        "import sys; from stylerdalle.cli.main import main\n"
+        f"codes = [main([name, '--help']) for name in {light}]\n"
+        "sys.exit(any(codes) or bool({'torch', 'numpy', 'aiohttp', 'requests', 'tqdm'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.DEVNULL).returncode == 0
+
+
+def test_help_names_the_formats_that_can_be_written_and_the_defaults_of_the_library(capsys):
+    assert main(["stylize", "--help"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert all(suffix in text for suffix in SUFFIXES)
+    assert f"mix the likely tokens (default: {Sampling().softness})" in text
+
+
+def test_a_wrong_number_of_the_process_is_refused_in_one_line(monkeypatch, capsys):
+    monkeypatch.setenv("RANK", "2")
+    assert main(["styles"]) == 2
+    assert capsys.readouterr().err == "stylerdalle: RANK '2' and WORLD_SIZE '1' do not fit together: need 0 <= RANK < WORLD_SIZE\n"
 
 
 @pytest.mark.parametrize("words", [[], ["paint"], ["--paint"]])

@@ -8,13 +8,13 @@ import pytest
 from fake_comfyui import WORKFLOW, write_workflow
 
 from stylerdalle.cli.main import main
-from stylerdalle.queue.batch import find_servers
+from stylerdalle.queue.server import find_servers
 
-NOBODY = "http://127.0.0.1:9"  # a port where no one listens
+NOBODY = "http://127.0.0.1:9"  # nothing listens on this port
 
 
 class Other(BaseHTTPRequestHandler):
-    """A web server that knows no page."""
+    """A web server without pages."""
 
     def do_GET(self):
         self.send_error(404)

@@ -1,4 +1,4 @@
-"""The layouts that OpenAI's CLIP is published in, to one: cosines stay those of the `clip` package."""
+"""Every layout in which OpenAI's CLIP is published is converted to one: cosines equal those of the `clip` package."""
 
 import warnings
 from pathlib import Path
@@ -56,7 +56,7 @@ def model() -> torch.nn.Module:
 
 
 def traced(model: torch.nn.Module, path: Path) -> None:
-    """A TorchScript archive with the three sizes that OpenAI's carries along."""
+    """A TorchScript archive with the three sizes that OpenAI's contains too."""
     for name, value in (("input_resolution", 64), ("context_length", 77), ("vocab_size", 49408)):
         model.__dict__.pop(name, None)
         model.register_buffer(name, torch.tensor(value))
@@ -121,7 +121,7 @@ def test_a_resnet_clip_is_taken_too(tmp_path):
 @pytest.mark.parametrize(
     ("layout", "lost", "says"),
     [
-        ("OpenAI", "visual.proj", "no CLIP with the names"),
+        ("OpenAI", "visual.proj", "not a CLIP with the names"),
         ("OpenAI", "transformer.resblocks.1.ln_2.bias", "transformer.resblocks.1.ln_2.bias"),
         ("transformers", "text_model.encoder.layers.1.self_attn.k_proj.weight", "layers.1.self_attn.k_proj.weight is missing"),
         ("transformers", "text_model.encoder.layers.1.mlp.fc1.bias", "transformer.resblocks.1.mlp.c_fc.bias"),
@@ -136,5 +136,5 @@ def test_a_clip_that_is_not_whole_is_refused(layout, lost, says, model, tmp_path
 
 def test_another_model_is_refused(tmp_path):
     torch.save(tiny.tokenizer().encoder.state_dict(), tmp_path / "model.pt")
-    with pytest.raises(ValueError, match="no CLIP with the names of OpenAI or transformers"):
+    with pytest.raises(ValueError, match="not a CLIP with the names of OpenAI or transformers"):
         convert("clip", [tmp_path / "model.pt"])

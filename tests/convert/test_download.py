@@ -1,4 +1,4 @@
-"""Downloads from a server that misbehaves: what arrives is whole and right, or nothing is kept but what can be gone on with."""
+"""Downloads from a server that misbehaves: a file arrives complete and correct, or only a part that can be resumed is kept."""
 
 import hashlib
 import os
@@ -102,7 +102,7 @@ def test_a_file_that_changed_meanwhile_is_begun_anew(size, server, part):
 
 
 def test_a_file_that_changed_on_a_server_without_conditions_is_begun_anew(server, part):
-    """It honours the range, but not If-Range: what it says of the file gives it away."""
+    """The server honours Range but not If-Range; its headers show that the file has changed."""
 
     def careless(handler: loopback.Handler, data: bytes) -> None:
         del handler.headers["If-Range"]
@@ -162,13 +162,13 @@ def test_a_length_that_promises_too_much_is_noticed_without_a_hash(server, part)
 
 
 def test_a_size_other_than_the_published_is_refused_before_the_download(server, part):
-    fails(part, Address(f"{server.url}/a", bytes=299_999), "has 300000 bytes, the published file 299999")
+    fails(part, Address(f"{server.url}/a", bytes=299_999), "has 300000 bytes, but the published file 299999")
 
 
 def test_a_file_without_end_is_cut_off(server, part, monkeypatch):
     monkeypatch.setattr(module, "LARGEST", 100_000)
     server.acts = [loopback.silent_cut(300_000)]
-    fails(part, Address(f"{server.url}/a"), "gives more than the 100000 bytes")
+    fails(part, Address(f"{server.url}/a"), "sends more than the expected 100000 bytes")
 
 
 def test_a_disk_that_is_too_small_is_noticed_before_the_download(server, part, monkeypatch):

@@ -1,4 +1,4 @@
-"""`stylerdalle fetch` from a server on this machine that has small models in the official formats."""
+"""`stylerdalle fetch` from a server on this machine with small models in the official formats."""
 
 import io
 import json
@@ -31,7 +31,7 @@ def saved(what: object) -> bytes:
 
 
 class Site:
-    """Servers for the encoder, the decoder and the CLIP, and a table that points to them."""
+    """Servers of the encoder, the decoder and the CLIP, and a known.json that points to them."""
 
     def __init__(self, folder: Path, capsys: pytest.CaptureFixture[str]):
         self.folder, self.capsys = folder, capsys
@@ -64,7 +64,7 @@ class Site:
         (self.folder / "known.json").write_text(json.dumps(self.table))
 
     def __call__(self, *words: object) -> str:
-        """A command that must succeed -> what it says."""
+        """Run a command that must succeed -> its output."""
         self.capsys.readouterr()
         code = main([str(word) for word in words])
         out, err = self.capsys.readouterr()
@@ -72,7 +72,7 @@ class Site:
         return out
 
     def refuses(self, *words: object) -> str:
-        """A command that must fail as bad input, and write nothing -> its sentence."""
+        """Run a command that must fail as bad input and write nothing -> its message."""
         before = self.there()
         self.capsys.readouterr()
         assert main([str(word) for word in words]) == 2
@@ -177,7 +177,7 @@ def test_the_next_address_is_tried_and_all_are_named_where_none_has_it(site):
     assert f"clip.pt: {len(site.clip.data):,} bytes" in site("fetch", "clip")
     site.clip.acts = [loopback.answers(404)]
     says = site.refuses("fetch", "clip", "--overwrite")
-    assert "/other.pt gave another file" in says
+    assert "/other.pt sent another file" in says
     assert "/clip.pt answers 404 Not Found: try later, or give files downloaded by hand with --from" in says
 
 
@@ -186,7 +186,7 @@ def test_an_address_that_fails_costs_the_next_one_nothing_of_what_came(site):
     site.write()
     site.decoder.acts, site.clip.acts = [loopback.answers(404)], [loopback.breaks(10_000_000), loopback.breaks(0)]
     assert main(["fetch", "clip"]) == 2
-    assert "the same command goes on from there" in site.capsys.readouterr().err
+    assert "run the same command again to continue" in site.capsys.readouterr().err
     site.clip.acts, site.clip.asked = [loopback.good], []
     site("fetch", "clip")
     ((_, asked),) = site.clip.asked
@@ -198,7 +198,7 @@ def test_a_download_that_broke_off_is_gone_on_with(site):
     half = len(site.decoder.data) // 2
     site.decoder.acts = [loopback.breaks(half), loopback.breaks(0)]
     assert main(["fetch", "dalle"]) == 2
-    assert "the same command goes on from there" in site.capsys.readouterr().err
+    assert "run the same command again to continue" in site.capsys.readouterr().err
     assert [name for name in site.there() if name.endswith(".part")] == [
         "dalle/.fetch/dalle-0-0.part",
         "dalle/.fetch/dalle-1-0.part",
@@ -219,7 +219,7 @@ class Touch:
 @pytest.mark.parametrize(
     ("body", "says"),
     [
-        (saved({"w": torch.zeros(3)}), "here is: something else, decoder"),
+        (saved({"w": torch.zeros(3)}), "but got: something else, decoder"),
         (saved(tiny.tokenizer().encoder)[:5000], "damaged"),
         (pickle.dumps(Touch(), 2), "asks for posix.system"),
         (b"<!DOCTYPE html><html>", "a web page"),
@@ -245,9 +245,9 @@ def test_a_model_of_another_size_is_refused(site):
 
 def test_something_else_in_its_place_is_not_replaced_unasked(site):
     checkpoint.save_tokenizer(site.folder / "dalle" / "tokenizer.safetensors", tiny.tokenizer(), licence="mine")
-    assert "is there and is not a small dVAE" in site.refuses("fetch", "dalle")
+    assert "exists and is not a small dVAE" in site.refuses("fetch", "dalle")
     (site.folder / "dalle" / "tokenizer.safetensors").write_bytes(b"junk")
-    assert "is there and is not a small dVAE" in site.refuses("fetch", "dalle")
+    assert "exists and is not a small dVAE" in site.refuses("fetch", "dalle")
     assert site.asked() == 0
     site("fetch", "dalle", "--overwrite")
     checkpoint.load_tokenizer(site.folder / "dalle" / "tokenizer.safetensors")

@@ -10,7 +10,8 @@ from training.test_tokenizer import pictures
 
 from stylerdalle.learn.pretraining import PretrainConfig, train, translation_gap
 from stylerdalle.learn.run import Run
-from stylerdalle.learn.targets import all_embeddings, soft_cross_entropy, soft_targets
+from stylerdalle.learn.targets import soft_cross_entropy, soft_targets
+from stylerdalle.tokenizers.protocol import all_embeddings
 
 SMALL = PretrainConfig(width=32, heads=2, encoder_layers=1, decoder_blocks=1, grid=4, steps=4, batch=3)
 

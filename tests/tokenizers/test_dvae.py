@@ -79,7 +79,7 @@ def test_decode_soft_has_a_gradient_in_the_probabilities(small):
 
 @torch.inference_mode()
 def test_tiles_with_the_halo_decode_as_the_whole(small, monkeypatch):
-    monkeypatch.setattr(codec, "TILE", 8)
+    monkeypatch.setattr(codec, "TILE_TOKENS", 8)
     tokens = some_tokens(1, 30, 33)
     whole, done = small.decode(tokens), []
     got = codec.decode(small, Tokens(tokens, 240, 264, small.vocab_size), progress=lambda *call: done.append(call))
@@ -89,7 +89,7 @@ def test_tiles_with_the_halo_decode_as_the_whole(small, monkeypatch):
 
 @torch.inference_mode()
 def test_tiles_with_the_halo_encode_as_the_whole(small, monkeypatch):
-    monkeypatch.setattr(codec, "TILE", 8)
+    monkeypatch.setattr(codec, "TILE_TOKENS", 8)
     images = torch.rand(1, 3, 8 * 26, 8 * 22, generator=torch.Generator().manual_seed(5))
     assert torch.equal(codec.encode(small, images).grid, small.encode(images))
 

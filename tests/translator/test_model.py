@@ -129,7 +129,7 @@ def test_room_for_a_texture_changes_nothing_at_first_and_a_style_may_fill_it():
     assert missing == ["nat_dec.texture.weight"]
     x = torch.randn(2, 9, 6)
     assert torch.equal(plain(x), roomy(x, torch.randn(2, 9 * roomy.config.upscale**2, 6)))
-    assert "nat_dec.texture.weight.lora_a" in new_adapter(roomy, 2, torch.Generator(), texture=True)
+    assert "nat_dec.texture.weight.lora_a" in new_adapter(roomy, 2, torch.Generator(), with_texture=True)
     assert not any("texture" in name for name in new_adapter(roomy, 2, torch.Generator()))
 
 

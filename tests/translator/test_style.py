@@ -66,7 +66,7 @@ def test_a_style_of_another_translator_is_refused():
     tokenizer = tiny.tokenizer()
     tiny.style(BASE, "a").check(BASE)
     wrong = Style({"outNet.bias.delta": torch.zeros(7)}, name="wrong")
-    with pytest.raises(ValueError, match=r"'wrong' has outNet.bias of \(7,\)"):
+    with pytest.raises(ValueError, match=r"'wrong' changes outNet.bias in shape \(7,\)"):
         wrong.check(BASE)
     unknown = Style({"outNet.tilt.delta": torch.zeros(7)}, name="unknown")
     with pytest.raises(ValueError, match=r"'outNet.tilt', which this translator does not have"):
@@ -74,7 +74,7 @@ def test_a_style_of_another_translator_is_refused():
 
 
 def test_rank_0_changes_the_decoder_and_output_layer_whole():
-    tensors = new_adapter(BASE, 0, torch.Generator(), texture=True)
+    tensors = new_adapter(BASE, 0, torch.Generator(), with_texture=True)
     parameters = dict(BASE.named_parameters())
     assert {name.removesuffix(".delta") for name in tensors} == {name for name in parameters if name.startswith(TUNED)}
     assert all(tensor.shape == parameters[name.removesuffix(".delta")].shape for name, tensor in tensors.items())

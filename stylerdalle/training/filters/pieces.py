@@ -6,11 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .paintings import halved
-from .strokes import (
+from .marks import Marks, lay
+from .operators import (
     blur,
     boundaries,
-    cells,
     contours,
     emboss,
     flatten,
@@ -20,18 +19,19 @@ from .strokes import (
     noise,
     saturate,
     stretch,
+    superpixels,
     to_image,
     to_planes,
     towards,
 )
-from .textures import Marks, lay
+from .paintings import halved
 
 
 def stained_glass(image: np.ndarray, generator: np.random.Generator, marks: Marks) -> np.ndarray:
-    """Luminous saturated panes of irregular shape, bordered by dark lead that also follows the contours."""
+    """Saturated panes of irregular shape between dark lines of lead, which also follow the contours."""
 
     def colours(planes: Tensor) -> Tensor:
-        """(4, H, W): the colours of the glass, and the lead along contours."""
+        """(3, h, w) -> (4, h, w): three channels of the glass's colour, one of lead along contours."""
         flat = flatten(stretch(planes, 0.02, 0.98), 2, rounds=2)
         return torch.cat([saturate(flatten(flat, 4, rounds=1), 2.0), contours(flat, 1.3)[None]])
 
@@ -42,19 +42,19 @@ def stained_glass(image: np.ndarray, generator: np.random.Generator, marks: Mark
 
 
 def mosaic(image: np.ndarray, generator: np.random.Generator, marks: Marks) -> np.ndarray:
-    """Square-ish tiles of about 10 pixels laid along the contours in light grout."""
+    """Nearly square stones of about 10 pixels, in rows along the contours, in light grout."""
     planes = saturate(stretch(to_planes(image), 0.01, 0.99), 1.6)
     lum = luminance(planes)
-    angle = flow(lum, 5.0, noise(generator, lum.shape, min(lum.shape) / 2), floor=2e-4)
-    labels = cells(planes, 10, 0.7, angle, generator)
-    tiles = _cell_colours(planes, labels, 0.05, generator)
+    angle = flow(lum, 5.0, noise(generator, image.shape[:2], min(lum.shape) / 2), floor=2e-4)
+    labels = superpixels(planes, 10, 0.7, angle, generator)
+    stones = _mean_colours(planes, labels, 0.05, generator)
     grout = boundaries(labels, 1.3)
-    tiles = tiles * emboss(1 - blur(grout, 0.8), 0.25)
-    return to_image(torch.lerp(tiles, torch.tensor([0.87, 0.84, 0.77]).view(3, 1, 1), 0.9 * grout))
+    stones = stones * emboss(1 - blur(grout, 0.8), 0.25)
+    return to_image(torch.lerp(stones, torch.tensor([0.87, 0.84, 0.77]).view(3, 1, 1), 0.9 * grout))
 
 
-def _cell_colours(planes: Tensor, labels: Tensor, jitter: float, generator: np.random.Generator) -> Tensor:
-    """Planes whose every cell has its mean colour, off by `jitter` in each channel."""
+def _mean_colours(planes: Tensor, labels: Tensor, jitter: float, generator: np.random.Generator) -> Tensor:
+    """Every cell (labels (H, W)) in the mean colour of planes (3, H, W), plus noise of deviation `jitter` in each channel."""
     count = int(labels.max()) + 1
     colour = means(planes.flatten(1), labels.flatten(), count)
     colour = colour + jitter * torch.from_numpy(generator.standard_normal((3, count), dtype=np.float32))
@@ -70,7 +70,7 @@ CUBIST = torch.tensor(
 
 
 def cubism(image: np.ndarray, generator: np.random.Generator, marks: Marks) -> np.ndarray:
-    """Angular facets shaded from edge to edge, each showing the picture a little out of place, in ochre and grey."""
+    """Angular facets in ochre and grey, shaded from edge to edge; each shows the picture a little out of place."""
 
     def colours(planes: Tensor) -> Tensor:
         return flatten(stretch(planes, 0.01, 0.98), 2, rounds=2)

@@ -1,10 +1,11 @@
-"""What the filters share: colours, smoothing, flow along contours, outlines, cells.
+"""Operators that the filters share: colours, smoothing, flow along contours, outlines, superpixels.
 
 Line drawing is a flow-guided difference of Gaussians (Kang et al. 2007, https://doi.org/10.1145/1274871.1274878),
-flattening a soft Kuwahara filter (Papari et al. 2007, https://doi.org/10.1109/TIP.2007.903912) and cells are SLIC
-superpixels (Achanta et al. 2012, https://doi.org/10.1109/TPAMI.2012.120), simplified to box filters and gathers.
+flattening a soft Kuwahara filter (Papari et al. 2007, https://doi.org/10.1109/TIP.2007.903912), and superpixels are SLIC
+(Achanta et al. 2012, https://doi.org/10.1109/TPAMI.2012.120); all are simplified to Gaussian blurs and gathers.
 
-Planes are float32 tensors (C, H, W) in 0..1 and maps are (H, W); H, W are pixels, N marks, K colours.
+Planes are float32 tensors (C, H, W) in [0, 1], maps are (H, W). H, W count pixels, P is H * W, N counts superpixels and K
+colours of a palette.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-LUMA = (0.299, 0.587, 0.114)
+from ...images.colour import LUMA_601
 
 
 def to_planes(image: np.ndarray) -> Tensor:
@@ -30,20 +31,21 @@ def to_image(planes: Tensor) -> np.ndarray:
 
 
 def luminance(planes: Tensor) -> Tensor:
-    """Planes (3, H, W) -> luminance map (H, W)."""
-    return torch.einsum("chw,c->hw", planes, torch.tensor(LUMA))
+    """Planes (3, H, W) -> brightness (H, W), by LUMA_601."""
+    return torch.einsum("chw,c->hw", planes, torch.tensor(LUMA_601))
 
 
 def saturate(planes: Tensor, amount: float) -> Tensor:
-    """Multiply each pixel's distance from its own grey by `amount`."""
+    """Planes (3, H, W) with each pixel's distance from its own grey multiplied by `amount`."""
     grey = luminance(planes)
     return (grey + (planes - grey) * amount).clamp(0, 1)
 
 
 def stretch(values: Tensor, low: float = 0.02, high: float = 0.98, strength: float = 1.0) -> Tensor:
-    """Move the `low` and `high` quantiles of the picture's values to 0 and 1; `strength` blends with the input.
+    """Raise the contrast: the `low` and `high` quantiles of the values (any shape) move to 0 and 1.
 
-    Contrast is at most doubled, about a level that keeps white white and black black: a plain wall stays what it is.
+    Contrast is at most doubled, and black stays black, white white: a plain wall does not change. `strength` 0 to 1 blends the
+    result with the input.
     """
     flat = values.flatten()
     a, b = torch.quantile(flat[:: max(1, flat.numel() // 65536)], torch.tensor([low, high]))
@@ -53,7 +55,7 @@ def stretch(values: Tensor, low: float = 0.02, high: float = 0.98, strength: flo
 
 
 def smoothstep(x: Tensor, low: float, high: float) -> Tensor:
-    """0 below `low`, 1 above `high`, a smooth ramp between."""
+    """0 below `low`, 1 above `high`, a smooth ramp between; any shape."""
     t = ((x - low) / (high - low)).clamp(0, 1)
     return t * t * (3 - 2 * t)
 
@@ -70,7 +72,10 @@ def blur(x: Tensor, sigma: float) -> Tensor:
 
 
 def flatten(planes: Tensor, radius: int, rounds: int = 2, sharpness: float = 4.0) -> Tensor:
-    """Edge-aware smoothing: every pixel takes the mean of the calmest of the eight discs beside it (soft Kuwahara)."""
+    """Smooth planes (3, H, W) but keep edges: a pixel takes the mean of the least varied of eight discs around it (Kuwahara).
+
+    The choice is soft: discs are weighted by their variance to the power of -`sharpness` / 2.
+    """
     for _ in range(rounds):
         lum = luminance(planes)[None]
         mean = blur(torch.cat([planes, lum * lum]), radius / 2)  # (4, H, W)
@@ -84,8 +89,8 @@ def flatten(planes: Tensor, radius: int, rounds: int = 2, sharpness: float = 4.0
     return planes
 
 
-def noise(generator: np.random.Generator, shape: tuple[int, int], scale: float) -> Tensor:
-    """Smooth noise map (H, W) of about unit deviation whose blobs are `scale` pixels wide."""
+def noise(generator: np.random.Generator, shape: tuple[int, ...], scale: float) -> Tensor:
+    """Smooth noise (H, W) of standard deviation about 1 whose blobs are `scale` pixels wide."""
     coarse = [math.ceil(side / scale) + 2 for side in shape]
     field = torch.from_numpy(generator.standard_normal(coarse, dtype=np.float32))
     if scale <= 1:
@@ -96,11 +101,15 @@ def noise(generator: np.random.Generator, shape: tuple[int, int], scale: float) 
 
 def gradients(lum: Tensor) -> tuple[Tensor, Tensor]:
     """Central differences of a map (H, W): d/dy and d/dx."""
-    return torch.gradient(lum)
+    dy, dx = torch.gradient(lum)
+    return dy, dx
 
 
 def flow(lum: Tensor, sigma: float, swirl: Tensor | None = None, floor: float = 2e-4) -> Tensor:
-    """Angle (H, W) along the picture's contours; where they are weak (tensor below `floor`), along those of `swirl`."""
+    """Angle (H, W), radians, along the contours of lum (H, W), smoothed over `sigma` pixels.
+
+    Where they are weak (structure tensor below `floor`) it follows the contours of swirl (H, W).
+    """
 
     def doubled(m: Tensor) -> Tensor:
         gy, gx = gradients(m)
@@ -114,12 +123,13 @@ def flow(lum: Tensor, sigma: float, swirl: Tensor | None = None, floor: float = 
 
 
 def pixel_grid(shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Row and column coordinates, each (H, W)."""
-    return torch.meshgrid(torch.arange(shape[0]).float(), torch.arange(shape[1]).float(), indexing="ij")
+    """Row and column of every pixel, each float (H, W)."""
+    y, x = torch.meshgrid(torch.arange(shape[0]).float(), torch.arange(shape[1]).float(), indexing="ij")
+    return y, x
 
 
 def warp(planes: Tensor, dy: Tensor, dx: Tensor) -> Tensor:
-    """Planes sampled bilinearly at each pixel plus the displacement (dy, dx) in pixels."""
+    """Planes (C, H, W) sampled bilinearly at each pixel plus the displacement dy, dx (H, W) in pixels."""
     height, width = planes.shape[1:]
     y, x = pixel_grid((height, width))
     grid = torch.stack([(x + dx + 0.5) * 2 / width - 1, (y + dy + 0.5) * 2 / height - 1], dim=-1)
@@ -127,7 +137,7 @@ def warp(planes: Tensor, dy: Tensor, dx: Tensor) -> Tensor:
 
 
 def along(values: Tensor, angle: Tensor, reach: int) -> Tensor:
-    """Mean of a map over `reach` pixels each way along the angle: a line integral convolution on straight lines."""
+    """Mean of a map (H, W) over `reach` pixels in both directions of angle (H, W), on straight lines."""
     total = values.clone()
     for t in range(1, reach + 1):
         for sign in (-t, t):
@@ -136,9 +146,9 @@ def along(values: Tensor, angle: Tensor, reach: int) -> Tensor:
 
 
 def contours(planes: Tensor, sigma: float, reach: int = 4) -> Tensor:
-    """Ink (H, W) in 0..1 on the dark side of edges in any of planes (C, H, W), in lines about 2 `sigma` wide.
+    """Outlines (H, W) in [0, 1] on the dark side of edges in any of planes (C, H, W), about 2 `sigma` pixels wide.
 
-    The threshold follows the picture's own contrast, so that a misty landscape is drawn like a sharp one.
+    The threshold follows the picture's contrast, so that a misty landscape gets outlines like a sharp one.
     """
     band = (blur(planes, 1.6 * sigma) - blur(planes, sigma)).amax(0)  # (H, W)
     band = along(band, flow(planes.mean(0), 2 * sigma), reach)
@@ -163,52 +173,69 @@ def palette_distance(planes: Tensor, palette: Tensor, chroma: float) -> Tensor:
 
 
 def towards(planes: Tensor, palette: Tensor, chroma: float, spread: float, amount: float = 1.0) -> Tensor:
-    """Planes drawn by `amount` to the nearest colours of palette (K, 3), softly where several are within `spread`."""
+    """Move planes (3, H, W) by `amount` (0 to 1) towards the nearest colours of palette (K, 3).
+
+    The choice is soft: a softmax over squared distances divided by `spread`.
+    """
     nearness = torch.softmax(-palette_distance(planes, palette, chroma) / spread, dim=0)  # (K, H, W)
     return torch.lerp(planes, torch.einsum("khw,kc->chw", nearness, palette), amount)
 
 
 def boundaries(labels: Tensor, width: float) -> Tensor:
-    """Antialiased lines (H, W) in 0..1, `width` pixels wide, between areas of different label (H, W)."""
+    """Antialiased lines (H, W) in [0, 1], `width` pixels wide, between areas of different labels (H, W)."""
     edge = torch.zeros(labels.shape)
     edge[:, 1:] += (labels[:, 1:] != labels[:, :-1]).float()
     edge[1:] += (labels[1:] != labels[:-1]).float()
     return smoothstep(blur(edge.clamp(max=1), width / 2.5), 0.12, 0.42)
 
 
-def cells(planes: Tensor, pitch: float, fit: float, angle: Tensor | None, generator: np.random.Generator) -> Tensor:
-    """Label (H, W) of the cell of each pixel, for cells about `pitch` pixels wide.
+def superpixels(planes: Tensor, pitch: float, fit: float, angle: Tensor | None, generator: np.random.Generator) -> Tensor:
+    """Number (H, W) of the superpixel of each pixel of planes (3, H, W); superpixels are about `pitch` pixels wide.
 
-    `fit` is the pull of colour on the cells' borders (0 = straight ones). With `angle` (H, W) the cells are squares
-    along it (Hausner 2001, https://doi.org/10.1145/383259.383327), else Voronoi polygons.
+    `fit` says how far their borders follow colours (0: straight borders). With `angle` (H, W) they are squares along it
+    (Hausner 2001, https://doi.org/10.1145/383259.383327), without it Voronoi polygons.
     """
     height, width = planes.shape[1:]
     rows, cols = math.ceil(height / pitch), math.ceil(width / pitch)
     y, x = pixel_grid((height, width))
-    features = torch.cat([torch.stack([y, x]), planes * (fit * pitch)]).flatten(1)  # (5, H*W)
-    home_row, home_col = (y.flatten() / pitch).long(), (x.flatten() / pitch).long()
-    seed_y, seed_x = pixel_grid((rows, cols))
+    features = torch.cat([torch.stack([y, x]), planes * (fit * pitch)]).flatten(1)  # (5, P)
+    home = torch.stack([y, x]).flatten(1).div(pitch).long()  # (2, P), row and column of the nearest centre at first
+    seeds = torch.stack(pixel_grid((rows, cols))) + 0.5  # (2, rows, cols)
     jitter = torch.from_numpy(generator.random((2, rows, cols), dtype=np.float32)) - 0.5
-    seeds = (torch.stack([seed_y, seed_x]) + 0.5 + 0.9 * jitter) * pitch  # (2, rows, cols)
-    at = (seeds[0].long().clamp(max=height - 1) * width + seeds[1].long().clamp(max=width - 1)).flatten()
-    centres = torch.cat([seeds.flatten(1), features[2:, at]])  # (5, N)
-    for last in (False, False, True):
-        best, labels = torch.full((height * width,), torch.inf), torch.zeros(height * width, dtype=torch.long)
-        turn = None if angle is None else angle.flatten()[at]
-        for dy in (-1, 0, 1):
-            for dx in (-1, 0, 1):
-                near = (home_row + dy).clamp(0, rows - 1) * cols + (home_col + dx).clamp(0, cols - 1)
-                distance = _cell_distance(features - centres[:, near], None if turn is None else turn[near])
-                closer = distance < best
-                best, labels = torch.where(closer, distance, best), torch.where(closer, near, labels)
-        if last:
-            return labels.view(height, width)
+    centres = ((seeds + 0.9 * jitter) * pitch).flatten(1)  # (2, N)
+    at = _pixel_of(centres, height, width)  # (N)
+    centres = torch.cat([centres, features[2:, at]])  # (5, N)
+    for _ in range(2):
+        labels = _nearest(features, centres, home, (rows, cols), None if angle is None else angle.flatten()[at])
         centres = means(features, labels, rows * cols)
-        at = (centres[0].long().clamp(0, height - 1) * width + centres[1].long().clamp(0, width - 1)).flatten()
+        at = _pixel_of(centres, height, width)
+    labels = _nearest(features, centres, home, (rows, cols), None if angle is None else angle.flatten()[at])
+    return labels.view(height, width)
 
 
-def _cell_distance(off: Tensor, turn: Tensor | None) -> Tensor:
-    """Squared distance (P,) of offsets (y, x, colour) (5, P): round, or square along the angle turn (P,)."""
+def _pixel_of(centres: Tensor, height: int, width: int) -> Tensor:
+    """Index (N) of the pixel under each centre (2 or more, N) whose first rows are y and x."""
+    return centres[0].long().clamp(0, height - 1) * width + centres[1].long().clamp(0, width - 1)
+
+
+def _nearest(features: Tensor, centres: Tensor, home: Tensor, grid: tuple[int, int], turn: Tensor | None) -> Tensor:
+    """Number (P) of the centre (5, N) nearest to each pixel's features (5, P), among the nine around its place on the grid.
+
+    `home` (2, P) is that place, `turn` (N) the angle of each superpixel that is a square.
+    """
+    rows, cols = grid
+    best, labels = torch.full(home.shape[1:], torch.inf), torch.zeros(home.shape[1:], dtype=torch.long)
+    for dy in (-1, 0, 1):
+        for dx in (-1, 0, 1):
+            near = (home[0] + dy).clamp(0, rows - 1) * cols + (home[1] + dx).clamp(0, cols - 1)
+            distance = _seed_distance(features - centres[:, near], None if turn is None else turn[near])
+            closer = distance < best
+            best, labels = torch.where(closer, distance, best), torch.where(closer, near, labels)
+    return labels
+
+
+def _seed_distance(off: Tensor, turn: Tensor | None) -> Tensor:
+    """Squared distance (P,) of offsets (5, P) (y, x, three of colour): Euclidean, or with turn (P,) of squares at that angle."""
     if turn is None:
         return off.square().sum(0)
     sin, cos = turn.sin(), turn.cos()
@@ -223,6 +250,6 @@ def means(values: Tensor, labels: Tensor, count: int) -> Tensor:
 
 
 def emboss(relief: Tensor, depth: float) -> Tensor:
-    """Shading (H, W) around 1 of a relief lit from the top left."""
+    """Factor of brightness (H, W) around 1 of a relief (H, W) lit from the top left."""
     gy, gx = gradients(blur(relief, 0.7))
     return 1 + depth * (-gy - gx).clamp(-1, 1)
