@@ -1,9 +1,9 @@
-"""One run, or one list of photos, shared by several processes, as Hugging Face Accelerate starts them:
+"""A run, or a list of photos, shared by several processes that Hugging Face Accelerate starts:
 
     accelerate launch --num_processes 8 -m stylerdalle pretrain --images SHARDS --output translator.safetensors
 
-A step is the same whatever their number: its batch is a function of (seed, step), each process works through its share of it,
-and the gradients are summed (docs/scale.md). The main process alone writes files. A process alone needs no accelerate.
+A step does not depend on the number of processes: its batch is a function of (seed, step), each process works on its shard of
+the batch, and the gradients are summed (docs/scale.md). Only the main process writes files. One process needs no accelerate.
 """
 
 from __future__ import annotations
@@ -13,22 +13,21 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-
-S = TypeVar("S", bound="Sequence[Any] | Tensor")
-PATIENCE = timedelta(hours=1)  # for a process that works alone, such as the main one on made pairs
+Item = TypeVar("Item")
+TIMEOUT = timedelta(hours=1)  # of a collective: the main process may work alone for long, as when it makes pairs
 
 
 def rank_and_world() -> tuple[int, int]:
-    """(which process this is, how many there are), from RANK and WORLD_SIZE; (0, 1) for a process alone.
+    """(rank of this process, number of processes), from RANK and WORLD_SIZE; (0, 1) if they are not set.
 
     Raises:
-        ValueError: they are not such numbers.
+        ValueError: they are not two whole numbers with 0 <= RANK < WORLD_SIZE.
     """
     given = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
     try:
@@ -36,112 +35,121 @@ def rank_and_world() -> tuple[int, int]:
         if not 0 <= rank < world:
             raise ValueError
     except ValueError as error:
-        raise ValueError(f"RANK {given[0]!r} of WORLD_SIZE {given[1]!r} cannot be: need 0 <= RANK < WORLD_SIZE") from error
+        raise ValueError(
+            f"RANK {given[0]!r} and WORLD_SIZE {given[1]!r} do not fit together: need 0 <= RANK < WORLD_SIZE"
+        ) from error
     return rank, world
 
 
 @dataclass(frozen=True)
 class Processes:
-    """The processes of a run. Alone (the default) every method does nothing.
+    """The processes of a run. With one process (the default) every method leaves its arguments as they are.
 
-    What is not for one process must be called by all of them, in the same order. Where another has ended, all raise
-    ConnectionError.
+    Methods marked "Collective" must be called on every rank, in the same order. They raise ConnectionError when another
+    process has ended.
     """
 
     rank: int = 0
     world: int = 1
-    device: torch.device | None = None  # of this process; None is for it to choose
+    device: torch.device | None = None  # of this process; None: the caller chooses
 
     @property
     def main(self) -> bool:
-        """Whether this process writes and speaks."""
+        """Whether this is the process that writes files and messages."""
         return self.rank == 0
 
-    def mine(self, items: S) -> S:
-        """This process's share: every world-th item, or row of a tensor, from its rank on."""
-        return items[self.rank :: self.world]  # type: ignore[return-value]
+    @overload
+    def shard(self, items: Tensor) -> Tensor: ...
+    @overload
+    def shard(self, items: Sequence[Item]) -> Sequence[Item]: ...
+    def shard(self, items: Any) -> Any:
+        """The items of this process: every world-th item, or row of a tensor, starting at its rank."""
+        return items[self.rank :: self.world]
 
-    def sum(self, tensors: Iterable[Tensor]) -> None:
-        """Replace each tensor by its sum over the processes, in float32."""
+    def all_reduce(self, tensors: Iterable[Tensor]) -> None:
+        """Replace each tensor by its sum over the processes, in float32. Collective."""
         if self.world > 1:
             import torch
 
-            self._together(tensors, torch.distributed.all_reduce)
+            self._exchange(tensors, torch.distributed.all_reduce)
 
-    def share(self, tensors: Iterable[Tensor]) -> None:
-        """Replace each tensor by the main process's, in float32."""
+    def broadcast(self, tensors: Iterable[Tensor]) -> None:
+        """Replace each tensor by that of the main process, in float32. Collective."""
         if self.world > 1:
             import torch
 
-            self._together(tensors, lambda flat: torch.distributed.broadcast(flat, 0))
+            self._exchange(tensors, lambda flat: torch.distributed.broadcast(flat, 0))
 
-    def sum_gradients(self, parameters: Iterable[Tensor], *others: Tensor) -> None:
-        """Sum the gradients, and other tensors with them; one that no process has stays None, and is 0 where some have it."""
+    def all_reduce_gradients(self, parameters: Iterable[Tensor], *others: Tensor) -> None:
+        """Sum the gradients, and other tensors with them, over the processes. Collective.
+
+        A gradient that is None in every process stays None; one that is None in some counts as 0 there.
+        """
         if self.world == 1:
             return
         import torch
 
-        some = list(parameters)
-        had = torch.tensor([float(p.grad is not None) for p in some])
-        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in some]
-        self.sum([had, *gradients, *others])
-        for p, gradient, count in zip(some, gradients, had.tolist(), strict=True):
+        tensors = list(parameters)
+        present = torch.tensor([float(p.grad is not None) for p in tensors])
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in tensors]
+        self.all_reduce([present, *gradients, *others])
+        for p, gradient, count in zip(tensors, gradients, present.tolist(), strict=True):
             p.grad = gradient if count else None
 
-    def told(self, value: float) -> float:
-        """The main process's value, so that all decide alike."""
+    def broadcast_value(self, value: float) -> float:
+        """The value of the main process, so that all processes decide alike. Collective."""
         if self.world == 1:
             return value
         import torch
 
-        said = torch.tensor([value], dtype=torch.float64, device=self.device)
-        self._call(lambda: torch.distributed.broadcast(said, 0))
-        return said.item()
+        sent = torch.tensor([value], dtype=torch.float64, device=self.device)
+        self._communicate(lambda: torch.distributed.broadcast(sent, 0))
+        return sent.item()
 
-    def all_have(self, number: int) -> bool:
-        """Whether the number (under 2^24) is the same in all processes."""
+    def all_equal(self, number: int) -> bool:
+        """Whether a number (under 2^24) is the same in all processes. Collective."""
         if self.world == 1:
             return True
         import torch
 
         numbers = torch.zeros(self.world)
         numbers[self.rank] = number
-        self.sum([numbers])
+        self.all_reduce([numbers])
         return bool((numbers == number).all())
 
-    def wait(self) -> None:
-        """Until all processes are here."""
-        self.all_have(0)
+    def barrier(self) -> None:
+        """Wait until all processes are here. Collective."""
+        self.all_equal(0)
 
     @contextmanager
     def main_first(self) -> Iterator[None]:
-        """A block that the main process goes through before the others: they then find the files that it made."""
+        """Run a block in the main process before the others, which then find the files that it wrote. Collective."""
         if not self.main:
-            self.wait()
+            self.barrier()
         yield
         if self.main:
-            self.wait()
+            self.barrier()
 
-    def _together(self, tensors: Iterable[Tensor], collect: Callable[[Tensor], Any]) -> None:
-        """One exchange for all of the tensors, as one flat copy where the processes meet."""
+    def _exchange(self, tensors: Iterable[Tensor], collective: Callable[[Tensor], Any]) -> None:
+        """Apply a collective to all tensors at once: they are copied into one flat float32 tensor, and back."""
         import torch
 
-        some = list(tensors)
-        if not some:
+        given = list(tensors)
+        if not given:
             return
         with torch.no_grad():
-            flat = torch.cat([t.detach().flatten().to(self.device, torch.float32) for t in some])
-            self._call(lambda: collect(flat))
-            for tensor, part in zip(some, flat.split([t.numel() for t in some]), strict=True):
+            flat = torch.cat([t.detach().flatten().to(self.device, torch.float32) for t in given])
+            self._communicate(lambda: collective(flat))
+            for tensor, part in zip(given, flat.split([t.numel() for t in given]), strict=True):
                 tensor.copy_(part.view(tensor.shape))
 
-    def _call(self, exchange: Callable[[], Any]) -> None:
+    def _communicate(self, collective: Callable[[], Any]) -> None:
         try:
-            exchange()
+            collective()
         except RuntimeError as error:
             raise ConnectionError(
-                f"another process of this run has ended, so process {self.rank} stops too: see what that one said, and give the "
-                "same command again, which goes on from the last save"
+                f"another process of this run has ended, so process {self.rank} stops too: look for the other process's message, "
+                "then give the same command again to resume from the last save"
             ) from error
 
 
@@ -149,10 +157,11 @@ ALONE = Processes()
 
 
 def processes() -> Processes:
-    """Those of this run. The first call waits for all of them to make it.
+    """The processes of this run. The first call is collective: it connects them.
 
     Raises:
-        ValueError: there are several, and accelerate is not installed, or this machine has fewer GPUs than processes.
+        ValueError: there are several processes, and accelerate is not installed or this machine has fewer GPUs than processes.
+        ConnectionError: the processes do not find each other.
     """
     rank, world = rank_and_world()
     if world == 1:
@@ -166,14 +175,14 @@ def processes() -> Processes:
         ) from error
     gpu = own_gpu()
     try:
-        state = PartialState(cpu=gpu is None, timeout=PATIENCE)
+        state = PartialState(cpu=gpu is None, timeout=TIMEOUT)
     except RuntimeError as error:  # torch.distributed's
-        raise ConnectionError(f"process {rank} of {world} has not found the others: {str(error).splitlines()[0]}") from error
+        raise ConnectionError(f"process {rank} of {world} did not find the others: {str(error).splitlines()[0]}") from error
     return Processes(rank, world, state.device)
 
 
 def own_gpu() -> torch.device | None:
-    """The GPU of this one of several processes, by LOCAL_RANK; None where there is no CUDA, or ACCELERATE_USE_CPU is set.
+    """The GPU of this process, by LOCAL_RANK; None without CUDA, or if ACCELERATE_USE_CPU is set.
 
     Raises:
         ValueError: this machine has fewer GPUs than processes.
@@ -185,19 +194,22 @@ def own_gpu() -> torch.device | None:
     local, count = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
     if local >= count:
         raise ValueError(
-            f"process {local} of this machine has no GPU of its own, there are {count}: start no more processes a machine than "
-            "that, or set ACCELERATE_USE_CPU=1"
+            f"process {local} of this machine has no GPU of its own ({count} GPUs): start at most one process per GPU, "
+            "or set ACCELERATE_USE_CPU=1"
         )
     return torch.device("cuda", local)
 
 
 def on_cpu() -> bool:
-    """Whether the launcher was told to leave the GPUs alone."""
+    """Whether ACCELERATE_USE_CPU asks for CPUs."""
     return os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes", "on")
 
 
-def unsaid(text: str) -> bool:
-    """Whether this process is to say `text`: the first of those that have it to say, and the main one before they have met."""
+def prints_first(text: str) -> bool:
+    """Whether this process should print `text`: the first of all processes that asks does.
+
+    Before the processes are connected it is the main one.
+    """
     rank, world = rank_and_world()
     if world == 1:
         return True
@@ -206,13 +218,13 @@ def unsaid(text: str) -> bool:
     if not dist.is_initialized():
         return rank == 0
     try:
-        return bool(dist.distributed_c10d._get_default_store().add(f"said {text}", 1) == 1)
-    except RuntimeError:  # the main process has gone, and has said why
+        return bool(dist.distributed_c10d._get_default_store().add(f"printed {text}", 1) == 1)
+    except RuntimeError:  # the main process, which holds the store, has ended with a message of its own
         return rank == 0
 
 
 def leave() -> None:
-    """Let the others go, at the end of a run that went well."""
+    """Disconnect from the other processes, at the end of a run without errors."""
     if rank_and_world()[1] > 1:
         import torch.distributed as dist
 

@@ -90,7 +90,7 @@ def test_two_processes_end_where_one_does(job, tmp_path):
     for row, other in zip(*(Run(run).rows() for run in runs), strict=True):
         assert numbers(other) == pytest.approx(numbers(row), rel=1e-3, abs=1e-4)
     states = [torch.load(run / "state.pt") for run in runs]
-    assert states[1].get("baseline") == pytest.approx(states[0].get("baseline"), abs=1e-6)
+    assert states[1].get("tuning") == pytest.approx(states[0].get("tuning"), abs=1e-6)  # of reinforce: its baseline
     for moments in zip(*(state["optimizer"]["state"].values() for state in states), strict=True):
         mean, other = (m["exp_avg"] for m in moments)  # Adam's step hides the size of a gradient, this does not
         torch.testing.assert_close(other, mean, atol=1e-3 * float(mean.abs().max()), rtol=1e-3)
@@ -219,10 +219,10 @@ def test_one_process_needs_no_accelerate(monkeypatch):
     monkeypatch.setitem(sys.modules, "accelerate", None)
     assert rank_and_world() == (0, 1)
     assert processes() is ALONE and ALONE.main and ALONE.device is None
-    assert ALONE.mine([1, 2, 3]) == [1, 2, 3]
+    assert ALONE.shard([1, 2, 3]) == [1, 2, 3]
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 7])
 def test_every_item_is_one_processs(world):
-    shares = [Processes(rank, world).mine(list(range(5))) for rank in range(world)]
+    shares = [Processes(rank, world).shard(list(range(5))) for rank in range(world)]
     assert sorted(item for share in shares for item in share) == list(range(5))

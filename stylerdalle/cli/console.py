@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from ..distributed import rank_and_world, unsaid
+from ..distributed import prints_first, rank_and_world
 from ..progress import Progress
 
 # Commands that may run in several processes (docs/scale.md). True: the processes form one group; False: each works by itself.
@@ -24,7 +24,7 @@ def unexpected(error: Exception) -> str:
 def report(command: str, problem: Exception | str, before: str = "") -> None:
     """Print one line on stderr. Of several processes with the same line, one prints it."""
     line = f"stylerdalle {command}: {' '.join(str(problem).split())}"
-    if not SEVERAL.get(command, True) or unsaid(line):
+    if not SEVERAL.get(command, True) or prints_first(line):
         print(before + line, file=sys.stderr, flush=True)
 
 

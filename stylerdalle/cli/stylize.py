@@ -109,14 +109,14 @@ def run_stylize(args: argparse.Namespace) -> int:
         raise ValueError(f"--candidates {args.candidates} at temperature 0 would all be the same: add --temperature, such as 1")
     jobs, failed = plan(args.photos, args.output, args.overwrite)
     team = processes()
-    team.wait()  # until every process has checked the outputs: none counts as existing because another process wrote it
+    team.barrier()  # until every process has checked the outputs: none counts as existing because another process wrote it
     for problem in failed:
         report("stylize", problem)
     if not jobs:
         return 2
     bundle = load_bundle(args.bundle, args.device, args.dtype)
     style = find_style(bundle, args.style, args.negative)
-    for photo, output in team.mine(jobs):
+    for photo, output in team.shard(jobs):
         started = time.monotonic()
         try:
             images = read(photo, args.size)
@@ -130,7 +130,7 @@ def run_stylize(args: argparse.Namespace) -> int:
         height, width = picture.shape[-2:]
         print(f"{output}: {width} x {height} px, style {style.name}{notes}, {time.monotonic() - started:.1f} s", flush=True)
     failures = torch.tensor([float(len(failed))])
-    team.sum([failures])  # all processes end alike: a launcher kills the others when one ends with an error
+    team.all_reduce([failures])  # all processes end alike: a launcher kills the others when one ends with an error
     return 2 if failures else 0
 
 

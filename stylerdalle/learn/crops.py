@@ -12,12 +12,17 @@ from PIL import Image
 def random_crop(
     image: Image.Image, size: int, rng: np.random.Generator, zoom: tuple[float, float] = (1.0, 1.0), flip: bool = True
 ) -> np.ndarray:
-    """A square of `size` px taken at a random place and a random zoom (output px per source px) -> uint8 (size, size, 3)."""
+    """A square crop at a random place -> uint8 (size, size, 3).
+
+    Args:
+        zoom: limits of the random zoom, output px per source px; 1 is not resampled. The picture's shortest side limits it too.
+        flip: mirror every second crop.
+    """
     width, height = image.size
     side = size / np.exp(rng.uniform(np.log(zoom[0]), np.log(zoom[1])))
     side = min(side, width, height)
     x, y = rng.uniform(0, width - side), rng.uniform(0, height - side)
-    if side == size:  # no resampling: whole pixels stay as they are
+    if side == size:  # no resampling: pixels stay as they are
         x, y = int(x), int(y)
         image = image.crop((x, y, x + size, y + size))
     else:
@@ -28,13 +33,13 @@ def random_crop(
 
 
 def aligned_crop(image: Image.Image, size: int, rng: np.random.Generator, unit: int = 8) -> np.ndarray:
-    """A square of `size` px at a random multiple of `unit` px, neither resampled nor mirrored -> uint8 (size, size, 3)."""
+    """A square crop at a random multiple of `unit` px, neither resampled nor mirrored -> uint8 (size, size, 3)."""
     x, y = (unit * int(rng.integers((side - size) // unit + 1)) for side in image.size)
     return np.asarray(image.crop((x, y, x + size, y + size)))
 
 
 def centre_crop(image: Image.Image, size: int) -> Image.Image:
-    """Shortest side resized to `size` (Lanczos), then the centre square: the paper's evaluation crop."""
+    """The paper's evaluation crop: the shortest side resized to `size` px (Lanczos), then the centre square."""
     width, height = image.size
     scale = size / min(width, height)
     image = image.resize((max(size, round(width * scale)), max(size, round(height * scale))), Image.Resampling.LANCZOS)
@@ -43,7 +48,7 @@ def centre_crop(image: Image.Image, size: int) -> Image.Image:
 
 
 def at_least(image: Image.Image, side: int) -> Image.Image:
-    """The picture, enlarged (bicubic) where its shortest side is under `side` px."""
+    """The picture, enlarged (bicubic) if its shortest side is under `side` px."""
     scale = side / min(image.size)
     if scale <= 1:
         return image
@@ -52,6 +57,6 @@ def at_least(image: Image.Image, side: int) -> Image.Image:
 
 
 def to_tensor(crops: Sequence[np.ndarray]) -> torch.Tensor:
-    """uint8 (H, W, 3) each -> float32 (B, 3, H, W) in [0, 1], channels_last."""
+    """Crops, uint8 (H, W, 3) each -> float32 (B, 3, H, W) in [0, 1], channels_last."""
     batch = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2)  # (B, 3, H, W), channels_last strides
     return batch.float().div_(255)

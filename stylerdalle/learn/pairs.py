@@ -1,4 +1,4 @@
-"""Made pairs that a user brings: photos, and the same in a style."""
+"""Made pairs that a user brings: photos, and the same pictures in a style."""
 
 from __future__ import annotations
 
@@ -15,11 +15,18 @@ from .pictures import SUFFIXES
 
 
 def read_pairs(folder: str | Path, size: int, count: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
-    """`count` random crops of the pairs in FOLDER/photos/NAME and FOLDER/styled/NAME, as `make_pairs`; their places on a texture
-    are chance, for nothing is known of one.
+    """Random crops of the pairs FOLDER/photos/NAME and FOLDER/styled/NAME.
+
+    Args:
+        size: side of the crops, px.
+        count: crops.
+
+    Returns:
+        Photos and styled pictures, uint8 (count, 3, size, size) each; and random places on a texture, long (count, 2): the
+        pictures of a user have none.
 
     Raises:
-        ValueError: a folder or a twin is missing, or the two pictures of a pair differ in shape.
+        ValueError: a folder or a picture of a pair is missing, or the two pictures of a pair differ in shape.
     """
     sides = [_files(Path(folder) / part) for part in ("photos", "styled")]
     if alone := sorted(set(sides[0]) ^ set(sides[1])):
@@ -29,13 +36,13 @@ def read_pairs(folder: str | Path, size: int, count: int, seed: int = 0) -> tupl
     photos, styled = [], []
     for i in range(count):
         rng = np.random.default_rng([seed, i])
-        pair = pairs[rng.integers(len(pairs))]
+        pair = pairs[int(rng.integers(len(pairs)))]
         state = rng.bit_generator.state
         photos.append(random_crop(pair[0], size, rng, (0.4, 1.3)))
         rng.bit_generator.state = state  # the same place, zoom and mirroring
         styled.append(random_crop(pair[1], size, rng, (0.4, 1.3)))
     places = np.random.default_rng([seed, count]).integers(1 << 16, size=(count, 2))
-    return _stack(photos), _stack(styled), torch.from_numpy(places)
+    return stack_crops(photos), stack_crops(styled), torch.from_numpy(places)
 
 
 def _files(folder: Path) -> dict[str, Path]:
@@ -47,6 +54,7 @@ def _files(folder: Path) -> dict[str, Path]:
 
 
 def _pair(photo: Path, styled: Path, size: int) -> tuple[Image.Image, Image.Image]:
+    """The two pictures in one size, whose shortest side is `size` px or more."""
     first, second = (to_image(over_white(*read_picture(path))) for path in (photo, styled))
     if abs(first.width / first.height - second.width / second.height) > 0.02 * first.width / first.height:
         raise ValueError(
@@ -57,5 +65,6 @@ def _pair(photo: Path, styled: Path, size: int) -> tuple[Image.Image, Image.Imag
     return first, second if second.size == first.size else second.resize(first.size, Image.Resampling.LANCZOS)
 
 
-def _stack(crops: list[np.ndarray]) -> Tensor:
+def stack_crops(crops: list[np.ndarray]) -> Tensor:
+    """uint8 (S, S, 3) each -> uint8 (N, 3, S, S)."""
     return torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2)

@@ -1,8 +1,7 @@
-"""Pictures to train on: WebDataset tar shards or plain folders, kept encoded in memory and decoded when a batch needs them.
+"""Pictures to train on, from WebDataset tar shards or plain folders. They are kept encoded, and decoded when a batch needs them.
 
-A shard's sample is KEY.webp (or .jpg, .png) and, beside it, KEY.json with any of
+A sample of a shard is KEY.webp (or .jpg, .png) and, beside it, KEY.json with any of
 {caption: [...], style, content, kind, source, licence}. A plain folder has pictures only.
-Batches are a function of (seed, step) alone, so a resumed run sees what an unbroken one would have seen.
 """
 
 from __future__ import annotations
@@ -29,11 +28,15 @@ class Picture:
     captions: tuple[str, ...] = ()
     style: str = ""
     content: str = ""
-    kind: str = "photo"  # photo | art | graphic
+    kind: str = "photo"  # photo, wallpaper, art, graphic or made
     source: str = ""
 
     def open(self) -> Image.Image:
-        """Decode to upright RGB; transparent parts become white. Raises ValueError where the picture is damaged."""
+        """The picture as upright RGB, transparent parts white.
+
+        Raises:
+            ValueError: it is damaged.
+        """
         try:
             return _decode(self.data)
         except READ_ERRORS as error:
@@ -41,12 +44,16 @@ class Picture:
 
     @property
     def size(self) -> tuple[int, int]:
-        """(width, height) in px, read without decoding the pixels."""
+        """(width, height) in px, read without decoding."""
         return Image.open(io.BytesIO(self.data)).size
 
 
 def decode(data: bytes) -> Image.Image:
-    """An encoded picture as upright RGB; transparent parts become white. Raises one of READ_ERRORS where it cannot be read."""
+    """An encoded picture as upright RGB, transparent parts white.
+
+    Raises:
+        one of READ_ERRORS: it cannot be read.
+    """
     image = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
@@ -58,15 +65,19 @@ _decode = lru_cache(maxsize=2048)(decode)
 
 
 def key_of(name: str) -> tuple[str, str]:
-    """(key, suffix) of a shard's file, as in WebDataset: all before the first dot, so that KEY.photo.webp belongs to KEY too."""
+    """(key, suffix) of a file in a shard. As in WebDataset the key ends at the first dot: KEY.photo.webp belongs to KEY."""
     folder, _, name = name.rpartition("/")
     key, _, suffix = name.partition(".")
     return f"{folder}/{key}" if folder else key, suffix
 
 
 def split(pictures: Sequence[Picture], share: float = 0.01) -> tuple[list[Picture], list[Picture]]:
-    """(training, validation): a picture belongs to validation by the hash of its key, whatever else is read beside it."""
-    train, valid = [], []
+    """Split pictures -> (training, validation), `share` of them for validation.
+
+    The hash of a picture's key decides, so it does not depend on the other pictures.
+    """
+    train: list[Picture] = []
+    valid: list[Picture] = []
     for picture in pictures:
         (valid if zlib.crc32(picture.key.encode()) % 10_000 < share * 10_000 else train).append(picture)
     return train, valid

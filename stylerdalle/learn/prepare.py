@@ -1,11 +1,14 @@
-"""Pictures to shards of their tokens and captions, so that a long pretraining does not encode the same pictures again and again.
+"""Prepared tokens: shards of pictures' tokens and captions, so that a long pretraining encodes each picture once.
 
-A shard is a WebDataset tar, tokens-00000.tar and so on, of KEY.source.npy and KEY.target.npy (uint16 tokens of the smaller and
-the larger side; 16 x 16 and 32 x 32 at the paper's 128 and 256 px; the second alone where one side was asked for), KEY.webp (the
-larger crop, for tuning) and KEY.json (captions and what else was known). KEY is the picture's number in the inputs. Beside each
-lies tokens-00000.json, what it was made of and how; index.json says what there is, once all shards are there.
+A shard is a WebDataset tar (tokens-00000.tar and so on) of
+- KEY.source.npy and KEY.target.npy: uint16 tokens of the smaller and the larger side, 16 x 16 and 32 x 32 at the paper's 128 and
+  256 px; with one side, KEY.target.npy alone;
+- KEY.webp: the larger crop, for tuning;
+- KEY.json: captions, and what else is known of the picture.
+KEY is the picture's number in the inputs. Beside a shard, tokens-00000.json holds its options and a hash of its inputs. When all
+shards are written, index.json lists them.
 
-Several processes share the work: shard i belongs to process i % world. Nothing is held but one shard's names and one batch.
+Several processes share the work: shard i belongs to process i % world. In memory are one shard's names and one batch.
 
     torchrun --nproc-per-node 8 -m stylerdalle prepare --bundle dalle --images train2014/ --captions FILE --output tokens/
 """
@@ -39,25 +42,31 @@ from .sources import Entry, entries, note_of, read
 
 FORMAT = "stylerdalle/tokens/1"
 CARRIED = ("style", "content", "kind", "source", "licence")  # of an input's KEY.json
-Crops = tuple[dict[str, Any], list[Image.Image]]
+Crops = tuple[dict[str, Any], list[Image.Image]]  # a picture's note, and its crops, one a side
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class PrepareConfig:
-    sides: tuple[int, ...] = (128, 256)  # px of the crops: source and target (the paper's), or one for a same-grid translator
+    """Options of prepared tokens."""
+
+    sides: tuple[int, ...] = (128, 256)  # of the crops, px: source and target (paper), or one side for a same-grid translator
     per_shard: int = 5000  # pictures
     pictures: bool = True  # keep the larger crop, which tuning needs
 
     def check(self, tokenizer: ImageTokenizer) -> None:
-        """Raises ValueError for sides that no translator of this tokenizer could use."""
-        unit, said = tokenizer.downsample, " ".join(map(str, self.sides))
+        """Check that a translator of this tokenizer can use the sides.
+
+        Raises:
+            ValueError: it cannot, or the vocabulary does not fit into 16 bits.
+        """
+        unit, given = tokenizer.downsample, " ".join(map(str, self.sides))
         if len(self.sides) not in (1, 2) or min(self.sides) < unit or any(side % unit for side in self.sides):
-            raise ValueError(f"sides {said}: give one side or two, multiples of {unit} px, one token of this tokenizer")
+            raise ValueError(f"sides {given}: give one side or two, multiples of {unit} px, one token of this tokenizer")
         if len(self.sides) == 2 and self.sides[1] != 2 * self.sides[0]:
-            raise ValueError(f"sides {said}: the second must be twice the first, as in 128 256; or give one side")
+            raise ValueError(f"sides {given}: the second must be twice the first, as in 128 256; or give one side")
         if tokenizer.vocab_size > 1 << 16:
-            raise ValueError(f"a vocabulary of {tokenizer.vocab_size} tokens does not fit into 16 bits, at most {1 << 16} do")
+            raise ValueError(f"a vocabulary of {tokenizer.vocab_size} tokens does not fit into 16 bits: at most {1 << 16} do")
 
 
 def prepare(
@@ -71,18 +80,19 @@ def prepare(
     share: tuple[int, int] = (0, 1),
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Any]:
-    """Make the shards that are missing -> what index.json says; its "missing" counts those that other processes still owe.
+    """Write the shards of this process that are missing -> the content of index.json, and "missing": how many shards other
+    processes have not yet written.
 
     Args:
         sha256: of the tokenizer's file.
-        captions: an annotation file in COCO's form; its pictures are found by file name.
-        batch: pictures that the tokenizer does at once.
-        share: (which process this is, how many there are).
-        progress: called with (pictures done, pictures in all) of the shard in work; may raise to cancel.
+        paths: pictures, folders of them, or shards.
+        captions: an annotation file in COCO's form; its pictures are matched by file name.
+        batch: pictures that the tokenizer encodes at once.
+        share: (rank of this process, number of processes).
+        progress: called with (pictures done, all pictures) of the current shard; may raise to cancel.
 
     Raises:
-        ValueError: impossible sides, unreadable inputs, shards there that were made of other pictures or with other options,
-            or no picture that can be read.
+        ValueError: impossible sides, unreadable inputs, existing shards of other pictures or options, or no readable picture.
     """
     config.check(tokenizer)
     options = {
@@ -94,7 +104,7 @@ def prepare(
         "dtype": str(tokenizer.dtype).removeprefix("torch."),
         "captions": hashlib.sha256(captions.read_bytes()).hexdigest() if captions else None,
     }
-    said = read_captions(captions) if captions else {}
+    annotated = read_captions(captions) if captions else {}
     output.mkdir(parents=True, exist_ok=True)
     rank, world = share
     total, stream, first = 0, entries(paths), True
@@ -102,26 +112,27 @@ def prepare(
         path = shard_path(output, total)
         made = {**options, "inputs": fingerprint(group)}
         if not finished(path, made) and total % world == rank:
-            for left in output.glob(f".{path.name}.*"):  # of a process that was killed
+            for left in output.glob(f".{path.name}.*"):  # temporary files of a process that was killed
                 left.unlink(missing_ok=True)
-            numbers = _make(tokenizer, group, path, config, said, batch, total * config.per_shard, progress)
-            if said and first and not numbers["matched"]:
+            numbers = _write_tokens(tokenizer, group, path, config, annotated, batch, total * config.per_shard, progress)
+            if annotated and first and not numbers["matched"]:
                 path.unlink()
                 raise ValueError(f"none of the {len(group)} pictures of {path.name} is named in {captions}: give the right file")
-            _write(path.with_suffix(".json"), {**made, **numbers})
+            _write_json(path.with_suffix(".json"), {**made, **numbers})
             first = False
         total += 1
     if more := [p for p in output.glob("tokens-*.json") if int(p.stem.split("-")[1]) >= total]:
-        raise ValueError(f"{output} has {total + len(more)} shards, these pictures make {total}: give another --output")
-    return _index(output, total, options)
+        raise ValueError(f"{output} has {total + len(more)} shards, and these pictures make {total}: give another --output")
+    return _write_index(output, total, options)
 
 
 def shard_path(folder: Path, number: int) -> Path:
+    """The file of a shard."""
     return folder / f"tokens-{number:05d}.tar"
 
 
 def fingerprint(group: Sequence[Entry]) -> str:
-    """Of the names and sizes of a shard's inputs."""
+    """SHA-256 of the names and sizes of a shard's inputs."""
     digest = hashlib.sha256()
     for entry in group:
         digest.update(f"{entry.path.name if entry.start >= 0 else ''}\t{entry.name}\t{entry.size}\n".encode())
@@ -129,7 +140,14 @@ def fingerprint(group: Sequence[Entry]) -> str:
 
 
 def finished(path: Path, made: Mapping[str, Any]) -> bool:
-    """Whether a shard is there. Raises ValueError where it was made with other options or of other pictures."""
+    """Whether a shard is written.
+
+    Args:
+        made: its options and the fingerprint of its inputs.
+
+    Raises:
+        ValueError: it was made with other options or of other pictures.
+    """
     note = path.with_suffix(".json")
     if not (path.is_file() and note.is_file()):
         return False
@@ -147,7 +165,7 @@ def read_captions(path: Path) -> dict[str, list[str]]:
     """{file name: captions} of an annotation file such as COCO's captions_train2014.json.
 
     Raises:
-        ValueError: it is not one.
+        ValueError: it is not such a file.
     """
     try:
         notes = json.loads(path.read_text())
@@ -164,11 +182,11 @@ def read_captions(path: Path) -> dict[str, list[str]]:
 
 
 def plain(caption: str) -> str:
-    """As the paper has it: lower case, without a full stop."""
+    """A caption as the paper writes it: in lower case, without a full stop."""
     return " ".join(caption.split()).rstrip(".").rstrip().lower()
 
 
-def _make(
+def _write_tokens(
     tokenizer: ImageTokenizer,
     group: Sequence[Entry],
     path: Path,
@@ -178,9 +196,13 @@ def _make(
     start: int,
     progress: Callable[[int, int], None],
 ) -> dict[str, Any]:
-    """Write one shard -> {count, damaged (names), captioned, matched (pictures that `captions` names)}."""
+    """Write one shard -> its numbers: count, damaged (names), captioned, matched (pictures that `captions` names).
+
+    Args:
+        start: number of the shard's first picture.
+    """
     numbers: dict[str, Any] = {"count": 0, "damaged": [], "captioned": 0, "matched": 0}
-    began = time.monotonic()
+    started = time.monotonic()
 
     def samples() -> Iterator[tuple[str, dict[str, bytes]]]:
         todo: list[tuple[str, dict[str, Any], list[Image.Image]]] = []
@@ -188,32 +210,33 @@ def _make(
             try:
                 note, crops = result.result()
             except (*READ_ERRORS, Image.DecompressionBombError) as error:
-                log.warning("%s is damaged or cut off (%s): it is left out", _said(entry), error)
-                numbers["damaged"].append(_said(entry))
+                log.warning("%s is damaged or cut off (%s), and is left out", _name(entry), error)
+                numbers["damaged"].append(_name(entry))
             else:
                 given = captions.get(Path(entry.name).name)
                 numbers["matched"] += given is not None
-                note = {**note, "caption": [plain(text) for text in given or note["caption"]], "file": _said(entry)}
+                note = {**note, "caption": [plain(text) for text in given or note["caption"]], "file": _name(entry)}
                 numbers["captioned"] += bool(note["caption"])
                 todo.append((f"{start + place:09d}", note, crops))
             if len(todo) == batch:
-                yield from _coded(tokenizer, todo, config)
+                yield from _encoded(tokenizer, todo, config)
                 todo = []
             progress(place + 1, len(group))
         if todo:
-            yield from _coded(tokenizer, todo, config)
+            yield from _encoded(tokenizer, todo, config)
 
     numbers["count"] = write_shard(path, samples())
-    log.info("%s: %d pictures, %.1f a second", path, numbers["count"], len(group) / (time.monotonic() - began))
+    log.info("%s: %d pictures, %.1f a second", path, numbers["count"], len(group) / (time.monotonic() - started))
     return numbers
 
 
-def _said(entry: Entry) -> str:
+def _name(entry: Entry) -> str:
+    """The picture's name, for messages."""
     return f"{entry.path.name}/{entry.name}" if entry.start >= 0 else entry.name
 
 
 def _crops(group: Sequence[Entry], sides: Sequence[int], ahead: int = 32) -> Iterator[tuple[Entry, Future[Crops]]]:
-    """Each picture's note and its crops, decoded a little ahead in threads."""
+    """The note and the crops of each picture, decoded in threads, up to `ahead` pictures before they are needed."""
 
     def cut(data: bytes, text: bytes) -> Crops:
         image = decode(data)
@@ -230,10 +253,10 @@ def _crops(group: Sequence[Entry], sides: Sequence[int], ahead: int = 32) -> Ite
 
 
 @torch.inference_mode()
-def _coded(
+def _encoded(
     tokenizer: ImageTokenizer, todo: Sequence[tuple[str, dict[str, Any], list[Image.Image]]], config: PrepareConfig
 ) -> list[tuple[str, dict[str, bytes]]]:
-    """A batch's samples as they are written."""
+    """The samples (key, {suffix: bytes}) of a batch: pictures with their key, note and crops."""
     device = next(tokenizer.parameters()).device
     names = ("source.npy", "target.npy")[-len(config.sides) :]
     tokens = [
@@ -255,13 +278,13 @@ def _npy(array: np.ndarray) -> bytes:
     return stream.getvalue()
 
 
-def _write(path: Path, value: Mapping[str, Any]) -> None:
+def _write_json(path: Path, value: Mapping[str, Any]) -> None:
     with replacing(path) as stream:
         stream.write(json.dumps(value, indent=1).encode())
 
 
-def _index(output: Path, total: int, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Write index.json if all shards are there -> what it says."""
+def _write_index(output: Path, total: int, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Write index.json if all shards are there -> its content, and how many shards are missing."""
     shards, captioned = [], 0
     for number in range(total):
         path = shard_path(output, number)
@@ -280,6 +303,6 @@ def _index(output: Path, total: int, options: Mapping[str, Any]) -> dict[str, An
     }
     if len(shards) == total:
         if not index["count"]:
-            raise ValueError(f"none of the {index['damaged']} pictures can be read: give pictures that are whole")
-        _write(output / "index.json", index)
+            raise ValueError(f"none of the {index['damaged']} pictures can be read: give undamaged pictures")
+        _write_json(output / "index.json", index)
     return {**index, "missing": total - len(shards)}

@@ -1,7 +1,9 @@
-"""Prepared tokens (prepare.py) as an endless stream for pretraining, in an order that is a function of the seed alone.
+"""Prepared tokens (prepare.py) as an endless stream for pretraining, in an order that depends on the seed alone.
 
-Every epoch takes the shards in a new order, a few of them (a group) into memory at once, and the samples of a group in a new
-order. So what sample p of the stream is depends on (seed, p) only: on no process, and not on where a run was taken up.
+In every epoch the shards have a new order. A few of them, a group, are in memory at once, and their samples have a new order too.
+So sample p of the stream is a function of (seed, p): of no process, and not of where a run was resumed.
+
+Letters: n and m, tokens a side of a source and of a target.
 """
 
 from __future__ import annotations
@@ -18,36 +20,37 @@ from pathlib import Path
 import numpy as np
 
 from .prepare import FORMAT
+from .shards import members
 
 GROUP = 4  # shards mixed at once: 5000 pictures each at the paper's sizes are 51 MB together; two groups are held
-Pair = tuple[np.ndarray, np.ndarray]
-Plan = tuple[list[np.ndarray], list[int]]
+Pair = tuple[np.ndarray, np.ndarray]  # sources and targets, uint16
+Plan = tuple[list[np.ndarray], list[int]]  # of an epoch: the shards of each group, and the sample after its last one
 
 
 class PreparedTokens:
-    """The tokens of a folder that `stylerdalle prepare` has made.
+    """The tokens of a folder that `stylerdalle prepare` has written.
 
     Args:
-        sha256: of the tokenizer's file; tokens of another one are refused.
-        grids: tokens a side that the translator reads and writes, (n, u*n). With u 2 they must be those of the two sides
-            prepared; with u 1 the (larger) side may have more, of which windows are taken.
+        sha256: of the tokenizer's file.
+        grids: tokens a side that the translator reads and writes. If they differ (upscale 2) they must be those of the two
+            sides prepared. If they are the same, the (larger) side may have more tokens, of which windows are taken.
 
     Raises:
-        ValueError: no such folder, not finished, of another tokenizer, or of sides that do not fit.
+        ValueError: there is no such folder, or it is not finished, belongs to another tokenizer, or has sides that do not fit.
     """
 
     def __init__(self, folder: str | Path, sha256: str, grids: tuple[int, int]):
         self.folder, self.upscale = Path(folder), grids[1] // grids[0]
         path = self.folder / "index.json"
         if not path.is_file():
-            begun = next(self.folder.glob("tokens-*.json"), None)
+            unfinished = next(self.folder.glob("tokens-*.json"), None)
             raise ValueError(
-                f"{folder} is not finished: run `stylerdalle prepare` again with the options it was begun with"
-                if begun
+                f"{folder} is not finished: run `stylerdalle prepare` again with the same options"
+                if unfinished
                 else f"{folder} holds no prepared tokens (no index.json): make them with `stylerdalle prepare`"
             )
         text = path.read_bytes()
-        self.sha256 = hashlib.sha256(text).hexdigest()  # of what the stream is made of
+        self.sha256 = hashlib.sha256(text).hexdigest()  # identifies the tokens, in a run's options
         try:
             index = json.loads(text)
             if index["format"] != FORMAT:
@@ -60,7 +63,7 @@ class PreparedTokens:
             raise ValueError(f"{path} cannot be read ({type(error).__name__}: {error}): prepare the tokens anew") from error
         if tokenizer != sha256:
             raise ValueError(
-                f"{folder} holds the tokens of another tokenizer (sha256 {tokenizer[:12]}…) than the one given "
+                f"{folder} holds the tokens of another tokenizer (sha256 {tokenizer[:12]}…), not of the one given "
                 f"({sha256[:12]}…): give that one, or prepare the pictures with this one"
             )
         fits = sides == list(grids) if self.upscale == 2 else sides[-1] >= grids[1]
@@ -81,13 +84,15 @@ class PreparedTokens:
         return sum(self.counts)
 
     def batch(self, step: int, size: int, seed: int) -> Pair:
-        """(sources (size, n, n), targets (size, m, m)), uint16: samples step*size to (step+1)*size of the stream. With upscale 1
-        they are the same, of all tokens of the (larger) side."""
-        got = [self.sample(place, seed) for place in range(step * size, (step + 1) * size)]
-        return np.stack([source for source, _ in got]), np.stack([target for _, target in got])
+        """Samples step * size to (step + 1) * size of the stream -> sources (size, n, n), targets (size, m, m), uint16.
+
+        With upscale 1 both are the whole (larger) side.
+        """
+        samples = [self.sample(place, seed) for place in range(step * size, (step + 1) * size)]
+        return np.stack([source for source, _ in samples]), np.stack([target for _, target in samples])
 
     def sample(self, place: int, seed: int) -> Pair:
-        """Sample `place` of the stream."""
+        """Sample `place` of the stream -> source (n, n), target (m, m)."""
         epoch, place = divmod(place, len(self))
         _, ends = self._plan(seed, epoch)
         number = bisect_right(ends, place)
@@ -96,8 +101,7 @@ class PreparedTokens:
         return sources[place], targets[place]
 
     def _plan(self, seed: int, epoch: int) -> Plan:
-        """Of an epoch: the shards of each group, and after how many samples it ends."""
-        plans = self._plans  # the reader's thread asks too
+        plans = self._plans  # one reference: the reading thread may replace it
         if (seed, epoch) not in plans:
             order = np.random.default_rng([seed, epoch]).permutation(len(self.counts))
             groups = [order[i : i + GROUP] for i in range(0, len(order), GROUP)]
@@ -106,7 +110,7 @@ class PreparedTokens:
         return plans[seed, epoch]
 
     def _group(self, seed: int, epoch: int, number: int, last: bool) -> Pair:
-        """The samples of a group in their order. While they are used the next group is read; these two are held."""
+        """The samples of a group, in their order. The next group is read meanwhile; only these two are held."""
         key = (seed, epoch, number)
         if self._at != key:
             wanted = [key, (seed, epoch + 1, 0) if last else (seed, epoch, number + 1)]
@@ -128,16 +132,15 @@ class PreparedTokens:
         found: dict[str, list[np.ndarray]] = {"source.npy": [], "target.npy": []}
         try:
             with tarfile.open(path) as tar:
-                for member in tar:
-                    tar.members = []  # type: ignore[attr-defined]  # it would keep all that it has seen
+                for member in members(tar):
                     _, _, suffix = member.name.partition(".")
-                    if suffix in found:
-                        found[suffix].append(np.load(io.BytesIO(tar.extractfile(member).read()), allow_pickle=False))
+                    if suffix in found and (stream := tar.extractfile(member)):
+                        found[suffix].append(np.load(io.BytesIO(stream.read()), allow_pickle=False))
             targets = np.stack(found["target.npy"])
             sources = np.stack(found["source.npy"]) if self.upscale == 2 else targets
         except (OSError, ValueError, EOFError, tarfile.TarError) as error:
             raise ValueError(f"{path} cannot be read ({error}): delete it and run `stylerdalle prepare` again") from error
         want = tuple((self.counts[number], side, side) for side in self.sides)
         if (sources.shape, targets.shape) != want or max(sources.max(), targets.max()) >= self.vocab_size:
-            raise ValueError(f"{path} is not what index.json says: delete it and run `stylerdalle prepare` again")
+            raise ValueError(f"{path} does not match index.json: delete it and run `stylerdalle prepare` again")
         return sources, targets

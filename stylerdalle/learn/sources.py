@@ -1,6 +1,7 @@
-"""Pictures of any number, one after another: only names and places are held, of one folder or one tar shard at a time.
+"""Readers of pictures. `pictures` gives them one at a time and suits millions; `read_pictures` holds all in memory and suits
+training on thousands.
 
-`read_pictures` (data.py) keeps all of them in memory, which suits training on thousands; this suits going once through millions.
+While reading, only names and places in files are held, of one folder or one tar shard at a time.
 """
 
 from __future__ import annotations
@@ -13,30 +14,30 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .pictures import SUFFIXES, Picture, key_of
+from .shards import members
 
 
 def read_pictures(paths: Sequence[str | Path]) -> list[Picture]:
     """All pictures of the given shards, folders and files, in a fixed order.
 
     Raises:
-        ValueError: a path does not exist or holds no picture.
+        ValueError: as `entries`.
     """
-
     return list(pictures(paths))
 
 
 class Entry(NamedTuple):
-    """Where a picture lies: a file of its own, or a part of a tar shard."""
+    """Where a picture is: in a file of its own, or in a tar shard."""
 
     path: Path  # of the file or the shard
-    name: str  # of the picture: as below the folder given, or in the shard
+    name: str  # of the picture: its path below the folder given, or in the shard
     size: int  # bytes
-    start: int = -1  # in the shard; -1 for a file of its own
-    note: tuple[int, int] = (0, 0)  # start and size of KEY.json in the shard, if there is one
+    start: int = -1  # byte in the shard; -1: a file of its own
+    note: tuple[int, int] = (0, 0)  # start and size of KEY.json in the shard; (0, 0): there is none
 
 
 def entries(paths: Sequence[str | Path]) -> Iterator[Entry]:
-    """All pictures of the given shards, folders and files, in a fixed order; nothing of them is read but the shards' headers.
+    """Where all pictures of the given shards, folders and files are, in a fixed order. Only the shards' headers are read.
 
     Raises:
         ValueError: a path does not exist, holds no picture, or is no readable shard.
@@ -71,14 +72,13 @@ def _of_tar(path: Path) -> Iterator[Entry]:
     notes: dict[str, tuple[int, int]] = {}
     try:
         with tarfile.open(path) as tar:
-            for member in tar:
-                tar.members = []  # type: ignore[attr-defined]  # it would keep all that it has seen
+            for member in members(tar):
                 if not member.isfile():
                     continue
                 key, suffix = key_of(member.name)
                 if suffix == "json":
                     notes[key] = (member.offset_data, member.size)
-                elif f".{suffix.lower()}" in SUFFIXES:  # a pair's KEY.photo.webp is not: it is a copy of another picture
+                elif f".{suffix.lower()}" in SUFFIXES:  # not KEY.photo.webp of a made pair
                     found[key] = Entry(path, member.name, member.size, member.offset_data)
     except (tarfile.TarError, EOFError) as error:
         raise ValueError(f"{path} is neither a picture ({', '.join(SUFFIXES)}) nor a readable tar shard: {error}") from error
@@ -86,15 +86,15 @@ def _of_tar(path: Path) -> Iterator[Entry]:
         yield entry._replace(note=notes.get(key, (0, 0)))
 
 
-def read(some: Iterable[Entry]) -> Iterator[tuple[Entry, bytes, bytes]]:
-    """(entry, encoded picture, its KEY.json or nothing), one at a time."""
-    for path, group in groupby(some, key=lambda entry: entry.path):
+def read(found: Iterable[Entry]) -> Iterator[tuple[Entry, bytes, bytes]]:
+    """(entry, encoded picture, its KEY.json or nothing) of each entry, one at a time."""
+    for path, group in groupby(found, key=lambda entry: entry.path):
         here = list(group)
         if here[0].start < 0:
             yield from ((entry, path.read_bytes(), b"") for entry in here)
             continue
         with tarfile.open(path) as tar:
-            stream: Any = tar.fileobj  # of the unpacked bytes, where the shard is compressed
+            stream: Any = tar.fileobj  # gives the unpacked bytes of a compressed shard
             for entry in here:
                 yield entry, _part(stream, entry.start, entry.size), _part(stream, *entry.note)
 
@@ -106,7 +106,11 @@ def _part(stream: Any, start: int, size: int) -> bytes:
 
 
 def note_of(text: bytes) -> dict[str, Any]:
-    """What a KEY.json says, its captions a list. Raises ValueError where it is damaged."""
+    """A KEY.json as a dictionary, its captions as a list.
+
+    Raises:
+        ValueError: it is damaged, or not an object.
+    """
     note = json.loads(text) if text else {}
     if not isinstance(note, dict):
         raise ValueError(f"its .json is {str(note)[:40]!r}, not an object")
@@ -115,7 +119,11 @@ def note_of(text: bytes) -> dict[str, Any]:
 
 
 def pictures(paths: Sequence[str | Path]) -> Iterator[Picture]:
-    """What `read_pictures` gives at once, one at a time."""
+    """All pictures of the given shards, folders and files, in a fixed order, one at a time.
+
+    Raises:
+        ValueError: as `entries`.
+    """
     for entry, data, text in read(entries(paths)):
         note = note_of(text)
         if entry.start < 0:
@@ -123,5 +131,5 @@ def pictures(paths: Sequence[str | Path]) -> Iterator[Picture]:
             note["source"] = entry.path.parents[len(Path(key).parts) - 1].name  # the folder given
         else:
             key = key_of(entry.name)[0]
-        said = {name: note.get(name) or "" for name in ("style", "content", "source")}
-        yield Picture(key, data, tuple(note["caption"]), kind=note.get("kind") or "photo", **said)
+        texts = {name: note.get(name) or "" for name in ("style", "content", "source")}
+        yield Picture(key, data, tuple(note["caption"]), kind=note.get("kind") or "photo", **texts)

@@ -1,22 +1,24 @@
-"""Soft targets: a token's nearest codes share its probability."""
+"""Soft targets: a token shares its probability with the nearest codes, for they look nearly the same.
+
+Letters: V tokens in the vocabulary; m codes that share a target; B pictures of N tokens.
+"""
 
 from __future__ import annotations
-
-import logging
 
 import torch
 from torch import Tensor
 
-log = logging.getLogger(__name__)
-
 
 @torch.no_grad()
 def soft_targets(embeddings: Tensor, neighbours: int, softness: float) -> tuple[Tensor, Tensor]:
-    """For every token its nearest codes (V, m), itself first, and their shares (V, m), each row summing to 1.
+    """For every token its nearest codes, long (V, m), itself first, and their shares (V, m), each row summing to 1.
 
-    Hard targets (softness 0 or one neighbour) are the token alone, m = 1.
+    The share of code j for token i is proportional to exp(-|e_i - e_j|^2 / (softness * s)), s the mean squared distance of a
+    code to the nearest other one. With softness 0 or one neighbour targets are hard: the token alone, m = 1.
 
-    Share of code j for token i: exp(-|e_i - e_j|^2 / (softness * s)), s the mean squared distance to the nearest other code.
+    Args:
+        embeddings: (V, D_tok).
+        neighbours: m.
     """
     if softness == 0 or neighbours == 1:
         itself = torch.arange(len(embeddings), device=embeddings.device)[:, None]
@@ -27,6 +29,12 @@ def soft_targets(embeddings: Tensor, neighbours: int, softness: float) -> tuple[
 
 
 def soft_cross_entropy(logits: Tensor, target: Tensor, index: Tensor, shares: Tensor) -> Tensor:
-    """-sum_j share_j log p_j at every place: logits (B, N, V), target (B, N) -> (B, N)."""
+    """-sum_j share_j log p_j at every place -> (B, N).
+
+    Args:
+        logits: (B, N, V).
+        target: long (B, N).
+        index, shares: as of `soft_targets`.
+    """
     picked = logits.float().gather(-1, index[target])  # (B, N, m)
     return logits.float().logsumexp(-1) - (picked * shares[target]).sum(-1)

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..learn.crops import at_least, random_crop, to_tensor
-from ..learn.pairs import _stack
+from ..learn.pairs import stack_crops
 from ..learn.pictures import Picture
 from ..tokenizers.protocol import ImageTokenizer
 from ..translator.texture import Texture
@@ -48,7 +48,7 @@ def make_pairs(
         places.append(rng.integers(PATTERN_SIDE // unit, size=2))
         y, x = unit * places[-1]
         made.append(recipe.apply(photos[-1], np.random.default_rng(seed), (int(y), int(x))))
-    return _stack(photos), _stack(made), torch.from_numpy(np.stack(places))
+    return stack_crops(photos), stack_crops(made), torch.from_numpy(np.stack(places))
 
 
 @torch.no_grad()

@@ -1,6 +1,7 @@
-"""How a style is learnt: CLIP-Reward-Tune (StylerDALLE, arXiv 2303.09268, section 3.3)."""
+"""Tuning of a style: CLIP-Reward-Tune (StylerDALLE, arXiv 2303.09268, section 3.3)."""
 
-from .config import METHODS, TuneConfig
+from .config import TuneConfig
 from .loop import Tuned, TuneState, tune
+from .methods import METHODS
 
 __all__ = ["METHODS", "TuneConfig", "TuneState", "Tuned", "tune"]

@@ -2,72 +2,54 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..learn.schedule import DECAYS
 from ..settings import setting
+from .methods import METHODS
 
-if TYPE_CHECKING:
-    pass
-
-
-log = logging.getLogger(__name__)
-# what a method's options are where they are not given; those of `reinforce` are the paper's (4 epochs of COCO: 10^5 steps)
-METHODS: dict[str, dict[str, Any]] = {
-    "direct": {},
-    "rloo": {"softness": 0.0, "batch": 2, "normalise_advantage": True},
-    "reinforce": {
-        "softness": 0.0,
-        "lr": 1e-6,
-        "rank": 0,
-        "batch": 16,
-        "kl_weight": 0.0,
-        "caption_weight": 1.0,
-        "patch_weight": 0.0,
-        "directional_weight": 0.0,
-    },
-}
+__all__ = ["METHODS", "TuneConfig"]
+SUMMARIES = "; ".join(f"{name} {method.summary}" for name, method in METHODS.items())
 
 
 @dataclass(frozen=True)
 class TuneConfig:
-    """Options of a tuning run; `TuneConfig.of` takes those of a method."""
+    """Options of a tuning run; `TuneConfig.of` takes the defaults of a method."""
 
-    method: str = setting("direct", "direct, rloo or reinforce (the paper's)")
-    steps: int = setting(80, "of reward; 0 leaves the warm start alone")
-    epochs: float = setting(0, "passes over all photos, instead of --steps; 0 is as many steps as said, of photos drawn")
-    minutes: float = setting(0, "stop after so long; 0 is no limit")
-    pairs_steps: int = setting(0, "of cross-entropy on made pairs before the reward")
-    lr: float = setting(1e-3, "Adam on the adapter; after --warm it falls, and is constant for reinforce")
-    warm: int = setting(10, "first steps, in which the learning rate rises; none for reinforce")
-    decay: str = setting("cosine", "of the learning rate: cosine to 2 %, or linear to 0")
-    pairs_lr: float = setting(3e-3, "the same for the warm start")
-    rank: int = setting(8, "of the adapter, the style file grows with it; 0 tunes the decoder and output layer whole")
+    method: str = setting("direct", f"how the reward is followed: {SUMMARIES}")
+    steps: int = setting(80, "steps with the reward; 0: the warm start only")
+    epochs: float = setting(0, "passes over all photos, in place of --steps; 0: --steps of photos drawn at random")
+    minutes: float = setting(0, "stop after this time; 0: no limit")
+    pairs_steps: int = setting(0, "steps of cross-entropy on made pairs before the reward (the warm start)")
+    lr: float = setting(1e-3, "peak learning rate of Adam on the adapter")
+    warm: int = setting(10, "first steps, in which the learning rate rises; reinforce has none")
+    decay: str = setting("cosine", "of the learning rate: cosine to 2 %, or linear to 0; reinforce has none")
+    pairs_lr: float = setting(3e-3, "peak learning rate of the warm start")
+    rank: int = setting(8, "of the adapter; the style file grows with it; 0: the decoder and output layer whole")
     batch: int = setting(4, "photos a step")
-    samples: int = setting(4, "draws a photo, for rloo")
+    samples: int = setting(4, "samples of a photo (rloo)")
     pairs_batch: int = setting(16, "made pairs a step")
-    size: int = setting(256, "px of a photo crop; a multiple of the translator's window")
-    augment: bool = setting(True, "photos at random places, zooms and mirrored; no is the centre crop, the paper's")
+    size: int = setting(256, "side of a photo crop, px; a multiple of the translator's window")
+    augment: bool = setting(True, "photos at random places, zooms and mirrored; off: centre crop (paper)")
     views: int = setting(4, "random crops of each output that CLIP sees")
-    caption_weight: float = setting(0.0, 'of the paper\'s reward: whole picture to "{style} of {caption}"')
-    patch_weight: float = setting(1.0, "of the crops' cosine to the style prompt")
-    directional_weight: float = setting(1.0, "of the crops' direction from the photo, to the text's from \"a photo\"")
-    content_weight: float = setting(0.0, "of the cosine of output and photo")
-    kl_weight: float = setting(0.02, "pull to the base translator: content and image quality")
-    kl_budget: float = setting(0.0, "nats a token; adapters beyond it are not kept, and the run stops. 0 is no limit")
-    colour_weight: float = setting(0.0, "keeps the photo's colours (direct); 0 for styles that have their own palette")
-    pairs_colour_weight: float = setting(0.0, "of the colours shown beside the cross-entropy on made pairs")
-    pairs_weight: float = setting(0.0, "cross-entropy on made pairs beside the reward")
+    caption_weight: float = setting(0.0, 'weight of the paper\'s reward: whole picture to "{style} of {caption}"')
+    patch_weight: float = setting(1.0, "weight of the cosine of the crops to the style prompt")
+    directional_weight: float = setting(1.0, "weight of the crops' change from the photo along the text's from \"a photo\"")
+    content_weight: float = setting(0.0, "weight of the cosine of output and photo")
+    kl_weight: float = setting(0.02, "weight of the KL to the base translator, which keeps content and image quality")
+    kl_budget: float = setting(0.0, "nats a token: beyond it adapters are not kept and the run stops; 0: no limit")
+    colour_weight: float = setting(0.0, "weight of the photo's colours (direct); 0 for styles with a palette of their own")
+    pairs_colour_weight: float = setting(0.0, "weight of the made pictures' colours, beside the cross-entropy on made pairs")
+    pairs_weight: float = setting(0.0, "weight of the cross-entropy on made pairs, beside the reward")
     softness: float = setting(
-        0.5, "of the pictures CLIP sees, as when stylising; 0 is straight-through samples, one token a place"
+        0.5, "of the pictures that CLIP sees, as in stylize; 0: straight-through samples, one token a place (direct)"
     )
-    normalise_advantage: bool = setting(False, "rloo: advantages of a photo to standard deviation 1")
-    normalise: bool = setting(True, "pixels for CLIP by its mean and deviation; no is as the paper's authors did")
+    normalise_advantage: bool = setting(False, "scale the advantages of a photo to standard deviation 1 (rloo)")
+    normalise: bool = setting(True, "normalise pixels by CLIP's mean and deviation; off: as they are (the authors' code)")
     check_every: int = setting(10, "steps between scores on the held-out photos")
-    held_out: int = setting(4, "photos kept for them, at most a fifth of those given")
-    patience: int = setting(6, "checks without a better score after which the run stops; 0 goes on to the end")
+    held_out: int = setting(4, "photos held out, at most a fifth of those given")
+    patience: int = setting(6, "checks without a better score after which the run stops; 0: never")
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -80,13 +62,18 @@ class TuneConfig:
         if min(self.batch, self.pairs_batch, self.views, self.check_every, self.held_out) < 1:
             raise ValueError("batch, pairs_batch, views, check_every and held_out must be 1 or more")
         if self.samples < 2:
-            raise ValueError(f"samples {self.samples}: rloo judges a draw against the others, so it needs 2 or more")
+            raise ValueError(f"samples {self.samples}: rloo compares each sample with the others, so it needs 2 or more")
         if not 0 < self.lr <= 1 or not 0 < self.pairs_lr <= 1:
             raise ValueError(f"learning rates {self.lr} and {self.pairs_lr} must lie between 0 and 1")
         if not any((self.caption_weight, self.patch_weight, self.directional_weight, self.content_weight)) and self.steps:
-            raise ValueError("all weights of the reward are 0: nothing would be learnt; set one, or steps to 0")
+            raise ValueError("all weights of the reward are 0, so nothing would be learnt: set one, or steps to 0")
 
     @classmethod
     def of(cls, method: str, **options: Any) -> TuneConfig:
-        """The options of a method, and these on top. Raises ValueError for an unknown method or impossible options."""
-        return cls(method=method, **{**METHODS.get(method, {}), **options})
+        """The defaults of a method, replaced by these options.
+
+        Raises:
+            ValueError: an unknown method or impossible options.
+        """
+        defaults = METHODS[method].defaults if method in METHODS else {}
+        return cls(method=method, **{**defaults, **options})

@@ -1,18 +1,20 @@
-"""Options by name: the paper's two procedures (StylerDALLE, arXiv 2303.09268), and ours, which is faster.
+"""Options by name: the paper's two procedures (StylerDALLE, arXiv 2303.09268), and a faster one of ours.
 
-`paper-1` is StylerDALLE-1 (DALL-E's dVAE), `paper-ru` is StylerDALLE-Ru (ruDALL-E's VQGAN). Where the paper says nothing they
-have what this library has: AdamW's betas (0.9, 0.98), weight decay 0.01 and gradient norm at most 1 in pretraining; no dropout in
-tuning and in use; the adapter with the best held-out score kept, not the last. Adam's betas (0.9, 0.98), eps 1e-9, the gradient
-norm of at most 3 and the constant learning rate belong to the method `reinforce` (tune.py).
+`paper-1` is StylerDALLE-1 (DALL-E's dVAE), `paper-ru` is StylerDALLE-Ru (ruDALL-E's VQGAN). What the paper leaves open is as
+in the rest of this library: in pretraining AdamW's betas (0.9, 0.98), weight decay 0.01 and a gradient norm of at most 1; no
+dropout in tuning and in use; the adapter with the best held-out score is kept, not the last one. The optimiser of tuning belongs
+to the method (methods/reinforce.py).
 
 `fast` is the defaults: masked tokens in place, soft targets, a start as the identity; then the `direct` reward on an adapter.
-With `--upscale 2` it is the paper's translator, learnt with that start and those targets, at a higher learning rate on a cosine
-for a fifth of the epochs; these values are chosen from what serves the small models, and not yet measured at full size.
+With `--upscale 2` it is the paper's translator, with that start and those targets, at a higher learning rate on a cosine for a
+fifth of the epochs. These values are taken from what works for the small models, and are not measured at full size.
 """
 
 from __future__ import annotations
 
 from typing import Any
+
+from .methods import METHODS
 
 FAST = "fast"
 PAPER = {
@@ -46,17 +48,10 @@ FAST_UPSCALE = {
 }
 PAPER_TUNE = {
     "method": "reinforce",
+    **METHODS["reinforce"].defaults,
     "epochs": 4,
-    "lr": 1e-6,
-    "rank": 0,  # the decoder and the output layer whole
-    "batch": 16,
     "size": 256,
     "augment": False,
-    "caption_weight": 1.0,
-    "patch_weight": 0.0,
-    "directional_weight": 0.0,
-    "kl_weight": 0.0,
-    "softness": 0.0,
     "normalise": False,  # CLIP sees pixels as they are
     "check_every": 1000,
     "patience": 0,  # to the end
@@ -66,16 +61,16 @@ NAMES = tuple(PRETRAIN)
 
 
 def pretrain_options(preset: str | None, given: dict[str, Any]) -> dict[str, Any]:
-    """Options of PretrainConfig: a preset's, and those given explicitly on top."""
+    """Options for PretrainConfig: those of a preset, replaced by those given."""
     own = FAST_UPSCALE if preset == FAST and given.get("upscale") == 2 else PRETRAIN.get(preset or FAST, {})
-    return {**_counted(own, given), **given}
+    return {**_without_epochs(own, given), **given}
 
 
 def tune_options(preset: str | None, given: dict[str, Any]) -> dict[str, Any]:
-    """Options of TuneConfig, for `TuneConfig.of`: a preset's, and those given explicitly on top."""
-    return {**_counted(TUNE.get(preset or FAST, {}), given), **given}
+    """Options for `TuneConfig.of`: those of a preset, replaced by those given."""
+    return {**_without_epochs(TUNE.get(preset or FAST, {}), given), **given}
 
 
-def _counted(own: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-    """Without the preset's epochs where steps are given: one of them counts."""
+def _without_epochs(own: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """A preset's options, its epochs left out where steps are given, for they would count instead."""
     return {key: value for key, value in own.items() if not (key == "epochs" and "steps" in given)}

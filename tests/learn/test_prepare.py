@@ -180,7 +180,7 @@ def test_other_pictures_and_another_tokenizer_are_refused(tokenizer, photos, tmp
         prepare(tokenizer, "a" * 64, [photos], tmp_path / "out", SMALL)
     for path in sorted(photos.iterdir())[8:]:
         path.unlink()
-    with pytest.raises(ValueError, match="has 3 shards, these pictures make 2"):
+    with pytest.raises(ValueError, match="has 3 shards, and these pictures make 2"):
         prepare(tokenizer, SHA, [photos], tmp_path / "out", SMALL)
     sorted(photos.iterdir())[5].unlink()
     with pytest.raises(ValueError, match=r"tokens-00001.tar was made of other pictures: give the same --images"):
@@ -214,7 +214,7 @@ def test_rank_and_world_are_those_of_the_environment(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "4")
     assert rank_and_world() == (3, 4)
     monkeypatch.setenv("RANK", "4")
-    with pytest.raises(ValueError, match="RANK '4' of WORLD_SIZE '4'"):
+    with pytest.raises(ValueError, match="RANK '4' and WORLD_SIZE '4' do not fit"):
         rank_and_world()
 
 

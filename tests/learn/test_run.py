@@ -19,7 +19,7 @@ def test_other_options_are_refused_by_name_but_not_other_lengths(tmp_path):
     run = Run(tmp_path)
     run.load({"lr": 0.1, "rank": 8, "steps": 5})
     run.save({"step": 3})
-    with pytest.raises(ValueError, match=r"begun with rank 8 \(now 4\).*--no-resume"):
+    with pytest.raises(ValueError, match=r"started with rank 8 \(now 4\).*--no-resume"):
         Run(tmp_path).load({"lr": 0.1, "rank": 4, "steps": 5})
     assert Run(tmp_path).load({"lr": 0.1, "rank": 8, "steps": 500}) is not None
 
@@ -57,7 +57,7 @@ def test_a_full_disk_is_said_to_be_one_and_leaves_the_last_state_and_no_other_fi
     run.save({"step": 1})
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     monkeypatch.setattr("os.fsync", full_disk)
-    with pytest.raises(ValueError, match=r"cannot be saved in .*No space left on device.*make room.*goes on from its last save"):
+    with pytest.raises(ValueError, match=r"cannot be saved in .*No space left on device.*free some.*resume from the last save"):
         run.save({"step": 2})
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 

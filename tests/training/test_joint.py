@@ -10,7 +10,8 @@ from training.test_tokenizer import pictures
 
 from stylerdalle.learn.run import Run
 from stylerdalle.tokenizers.protocol import all_embeddings
-from stylerdalle.training.joint import JointConfig, coded_pairs, train
+from stylerdalle.training.coded import coded_pairs
+from stylerdalle.training.joint import JointConfig, train
 from stylerdalle.translator.style import Style, new_adapter, translate_with
 from stylerdalle.translator.texture import field_under, texture_field
 
@@ -30,7 +31,7 @@ def pairs(tokenizer, tmp_path_factory):
 
 def test_pairs_are_made_once(tokenizer, tmp_path, monkeypatch):
     first = coded_pairs(tokenizer, pictures(2), "ink", 32, 3, tmp_path)
-    monkeypatch.setattr("stylerdalle.training.joint.make_pairs", None)
+    monkeypatch.setattr("stylerdalle.training.coded.make_pairs", None)
     again = coded_pairs(tokenizer, pictures(2), "ink", 32, 3, tmp_path)
     assert first.content.shape == (3, 16) and first.places.shape == (3, 2)
     assert all(torch.equal(getattr(first, name), getattr(again, name)) for name in ("content", "target", "places"))

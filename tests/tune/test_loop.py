@@ -116,7 +116,7 @@ def test_a_run_killed_after_its_last_save_drops_the_rows_beyond_it(models, tmp_p
 @pytest.mark.parametrize(("change", "prompt"), [({"rank": 3}, PROMPT), ({}, "pixel art"), ({"lr": 0.5}, PROMPT)])
 def test_a_run_is_not_resumed_with_other_options(models, change, prompt, tmp_path):
     tune(*models, pictures(3), PROMPT, SMALL, Run(tmp_path))
-    with pytest.raises(ValueError, match="was begun with"):
+    with pytest.raises(ValueError, match="was started with"):
         tune(*models, pictures(3), prompt, dataclasses.replace(SMALL, **change), Run(tmp_path))
 
 

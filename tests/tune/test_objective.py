@@ -5,12 +5,16 @@ import dataclasses
 import pytest
 import tiny
 import torch
+from training.test_tokenizer import pictures
 
 from stylerdalle.clip import scores as reward
+from stylerdalle.learn.run import Run
 from stylerdalle.translator.style import Style, new_adapter
 from stylerdalle.translator.texture import Texture
 from stylerdalle.tune.config import METHODS, TuneConfig
-from stylerdalle.tune.objective import Objective, draw
+from stylerdalle.tune.loop import tune
+from stylerdalle.tune.methods.method import Judged, Method, draw
+from stylerdalle.tune.objective import Objective
 
 # logits of the tiny translator are so far apart that only a large softness lets a gradient through
 SMALL = TuneConfig(batch=2, size=32, views=2, rank=2, softness=20)
@@ -65,10 +69,9 @@ def test_reinforce_is_the_papers_loss_and_baseline(models, monkeypatch):
     objective, style = Objective(*models, PROMPT, config), adapter(models, 0)
     rewards = iter([0.3, 0.1])
     monkeypatch.setattr(Objective, "judge", lambda self, out, *rest: (out.new_tensor([next(rewards)]), out.new_zeros(1, 1)))
-    objective.baseline = 0.25
-    outcome = objective.step(photos(), torch.zeros(2, 1), style, [torch.Generator().manual_seed(3)] * 2)
+    outcome = objective.step(photos(), torch.zeros(2, 1), style, [torch.Generator().manual_seed(3)] * 2, baseline=0.25)
     baseline = (2 * 0.25 + 0.2) / 3
-    assert objective.baseline == pytest.approx(baseline)
+    assert outcome.baseline == pytest.approx(baseline)
     assert outcome.reward == pytest.approx(0.2)
 
     other, generator = adapter(models, 0), torch.Generator().manual_seed(3)
@@ -105,8 +108,10 @@ def test_reinforce_raises_the_probability_of_what_was_rewarded(models, monkeypat
     )
     optimizer = torch.optim.Adam([style.tensors["outNet.bias.delta"]], lr=0.1)
     style = Style({"outNet.bias.delta": style.tensors["outNet.bias.delta"]})
+    baseline = 0.0
     for step in range(40):
-        objective.step(photos(4), torch.zeros(4, 1), style, [torch.Generator().manual_seed(step)] * 4)
+        generators = [torch.Generator().manual_seed(step)] * 4
+        baseline = objective.step(photos(4), torch.zeros(4, 1), style, generators, baseline).baseline
         optimizer.step()
         optimizer.zero_grad()
     assert sum(share[-8:]) / 8 > 2 * sum(share[:8]) / 8
@@ -120,13 +125,13 @@ def flat(content: torch.Tensor) -> torch.Tensor:
 def test_rloo_credits_a_crops_reward_to_the_tokens_under_it(models, monkeypatch):
     config = TuneConfig.of("rloo", size=32, views=1, samples=2, normalise_advantage=False)
     objective = Objective(*models, PROMPT, config)
-    monkeypatch.setattr("stylerdalle.tune.objective.crop_boxes", lambda *a, **k: [(0, 0, 16)])
+    monkeypatch.setattr(Objective, "crops", lambda *a, **k: [(0, 0, 16)])
     monkeypatch.setattr(Objective, "judge", lambda self, out, *rest: (out.new_zeros(2), out.new_tensor([[1.0, 0.0]])))
     logits = flat(torch.zeros(1, 4, 4)).requires_grad_(True)
-    loss, score, out = objective.rloo(logits, photos(1), torch.zeros(1), torch.Generator().manual_seed(0))
-    loss.backward()
+    judged = METHODS["rloo"].loss(objective, logits, photos(1), torch.zeros(1), torch.Generator().manual_seed(0))
+    judged.loss.backward()
     tokens, _ = draw(logits, 2, torch.Generator().manual_seed(0))
-    assert score == pytest.approx(0.5) and out.shape == (2, 3, 32, 32)
+    assert judged.reward == pytest.approx(0.5) and judged.pictures.shape == (2, 3, 32, 32)
     differ = (tokens[0] != tokens[1])[:2, :2]
     gradient = logits.grad[0, :2, :2]
     first, second = (gradient.gather(-1, t[:2, :2, None])[..., 0][differ] for t in tokens)
@@ -176,3 +181,15 @@ def test_a_style_is_shown_its_texture_where_the_picture_lies_on_it(models):
     rolled = dataclasses.replace(style, texture=Texture(texture.tokens.roll((-3, -5), (1, 2)), texture.weights))
     assert torch.allclose(out[1], objective.logits(content[1:], rolled)[0], atol=1e-3)
     assert not torch.allclose(out[0], out[1], atol=1e-3)
+
+
+def test_a_new_method_needs_no_more_than_its_object(models, monkeypatch, tmp_path):
+    def loss(painter, logits, photo, text, generator):
+        picture = painter.paint(logits, generator)
+        return Judged(picture.mean(), -picture.mean().item(), picture)
+
+    monkeypatch.setitem(METHODS, "dark", Method("darkens pictures", loss, defaults={"rank": 2, "softness": 20}, falling=False))
+    config = TuneConfig.of("dark", steps=2, batch=1, size=32, views=1, lr=0.01)
+    learnt = tune(*models, pictures(2), PROMPT, config, Run(tmp_path))
+    assert learnt.style.tensors["outNet.bias.delta"].abs().max() > 0
+    assert torch.load(tmp_path / "state.pt")["optimizer"]["param_groups"][0]["lr"] == 0.01

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from stylerdalle.learn.pretraining import PretrainConfig
-from stylerdalle.learn.schedule import chosen, in_steps, schedule
+from stylerdalle.learn.schedule import epochs_to_steps, learning_rate, sample_indices
 from stylerdalle.translator.model import Translator, TranslatorConfig
 from stylerdalle.tune.config import TuneConfig
 from stylerdalle.tune.presets import NAMES, pretrain_options, tune_options
@@ -70,20 +70,20 @@ def test_options_given_win_over_the_preset():
 
 
 def test_steps_that_are_given_count_instead_of_the_presets_epochs():
-    assert in_steps(pretraining("paper-1", steps=7), 82_783).steps == 7
-    assert in_steps(tuning("paper-1", steps=7), 82_783).steps == 7
+    assert epochs_to_steps(pretraining("paper-1", steps=7), 82_783).steps == 7
+    assert epochs_to_steps(tuning("paper-1", steps=7), 82_783).steps == 7
 
 
 def test_epochs_are_passes_over_all_pictures():
-    assert in_steps(pretraining("paper-1"), 82_783).steps == 64_675  # ceil(25 * 82783 / 32)
-    assert in_steps(tuning("paper-1"), 82_783).steps == 20_696  # ceil(4 * 82783 / 16)
-    assert in_steps(PretrainConfig(steps=9), 82_783).steps == 9
+    assert epochs_to_steps(pretraining("paper-1"), 82_783).steps == 64_675  # ceil(25 * 82783 / 32)
+    assert epochs_to_steps(tuning("paper-1"), 82_783).steps == 20_696  # ceil(4 * 82783 / 16)
+    assert epochs_to_steps(PretrainConfig(steps=9), 82_783).steps == 9
     with pytest.raises(ValueError, match=r"epochs -1.*0 \(steps count\) or more"):
-        in_steps(PretrainConfig(epochs=-1), 5)
+        epochs_to_steps(PretrainConfig(epochs=-1), 5)
 
 
 def test_the_learning_rate_rises_and_falls_in_straight_lines():
-    rates = {step: schedule(step, 64_675, 5000, decay="linear") for step in (0, 2499, 4999, 5000, 34_837, 64_674)}
+    rates = {step: learning_rate(step, 64_675, 5000, decay="linear") for step in (0, 2499, 4999, 5000, 34_837, 64_674)}
     assert rates[0] == pytest.approx(1 / 5000)
     assert rates[2499] == pytest.approx(0.5)
     assert rates[4999] == rates[5000] == 1
@@ -92,9 +92,9 @@ def test_the_learning_rate_rises_and_falls_in_straight_lines():
 
 
 def test_the_cosine_is_what_it_was():
-    assert schedule(100, 1000) == 1
-    assert schedule(550, 1000) == pytest.approx(0.51)
-    assert schedule(999, 1000) == pytest.approx(0.02, abs=1e-4)
+    assert learning_rate(100, 1000) == 1
+    assert learning_rate(550, 1000) == pytest.approx(0.51)
+    assert learning_rate(999, 1000) == pytest.approx(0.02, abs=1e-4)
 
 
 @pytest.mark.parametrize("config", [PretrainConfig, TuneConfig])
@@ -104,7 +104,7 @@ def test_an_unknown_decay_is_refused(config):
 
 
 def test_counted_epochs_take_each_picture_once():
-    seen = [int(i) for step in range(10) for i in chosen(10, 4, step, 3, None, epochs=4)]
+    seen = [int(i) for step in range(10) for i in sample_indices(10, 4, step, 3, None, epochs=4)]
     epochs = [seen[k : k + 10] for k in range(0, 40, 10)]
     assert all(sorted(epoch) == list(range(10)) for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) == 4

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from training.test_prepare import SHA, write_folder, written
+from learn.test_prepare import SHA, write_folder, written
 from training.test_tokenizer import pictures
 
 from stylerdalle import checkpoint, storage
@@ -153,7 +153,7 @@ def test_a_run_on_tokens_resumes_exactly_and_refuses_other_tokens(tmp_path):
     for name, tensor in whole.state_dict().items():
         assert torch.equal(tensor, resumed.state_dict()[name]), name
     other = PreparedTokens(written(tmp_path / "other", [9]), SHA, (4, 8))
-    with pytest.raises(ValueError, match="begun with tokens"):
+    with pytest.raises(ValueError, match="started with tokens"):
         train(tokenizer, other, SMALL, Run(tmp_path / "again"))
 
 
