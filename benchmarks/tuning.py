@@ -26,7 +26,6 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -34,14 +33,15 @@ from PIL import Image, ImageDraw
 
 from stylerdalle import load_bundle
 from stylerdalle.bundle import Bundle
+from stylerdalle.clip.protocol import CLIPModel
 from stylerdalle.clip.scores import score_pictures
 from stylerdalle.learn.crops import centre_crop, to_tensor
 from stylerdalle.learn.pictures import Picture
 from stylerdalle.learn.run import Run
 from stylerdalle.learn.sources import read_pictures
 from stylerdalle.pipeline import stylize
+from stylerdalle.tokenizers import ImageTokenizer
 from stylerdalle.tokenizers.dvae import DVAE
-from stylerdalle.tokenizers.protocol import ImageTokenizer
 from stylerdalle.translator.model import Translator, TranslatorConfig, start_as_identity
 from stylerdalle.tune.config import METHODS, TuneConfig
 from stylerdalle.tune.loop import TuneState, tune
@@ -190,12 +190,12 @@ def peak_memory() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def mini_models() -> tuple[ImageTokenizer, Translator, Any]:
+def mini_models() -> tuple[ImageTokenizer, Translator, CLIPModel]:
     bundle = load_bundle("mini", dtype="fp32")
     return bundle.tokenizer, bundle.translator, bundle.clip
 
 
-def official_sizes() -> tuple[DVAE, Translator, Any]:
+def official_sizes() -> tuple[ImageTokenizer, Translator, CLIPModel]:
     """Random weights of the sizes of DALL-E's dVAE, the paper's translator and CLIP ViT-B/32."""
     from dall_e import Decoder, Encoder
 

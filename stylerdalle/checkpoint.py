@@ -104,6 +104,7 @@ def _arch(metadata: dict[str, str], path: str | Path) -> dict[str, Any]:
 
 
 def _impossible(path: str | Path, error: Exception) -> ValueError:
+    """An error for a file whose sizes are not possible."""
     return ValueError(f"{path} states sizes that cannot be built ({error}): it is damaged or from another version")
 
 

@@ -89,7 +89,9 @@ class StyleFinder:
 
     def _given(self, style: Style, negative: str) -> Style:
         if negative.strip():
-            raise ValueError("a negative prompt needs a style prompt to lead away from: a style of its own file has none")
+            raise ValueError(
+                "a negative prompt needs a style prompt, and a style from a file has none: leave the negative prompt empty"
+            )
         return style
 
     def _read(self, text: str, negative: str) -> Style:
@@ -116,7 +118,7 @@ class StyleFinder:
             return self._make(self.hypernetwork, prompts[0] if prompts else text, negative)
         if negative.strip():
             raise ValueError(
-                f"the bundle {self.bundle.name!r} has no network for any prompt, which a negative prompt needs: leave it empty"
+                f"the bundle {self.bundle.name!r} has no hypernetwork, which a negative prompt needs: leave it empty"
             )
         return self._nearest(text)
 
@@ -127,7 +129,7 @@ class StyleFinder:
             similarity, index = (prompts @ embedded).max(0)
             if similarity >= NEAR:
                 style = self.styles[int(index)]
-                log.info("the prompt %r is taken as the style %r (similarity %.2f)", text, style.name, similarity)
+                log.info("the prompt %r is read as the style %r (similarity %.2f)", text, style.name, similarity)
                 return style
         listed = ", ".join(f"{style.name} ({style.prompt!r})" for style in self.styles) or "none"
         raise ValueError(
@@ -147,11 +149,11 @@ class StyleFinder:
             tensors, texture = network(embedded), network.textures_for(embedded)
         if similarity < FAR:
             log.warning(
-                "the prompt %r is far from all that this bundle was trained on (nearest, at %.2f: %r): the picture may have "
-                "little to do with it; `stylerdalle styles --near` proposes prompts, `stylerdalle tune` learns new ones",
+                "the prompt %r is far from all prompts that this bundle was trained on (the nearest is %r, similarity %.2f), so "
+                "the picture may not match it; `stylerdalle styles --near` proposes prompts, `stylerdalle tune` learns new ones",
                 text,
-                similarity,
                 nearest,
+                similarity,
             )
         notes = {"near": f"{similarity:.2f} near to {nearest!r}"} | ({"negative": negative} if negative else {})
         return Style(tensors, text, text, storage.sha256(self.bundle.translator_path), notes, texture)
@@ -199,7 +201,7 @@ def warn_of_unknown_words(clip_path: str | Path, text: str) -> list[str]:
     unknown = [word for word in re.findall(WORD, text.lower()) if known and word not in known]
     if unknown:
         log.warning(
-            "this bundle's CLIP never learnt %s: what it makes of this text means little; "
+            "this bundle's CLIP was not trained on %s: its embedding of this text is unreliable; "
             "use words for media and styles that it knows, or a bundle with the official CLIP",
             ", ".join(repr(word) for word in unknown),
         )

@@ -1,4 +1,4 @@
-"""Model files: round trips, and what is said of bad ones."""
+"""Model files: round trips, and the errors for bad ones."""
 
 import json
 import os

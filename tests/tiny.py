@@ -98,7 +98,7 @@ def style(translator: Translator, name: str, base_sha256: str = "", size: float 
     return Style(tensors, STYLES.get(name, name), name, base_sha256, texture=texture)
 
 
-def write_bundle(folder: Path, upscale: int = 1, tokens: DVAE | VQGAN | None = None) -> Path:
+def write_bundle(folder: Path, upscale: int = 1, tokens: ImageTokenizer | None = None) -> Path:
     """Write tokenizer (a dVAE unless given), translator, clip and two styles as a bundle's folder -> the folder."""
     folder = Path(folder)
     tokens = tokens or tokenizer()
@@ -114,7 +114,7 @@ def write_bundle(folder: Path, upscale: int = 1, tokens: DVAE | VQGAN | None = N
 
 
 def write_hypernetwork(folder: Path) -> Path:
-    """Write a random network for any prompt into a bundle's folder -> the file."""
+    """Write a random hypernetwork into a bundle's folder -> the file."""
     nat, model = (load(folder / f"{part}.safetensors") for load, part in PARTS)
     prompts = ["a mosaic", "a dark etching"]
     with torch.random.fork_rng(devices=[]):

@@ -25,7 +25,7 @@ def styles(run: Run) -> tuple[Any, Any]:
 
 @pytest.fixture
 def saved(comfy: SimpleNamespace) -> Iterator[Path]:
-    """The folder that styles are saved in; what a test saved is removed."""
+    """The folder for saved styles; emptied of what the test saved."""
     folder = Path(comfy.folder_paths.get_folder_paths("stylerdalle")[0], "styles")
     before = set(folder.iterdir())
     yield folder
@@ -75,7 +75,7 @@ def test_a_style_file_is_replaced_only_where_that_is_asked_for(run: Run, styles:
 )
 def test_a_name_that_is_no_files_is_refused(run: Run, styles: Any, saved: Path, name: str) -> None:
     before = sorted(saved.iterdir())
-    with pytest.raises(ValueError, match="cannot be a style's name"):
+    with pytest.raises(ValueError, match="is not a valid style name"):
         run("StylerDALLE_SaveStyle", style=styles[0], name=name)
     assert sorted(saved.iterdir()) == before
 

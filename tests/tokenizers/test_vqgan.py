@@ -1,4 +1,4 @@
-"""The VQGAN tokenizer against taming-transformers: what that gave is in vqgan.json; where it is installed, it is asked too."""
+"""The VQGAN tokenizer against taming-transformers: against its recorded results, vqgan.json, and itself where installed."""
 
 import json
 from dataclasses import asdict, replace

@@ -1,4 +1,4 @@
-"""A style for any prompt: the network, its file, and what texts mean with it."""
+"""A style for any prompt: the hypernetwork, its file, and how prompts are read with it."""
 
 import shutil
 
@@ -87,7 +87,7 @@ def test_impossible_sizes_are_refused(change):
 
 @pytest.fixture
 def prompted(bundle_folder, tmp_path) -> stylerdalle.Bundle:
-    """The tiny bundle with a random network for any prompt."""
+    """The tiny bundle with a random hypernetwork."""
     folder = tmp_path / "prompted"
     shutil.copytree(bundle_folder, folder)
     tiny.write_hypernetwork(folder)
@@ -135,7 +135,7 @@ def test_any_prompt_gives_a_style_and_the_bundles_own_come_first(prompted):
 def test_a_prompt_far_from_all_that_is_known_is_warned_of(prompted, caplog, monkeypatch):
     monkeypatch.setattr("stylerdalle.resolve.FAR", 1.01)
     find_style(prompted, "a mosaic")
-    assert "far from all that this bundle was trained on" in caplog.text
+    assert "far from all prompts that this bundle was trained on" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ def test_words_that_clip_never_learnt_are_not_read(prompted, caplog, monkeypatch
     assert prompted.hypernetwork  # read before the metadata are another's
     monkeypatch.setattr(storage, "read_metadata", lambda path: {"words": "a print by ink"})
     assert StyleFinder(prompted).known_words(text) == read
-    assert (f"never learnt {warned}:" in caplog.text) if warned else not caplog.text
+    assert (f"not trained on {warned}:" in caplog.text) if warned else not caplog.text
 
 
 def test_a_negative_prompt_leads_away(prompted):
@@ -161,9 +161,9 @@ def test_a_negative_prompt_leads_away(prompted):
 
 
 def test_a_negative_prompt_needs_a_network(bundle):
-    with pytest.raises(ValueError, match="no network for any prompt"):
+    with pytest.raises(ValueError, match="no hypernetwork"):
         find_style(bundle, "ukiyo-e", "dark")
-    with pytest.raises(ValueError, match="no network for any prompt|needs a style prompt"):
+    with pytest.raises(ValueError, match="no hypernetwork|needs a style prompt"):
         find_style(bundle, find_style(bundle, "ukiyo-e"), "dark")
 
 

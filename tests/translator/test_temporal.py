@@ -1,4 +1,4 @@
-"""Frames that stay as they were where the photo did not change."""
+"""Steady frames: a share of the frame before stays where the photo did not change."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""Textures: what the translator is shown beside the content."""
+"""Textures: an input of the translator beside the content."""
 
 from dataclasses import replace
 
