@@ -13,8 +13,9 @@ from ..stylerdalle import Bundle
 from ..stylerdalle.images.files import over_white, to_image
 from ..stylerdalle.learn.run import Run
 from ..stylerdalle.resolve import check_prompt, warn_of_unknown_words
-from ..stylerdalle.tune.config import METHODS, TuneConfig
+from ..stylerdalle.tune.config import TuneConfig
 from ..stylerdalle.tune.loop import tune
+from ..stylerdalle.tune.methods import METHODS
 from . import host
 from .tuning_run import (
     before_and_after,

@@ -13,8 +13,8 @@ import torch
 from ..stylerdalle import Bundle, Style, storage, stylize
 from ..stylerdalle.bundle import open_bundle
 from ..stylerdalle.images.files import resized, to_image
+from ..stylerdalle.learn.curve import draw_curve
 from ..stylerdalle.learn.pictures import Picture
-from ..stylerdalle.learn.run import draw_curve
 from ..stylerdalle.tune.config import TuneConfig
 from ..stylerdalle.tune.loop import Tuned, TuneState
 from . import host

@@ -1,6 +1,6 @@
 """locales/en has the texts of the nodes' schemas, and a server serves all languages.
 
-To update locales/en: UPDATE_LOCALES=1 pytest tests/host/test_locales.py. tests/cli/test_help.py then lists what the other
+To update locales/en: UPDATE_LOCALES=1 pytest tests/host/test_locales.py. tests/test_help.py then lists what the other
 languages lack.
 """
 
