@@ -34,10 +34,10 @@ class Coded:
 def coded_pairs(
     tokenizer: ImageTokenizer, photos: Sequence[Picture], made_by: str, window: int, count: int, folder: Path
 ) -> Coded:
-    """`count` made pairs of a filter, read from `folder` if they were made before, and kept there.
+    """`count` made pairs of a style, read from `folder` if they were made before, and kept there.
 
     Args:
-        made_by: name of the filter.
+        made_by: the style whose filter makes them (registry.py).
         window: side of the crops, px.
     """
     path = folder / f"pairs-{made_by}-{count}.pt"

@@ -383,7 +383,9 @@ def test_help_names_the_formats_that_can_be_written_and_the_defaults_of_the_libr
 def test_a_wrong_number_of_the_process_is_refused_in_one_line(monkeypatch, capsys):
     monkeypatch.setenv("RANK", "2")
     assert main(["styles"]) == 2
-    assert capsys.readouterr().err == "stylerdalle: RANK '2' of WORLD_SIZE '1' cannot be: need 0 <= RANK < WORLD_SIZE\n"
+    assert (
+        capsys.readouterr().err == "stylerdalle: RANK '2' and WORLD_SIZE '1' do not fit together: need 0 <= RANK < WORLD_SIZE\n"
+    )
 
 
 @pytest.mark.parametrize("words", [[], ["paint"], ["--paint"]])
