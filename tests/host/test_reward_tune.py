@@ -184,7 +184,7 @@ def test_a_full_disk_is_said_to_be_one_and_the_models_stay_whole(tune: Run, runs
 
     with monkeypatch.context() as patched:
         patched.setattr("os.fsync", full_disk)
-        with pytest.raises(ValueError, match="No space left on device.*goes on from its last save"):
+        with pytest.raises(ValueError, match="No space left on device.*run again to resume from the last save"):
             tune(steps=2)
     assert not [path for path in runs.rglob("*") if path.name.startswith(".") or path.name == "state.pt"]
     assert tune(steps=2)[1].tensors  # works when there is space again
