@@ -50,9 +50,10 @@ def style_statistics(activations: Sequence[Tensor], smoothing: float = 0.0) -> S
     """Statistics of pictures from their activations, (B, C_k, H_k, W_k) a level, in float32."""
     means, grams = [], []
     for level in activations:
-        flat = smoothed(level.float(), smoothing).flatten(2)  # (B, C, N)
-        means.append(flat.mean(-1))
-        grams.append(flat @ flat.transpose(1, 2) / flat.shape[-1])
+        with torch.autocast(level.device.type, enabled=False):  # sums over all places need float32
+            flat = smoothed(level.float(), smoothing).flatten(2)  # (B, C, N)
+            means.append(flat.mean(-1))
+            grams.append(flat @ flat.transpose(1, 2) / flat.shape[-1])
     return StyleStatistics(tuple(means), tuple(grams))
 
 

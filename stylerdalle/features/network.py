@@ -20,8 +20,8 @@ from torch import Tensor, nn
 class FeatureShape:
     """Sizes of a network: level k has `widths[k]` channels, `depths[k]` convolutions and 1/2^k of the picture's side."""
 
-    widths: tuple[int, ...] = (32, 64, 128, 192, 256)
-    depths: tuple[int, ...] = (2, 2, 2, 2, 1)
+    widths: tuple[int, ...] = (24, 48, 80, 112, 144)
+    depths: tuple[int, ...] = (1, 2, 2, 2, 1)
 
     def __post_init__(self) -> None:
         if len(self.widths) != len(self.depths) or not self.widths or min(*self.widths, *self.depths) < 1:

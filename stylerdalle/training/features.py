@@ -43,8 +43,8 @@ FEWEST = 60  # works of a style that is a class
 class FeatureConfig:
     """Options; the defaults are the recipe of the bundled file."""
 
-    steps: int = 3000
-    batch: int = 32
+    steps: int = 1500
+    batch: int = 24
     size: int = 128  # side of a crop, px
     lr: float = 1.5e-3  # peak learning rate of AdamW; falls on a cosine to 2 %
     style_weight: float = 0.1  # of the cross-entropy of styles beside the imitation
