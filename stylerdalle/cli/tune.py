@@ -104,8 +104,7 @@ def run_tune(args: argparse.Namespace) -> int:
     warn_of_unknown_words(bundle.clip_path, prompt)
     start = find_style(bundle, args.start) if args.start else None
     shown = read_pictures(args.exemplars) if args.exemplars else []
-    pixels = [to_tensor([np.asarray(picture.open())]) for picture in shown]
-    exemplars = Exemplars(bundle.features, pixels, config.exemplar_size) if shown else None
+    exemplars = see_exemplars(shown, bundle, config) if shown else None
     with bar(f"tune {prompt!r}") as progress:
 
         def callback(state: TuneState) -> None:
@@ -137,6 +136,12 @@ def run_tune(args: argparse.Namespace) -> int:
     first, best = tuned.held_out
     print(f"held-out score {first:.3f} at the start, {best:.3f} at step {tuned.best_step} of {tuned.steps}, which is kept")
     return print_output(output)
+
+
+def see_exemplars(shown: list[Picture], bundle: Bundle, config: TuneConfig) -> Exemplars:
+    """Pictures of the style as the bundle's feature network sees them."""
+    pixels = [to_tensor([np.asarray(picture.open())]) for picture in shown]  # (1, 3, H, W) each
+    return Exemplars(bundle.features, pixels, config.exemplar_size)
 
 
 def read_or_make_pairs(

@@ -16,8 +16,6 @@ from torch import Tensor
 
 from ..features import FeatureNetwork, StyleStatistics, content_distance, style_distance, style_statistics
 
-SMALLEST = 64  # px
-
 
 class Exemplars:
     """Pictures of a style as a reward.
@@ -29,14 +27,12 @@ class Exemplars:
             exemplars' marks, and so those learnt, are smaller.
 
     Raises:
-        ValueError: no pictures, or a size under 64 px.
+        ValueError: no pictures.
     """
 
     def __init__(self, network: FeatureNetwork, pictures: Sequence[Tensor], size: int):
         if not pictures:
             raise ValueError("there are no exemplars: give at least one picture of the style")
-        if size < SMALLEST:
-            raise ValueError(f"exemplar_size {size} px is too small to show marks: need {SMALLEST} or more")
         self.network = network
         pixels = b"".join((255 * picture).round().byte().cpu().numpy().tobytes() for picture in pictures)
         self.sha256 = hashlib.sha256(pixels + str(size).encode()).hexdigest()  # tells one run's exemplars from another's

@@ -93,10 +93,9 @@ def tune(
         raise ValueError("pairs_steps and pairs_weight need made pairs: give them, or set both to 0")
     photos, held_out = hold_out(pictures, config)
     config = epochs_to_steps(config, len(photos))
-    objective = Objective(tokenizer, translator, model, prompt, config, exemplars)
     style = new_style(translator, prompt, config, start, texture)
-    guard = Guard(objective, held_out)
-    tuning = Tuning(objective, style, photos, pairs, guard, tick, callback)
+    guard = Guard(Objective(tokenizer, translator, model, prompt, config, exemplars), held_out)
+    tuning = Tuning(guard.objective, style, photos, pairs, guard, tick, callback)
     tensors = list(style.tensors.values())
     optimizer = METHODS[config.method].optimizer(tensors, config.lr)
     loop = Loop(

@@ -54,7 +54,7 @@ class Objective:
         exemplars: pictures of the style; None: the reward is CLIP's alone.
 
     Raises:
-        ValueError: the config's size is not a multiple of the translator's window.
+        ValueError: the config's size is not a multiple of the translator's window, or all weights of the reward are 0.
     """
 
     def __init__(
@@ -68,6 +68,7 @@ class Objective:
     ):
         self.tokenizer, self.translator, self.clip, self.prompt, self.config = tokenizer, translator, model, prompt, config
         self.exemplars = exemplars
+        config.check_reward(exemplars is not None)
         self.device = translator.outNet.weight.device
         window = tokenizer.downsample * translator.config.grid * translator.config.upscale
         if config.size % window:
