@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -90,13 +91,13 @@ def test_without_pictures_there_are_no_exemplars(network):
         Exemplars(network, [], 64)
 
 
-def test_the_command_tunes_on_exemplars_and_names_them_in_the_file(bundle_folder, tmp_path, network, monkeypatch):
-    checkpoint.save_features(tmp_path / "features.safetensors", network)
-    monkeypatch.setattr("stylerdalle.bundle.FEATURES", tmp_path / "features.safetensors")
+def test_the_command_tunes_on_exemplars_and_names_them_in_the_file(bundle_folder, tmp_path, network):
+    bundle = shutil.copytree(bundle_folder, tmp_path / "bundle")
+    checkpoint.save_features(bundle / "features.safetensors", network)
     for name in ("photo.png", "wave.png"):
         pixels = np.random.default_rng(len(name)).integers(0, 255, (80, 70, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(tmp_path / name)
-    words = f"tune --style waves --images {tmp_path}/photo.png --exemplars {tmp_path}/wave.png --bundle {bundle_folder}"
+    words = f"tune --style waves --images {tmp_path}/photo.png --exemplars {tmp_path}/wave.png --bundle {bundle}"
     words += f" --output {tmp_path}/waves.safetensors --steps 1 --batch 1 --size 32 --views 1 --run-dir {tmp_path}/run"
     assert main(words.split()) == 0
     assert json.loads(checkpoint.read_metadata(tmp_path / "waves.safetensors")["recipe"])["exemplars"] == ["wave.png"]
