@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Item = TypeVar("Item")
-TIMEOUT = timedelta(hours=1)  # of a collective: the main process may work alone for long, as when it makes pairs
+GROUP_TIMEOUT = timedelta(hours=1)  # of a collective: the main process may work alone for long, as when it makes pairs
 
 
 def rank_and_world() -> tuple[int, int]:
@@ -175,7 +175,7 @@ def processes() -> Processes:
         ) from error
     gpu = own_gpu()
     try:
-        state = PartialState(cpu=gpu is None, timeout=TIMEOUT)
+        state = PartialState(cpu=gpu is None, timeout=GROUP_TIMEOUT)
     except RuntimeError as error:  # torch.distributed's
         raise ConnectionError(f"process {rank} of {world} did not find the others: {str(error).splitlines()[0]}") from error
     return Processes(rank, world, state.device)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from ..images.files import check_output
-from ..learn.pictures import Picture, split
+from ..learn.pictures import Picture, split_validation
 from ..learn.run import Run
 from ..learn.sources import read_pictures
 from ..tune import presets
@@ -41,7 +41,7 @@ def check_start(args: argparse.Namespace) -> Path:
 
 def read_split(paths: Sequence[str]) -> tuple[list[Picture], list[Picture]]:
     """(pictures to train on, pictures to validate on). Raises ValueError where they are too few for that."""
-    train, valid = split(read_pictures(paths))
+    train, valid = split_validation(read_pictures(paths))
     count = len(train) + len(valid)
     if count < FEWEST or not valid:
         raise ValueError(f"{count} pictures are too few to keep some for validation: give {FEWEST} or more")

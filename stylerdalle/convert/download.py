@@ -25,8 +25,8 @@ from .. import storage
 from ..progress import Progress
 
 TRIES = 4  # in a row without new bytes
-PAUSE = 1.0  # seconds before the second try; doubles before each further one
-TIMEOUT = (15, 60)  # seconds to connect, and between bytes
+RETRY_PAUSE = 1.0  # seconds before the second try; doubles before each further one
+READ_TIMEOUT = (15, 60)  # seconds to connect, and between bytes
 BLOCK = 1 << 16  # bytes; an interruption loses at most one block
 LARGEST = 4 << 30  # bytes of a file of unknown size
 log = logging.getLogger(__name__)
@@ -77,7 +77,7 @@ def download(address: Address, part: Path, progress: Progress = lambda done, tot
                     f"{url} keeps breaking off ({_reason(error)}): {transfer.have():,} bytes are kept, run the same command "
                     "again to continue"
                 ) from error
-            time.sleep(PAUSE * 2 ** (tries - 1))
+            time.sleep(RETRY_PAUSE * 2 ** (tries - 1))
         except requests.RequestException as error:  # bad address, endless redirects
             raise Unavailable(f"{url} cannot be downloaded ({_reason(error)})") from error
 
@@ -125,7 +125,7 @@ class _Transfer:
             headers["Range"] = f"bytes={have}-"
             if self.note.get("etag"):
                 headers["If-Range"] = self.note["etag"]
-        with requests.get(self.url, headers=headers, stream=True, timeout=TIMEOUT) as response:
+        with requests.get(self.url, headers=headers, stream=True, timeout=READ_TIMEOUT) as response:
             done = self._accept(response, have)
             most = self.total or LARGEST
             with self.part.open("ab" if done else "wb") as stream:

@@ -16,7 +16,7 @@ from .. import checkpoint, storage
 from . import clip, dvae, translator, vqgan
 from .archive import read
 
-Tensors = dict[str, Tensor]  # by state-dict name
+StateDict = dict[str, Tensor]  # by state-dict name
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Converter:
     """
 
     kind: str
-    convert: Callable[[list[Tensors]], tuple[Tensors, dict[str, Any]]]
+    convert: Callable[[list[StateDict]], tuple[StateDict, dict[str, Any]]]
 
 
 CONVERTERS = {
@@ -45,7 +45,7 @@ class Converted:
     """Converted weights: the contents of a model file that is not yet written."""
 
     kind: str
-    tensors: Tensors
+    tensors: StateDict
     arch: dict[str, Any]
 
     @property

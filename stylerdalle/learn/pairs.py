@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..images.files import over_white, read_picture, to_image
 from .crops import at_least, random_crop
-from .pictures import SUFFIXES
+from .pictures import SAMPLE_SUFFIXES
 
 
 def read_pairs(folder: str | Path, size: int, count: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
@@ -47,7 +47,7 @@ def read_pairs(folder: str | Path, size: int, count: int, seed: int = 0) -> tupl
 
 def _files(folder: Path) -> dict[str, Path]:
     """Name without suffix -> picture."""
-    found = {path.stem: path for path in sorted(folder.glob("*")) if path.suffix.lower() in SUFFIXES}
+    found = {path.stem: path for path in sorted(folder.glob("*")) if path.suffix.lower() in SAMPLE_SUFFIXES}
     if not found:
         raise ValueError(f"{folder} holds no picture: pairs are FOLDER/photos/NAME.jpg and FOLDER/styled/NAME.jpg")
     return found

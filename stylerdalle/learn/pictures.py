@@ -16,7 +16,7 @@ from PIL import Image, ImageOps
 
 from ..images.files import READ_ERRORS
 
-SUFFIXES = (".webp", ".jpg", ".jpeg", ".png")
+SAMPLE_SUFFIXES = (".webp", ".jpg", ".jpeg", ".png")
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Picture:
         return Image.open(io.BytesIO(self.data)).size
 
 
-def decode(data: bytes) -> Image.Image:
+def decode_picture(data: bytes) -> Image.Image:
     """An encoded picture as upright RGB, transparent parts white.
 
     Raises:
@@ -61,7 +61,7 @@ def decode(data: bytes) -> Image.Image:
     return image.convert("RGB")
 
 
-_decode = lru_cache(maxsize=2048)(decode)
+_decode = lru_cache(maxsize=2048)(decode_picture)
 
 
 def key_of(name: str) -> tuple[str, str]:
@@ -71,7 +71,7 @@ def key_of(name: str) -> tuple[str, str]:
     return f"{folder}/{key}" if folder else key, suffix
 
 
-def split(pictures: Sequence[Picture], share: float = 0.01) -> tuple[list[Picture], list[Picture]]:
+def split_validation(pictures: Sequence[Picture], share: float = 0.01) -> tuple[list[Picture], list[Picture]]:
     """Split pictures -> (training, validation), `share` of them for validation.
 
     The hash of a picture's key decides, so it does not depend on the other pictures.

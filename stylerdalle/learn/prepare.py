@@ -36,11 +36,11 @@ from ..images.files import READ_ERRORS
 from ..storage import replacing
 from ..tokenizers.protocol import ImageTokenizer
 from .crops import centre_crop, to_tensor
-from .pictures import decode
+from .pictures import decode_picture
 from .shards import encoded, write_shard
 from .sources import Entry, entries, note_of, read
 
-FORMAT = "stylerdalle/tokens/1"
+TOKENS_FORMAT = "stylerdalle/tokens/1"
 CARRIED = ("style", "content", "kind", "source", "licence")  # of an input's KEY.json
 Crops = tuple[dict[str, Any], list[Image.Image]]  # a picture's note, and its crops, one a side
 log = logging.getLogger(__name__)
@@ -239,7 +239,7 @@ def _crops(group: Sequence[Entry], sides: Sequence[int], ahead: int = 32) -> Ite
     """The note and the crops of each picture, decoded in threads, up to `ahead` pictures before they are needed."""
 
     def cut(data: bytes, text: bytes) -> Crops:
-        image = decode(data)
+        image = decode_picture(data)
         note = note_of(text)
         return {k: note[k] for k in ("caption", *CARRIED) if k in note}, [centre_crop(image, side) for side in sides]
 
@@ -294,7 +294,7 @@ def _write_index(output: Path, total: int, options: Mapping[str, Any]) -> dict[s
             captioned += made["captioned"]
             shards.append({"name": path.name, "count": made["count"], "damaged": len(made["damaged"]), "inputs": made["inputs"]})
     index = {
-        "format": FORMAT,
+        "format": TOKENS_FORMAT,
         **options,
         "count": sum(shard["count"] for shard in shards),
         "damaged": sum(shard["damaged"] for shard in shards),

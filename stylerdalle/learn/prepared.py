@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .prepare import FORMAT
+from .prepare import TOKENS_FORMAT
 from .shards import members
 
 GROUP = 4  # shards mixed at once: 5000 pictures each at the paper's sizes are 51 MB together; two groups are held
@@ -53,8 +53,8 @@ class PreparedTokens:
         self.sha256 = hashlib.sha256(text).hexdigest()  # identifies the tokens, in a run's options
         try:
             index = json.loads(text)
-            if index["format"] != FORMAT:
-                raise ValueError(f"format {index['format']!r}, need {FORMAT!r}")
+            if index["format"] != TOKENS_FORMAT:
+                raise ValueError(f"format {index['format']!r}, need {TOKENS_FORMAT!r}")
             self.counts: list[int] = [shard["count"] for shard in index["shards"]]
             self.names: list[str] = [shard["name"] for shard in index["shards"]]
             sides = [side // index["downsample"] for side in index["sides"]]  # in tokens

@@ -13,7 +13,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .pictures import SUFFIXES, Picture, key_of
+from .pictures import SAMPLE_SUFFIXES, Picture, key_of
 from .shards import members
 
 
@@ -46,7 +46,7 @@ def entries(paths: Sequence[str | Path]) -> Iterator[Entry]:
         if path.is_dir():
             tars = sorted(path.glob("*.tar"))
             found = (entry for tar in tars for entry in _of_tar(tar)) if tars else _of_folder(path)
-        elif path.is_file() and path.suffix.lower() in SUFFIXES:
+        elif path.is_file() and path.suffix.lower() in SAMPLE_SUFFIXES:
             found = iter([Entry(path, path.name, path.stat().st_size)])
         elif path.is_file():
             found = _of_tar(path)
@@ -54,7 +54,7 @@ def entries(paths: Sequence[str | Path]) -> Iterator[Entry]:
             raise ValueError(f"{path} does not exist: give pictures, folders of pictures or .tar shards")
         first = next(found, None)
         if first is None:
-            raise ValueError(f"{path} holds no picture ({', '.join(SUFFIXES)})")
+            raise ValueError(f"{path} holds no picture ({', '.join(SAMPLE_SUFFIXES)})")
         yield first
         yield from found
 
@@ -63,7 +63,7 @@ def _of_folder(folder: Path, below: str = "") -> Iterator[Entry]:
     for path in sorted(folder.iterdir()):
         if path.is_dir():
             yield from () if path.is_symlink() else _of_folder(path, f"{below}{path.name}/")
-        elif path.suffix.lower() in SUFFIXES:
+        elif path.suffix.lower() in SAMPLE_SUFFIXES:
             yield Entry(path, below + path.name, path.stat().st_size)
 
 
@@ -78,10 +78,12 @@ def _of_tar(path: Path) -> Iterator[Entry]:
                 key, suffix = key_of(member.name)
                 if suffix == "json":
                     notes[key] = (member.offset_data, member.size)
-                elif f".{suffix.lower()}" in SUFFIXES:  # not KEY.photo.webp of a made pair
+                elif f".{suffix.lower()}" in SAMPLE_SUFFIXES:  # not KEY.photo.webp of a made pair
                     found[key] = Entry(path, member.name, member.size, member.offset_data)
     except (tarfile.TarError, EOFError) as error:
-        raise ValueError(f"{path} is neither a picture ({', '.join(SUFFIXES)}) nor a readable tar shard: {error}") from error
+        raise ValueError(
+            f"{path} is neither a picture ({', '.join(SAMPLE_SUFFIXES)}) nor a readable tar shard: {error}"
+        ) from error
     for key, entry in found.items():
         yield entry._replace(note=notes.get(key, (0, 0)))
 

@@ -22,10 +22,10 @@ import aiohttp
 from .journal import NOT_TRIED, Journal, Photo, Row, free
 from .policy import Policy
 from .results import Failed, outputs, seconds
-from .server import TIMEOUT, Lost, Refused, Server
+from .server import SERVER_TIMEOUT, Lost, Refused, Server
 from .workflow import Workflow
 
-PAUSE = (1.0, 15.0)  # s between attempts to reach a lost server: the first, and the longest
+SERVER_PAUSE = (1.0, 15.0)  # s between attempts to reach a lost server: the first, and the longest
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Batch:
 
     async def run(self, urls: Sequence[str]) -> list[Row]:
         """Do every photo that can be done -> one row per photo. If cancelled, removes its prompts from the servers."""
-        async with aiohttp.ClientSession(timeout=TIMEOUT) as session:
+        async with aiohttp.ClientSession(timeout=SERVER_TIMEOUT) as session:
             servers = [Server(url, session, self._progress) for url in urls]
             self.lost = dict.fromkeys(urls)
             tasks = [asyncio.create_task(self._attend(server)) for server in servers]
@@ -87,21 +87,21 @@ class Batch:
 
     async def _attend(self, server: Server) -> None:
         """Keep a server busy until the batch is over; while it is lost, try to reach it again."""
-        pause = PAUSE[0]
+        pause = SERVER_PAUSE[0]
         while not self.over and server.url not in self.unfit:
             try:
                 await server.check()
             except Lost as lost:
                 self._lose(server, lost)
                 await self._sleep(pause)
-                pause = min(2 * pause, PAUSE[1])
+                pause = min(2 * pause, SERVER_PAUSE[1])
                 continue
             if self.lost[server.url] is not None:
                 self.lost[server.url] = None
                 self.listener.problem(f"{server.url} is back")
                 self._notify()
             await self._work(server)
-            pause = PAUSE[0]
+            pause = SERVER_PAUSE[0]
             if self.lost[server.url] is not None:
                 await self._sleep(pause)
 

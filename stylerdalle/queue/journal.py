@@ -18,7 +18,7 @@ from typing import Any
 from ..storage import replacing
 from .workflow import Workflow, node_name
 
-FORMAT = "stylerdalle-queue/1"
+JOURNAL_FORMAT = "stylerdalle-queue/1"
 JOURNAL, REPORT = "queue.jsonl", "report.json"
 NOT_TRIED = "no server is left that could do it"  # the error of a Row without a try
 PHOTOS = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif")
@@ -91,7 +91,7 @@ class Journal:
 
     def __init__(self, folder: Path, workflow: Workflow, photo_node: str):
         self.folder, self.path = folder, folder / JOURNAL
-        self.head = {"format": FORMAT, "photo_node": photo_node, "workflow": workflow}
+        self.head = {"format": JOURNAL_FORMAT, "photo_node": photo_node, "workflow": workflow}
         self.done: dict[str, Row] = {}
         self.prompt_ids: dict[str, dict[str, str]] = {}  # {server URL: prompt id} of runs that may still finish
         self.stems: dict[str, str] = {}
@@ -129,7 +129,7 @@ class Journal:
         lines = [json.loads(line) for line in _whole_lines(self.path)]
         if not lines:
             return
-        if lines[0].get("format") != FORMAT:
+        if lines[0].get("format") != JOURNAL_FORMAT:
             raise ValueError(f"{self.path} is not a journal that this version reads: give another --output")
         for line in lines[1:]:
             name = line["picture"]

@@ -27,7 +27,7 @@ from .workflow import Workflow
 
 FOLDER = "stylerdalle-queue"  # for uploads, below the server's input folder
 BROKEN = (aiohttp.ClientError, asyncio.TimeoutError, ConnectionError)  # errors of the connection, not of the local disk
-TIMEOUT = aiohttp.ClientTimeout(total=60, connect=15)  # s; a server that loads a model may not answer for a while
+SERVER_TIMEOUT = aiohttp.ClientTimeout(total=60, connect=15)  # s; a server that loads a model may not answer for a while
 UPLOAD_TIMEOUT = aiohttp.ClientTimeout(total=600)  # s; for slow connections
 log = logging.getLogger(__name__)
 
@@ -214,7 +214,7 @@ def find_servers(urls: Sequence[str]) -> list[str]:
 
 async def check_servers(urls: Sequence[str]) -> None:
     """Contact each server once. Raises ValueError where none of them answers as a ComfyUI."""
-    async with aiohttp.ClientSession(timeout=TIMEOUT) as session:
+    async with aiohttp.ClientSession(timeout=SERVER_TIMEOUT) as session:
         checks = [Server(url, session, lambda *_: None).check() for url in urls]
         problems = [str(lost) for lost in await asyncio.gather(*checks, return_exceptions=True) if lost]
     if len(problems) == len(urls):

@@ -70,7 +70,7 @@ class ClipConfig:
     compile: bool = setting(False, "torch.compile of the picture tower")
 
 
-def build(config: ClipConfig) -> CLIP:
+def build_clip(config: ClipConfig) -> CLIP:
     """An untrained CLIP of the config's sizes. It draws its weights from torch's global generator."""
     return clip.model.CLIP(
         embed_dim=config.embed_dim,
@@ -219,7 +219,7 @@ def train(
         ValueError: `run` has a state of other options, or the loss is not finite.
     """
     torch.manual_seed(config.seed)  # clip's modules draw their initial weights from the global generator
-    model = build(config).train()
+    model = build_clip(config).train()
     model.to(memory_format=torch.channels_last)
     optimizer = new_optimizer(model, config)
     mean_model = deepcopy(model).eval().requires_grad_(False)

@@ -25,7 +25,7 @@ from .. import checkpoint, storage
 from ..bundle import WEIGHTS
 from ..device import choose_device, choose_dtype
 from ..learn.loop import Descent, Loop, Numbers, Stateful, Tensors
-from ..learn.pictures import split
+from ..learn.pictures import split_validation
 from ..learn.run import Run
 from ..learn.schedule import learning_rate
 from ..learn.sources import read_pictures
@@ -59,7 +59,7 @@ class JointConfig:
     seed: int = 0
 
 
-class Batch(NamedTuple):
+class JointBatch(NamedTuple):
     """What a step learns from. B = config.batch."""
 
     rows: list[tuple[str, Tensor]]  # styles, and which of their pairs, long (B) each
@@ -96,7 +96,7 @@ class Joint:
             own = self.adapters[name]
             own |= {key: t.clone() for key, t in style.tensors.items() if key in own and t.shape == own[key].shape}
 
-    def batch(self, step: int, rng: np.random.Generator) -> Batch:
+    def batch(self, step: int, rng: np.random.Generator) -> JointBatch:
         """The batch of a step."""
         c, names = self.config, self.names
         order = np.random.default_rng([c.seed, step * c.styles // len(names)]).permutation(len(names))
@@ -107,7 +107,7 @@ class Joint:
         tokens = torch.cat([self.pairs[name].content[half[::2]], self.pairs[name].target[half[1::2]]])
         share = np.cos(rng.uniform(0, np.pi / 2, (len(tokens), 1))) * (rng.random((len(tokens), 1)) >= c.whole)
         hidden = torch.from_numpy(rng.random(tuple(tokens.shape)) < share)
-        return Batch(list(zip(chosen, rows, strict=True)), tokens, hidden)
+        return JointBatch(list(zip(chosen, rows, strict=True)), tokens, hidden)
 
     def _rows(self, name: str, rng: np.random.Generator) -> Tensor:
         return torch.from_numpy(rng.integers(self.validation[name], len(self.pairs[name]), self.config.batch))
@@ -129,7 +129,7 @@ class Joint:
         parts = ((self.config.hidden_weight, hidden), (1.0, ~hidden))
         return torch.stack([weight * loss[place].mean() for weight, place in parts if place.any()]).sum()
 
-    def learn(self, step: int, batch: Batch) -> Numbers:
+    def learn(self, step: int, batch: JointBatch) -> Numbers:
         """Add a step's gradients -> the losses of the base translator and of the styles."""
         base = self.base_loss(batch.tokens, batch.hidden)
         base.backward()
@@ -207,7 +207,7 @@ def main() -> None:
     tokenizer = checkpoint.load_tokenizer(args.tokenizer, dtype=choose_dtype(choose_device("cpu")))
     translator = checkpoint.load_translator(args.translator)
     window = tokenizer.downsample * translator.config.grid
-    photos = split(read_pictures(args.images))[0]
+    photos = split_validation(read_pictures(args.images))[0]
     photos = large_photos(photos) + [p for p in photos if p.kind == "photo"][::20]
     names, pairs = args.names or list(BUNDLED), {}
     for i, name in enumerate(names):

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from .. import checkpoint, storage
 from ..learn.crops import to_tensor
 from ..learn.loop import Descent, Loop, Numbers
-from ..learn.pictures import Picture, split
+from ..learn.pictures import Picture, split_validation
 from ..learn.run import Run
 from ..learn.schedule import learning_rate
 from ..learn.sources import read_pictures
@@ -163,7 +163,7 @@ def main() -> None:
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     config = SharpenConfig(steps=args.steps)
-    train, valid = split(read_pictures(args.images))
+    train, valid = split_validation(read_pictures(args.images))
     tokenizer = checkpoint.load_tokenizer(args.tokenizer)
     if not isinstance(tokenizer, DVAE):
         parser.error(f"{args.tokenizer} is not a dVAE: only the decoder of a dVAE can be sharpened, choose its file")

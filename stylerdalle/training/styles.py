@@ -19,7 +19,7 @@ from tqdm import tqdm
 from .. import checkpoint, storage
 from ..bundle import WEIGHTS
 from ..device import choose_device, choose_dtype
-from ..learn.pictures import Picture, split
+from ..learn.pictures import Picture, split_validation
 from ..learn.run import Run
 from ..learn.sources import read_pictures
 from ..tune.loop import TuneState, tune
@@ -52,7 +52,7 @@ def make(recipe: Recipe, pictures: Sequence[Picture], folder: Path, run: Run, st
     base = folder / "translator.safetensors"
     translator = checkpoint.load_translator(base)
     model = checkpoint.load_clip(folder / "clip.safetensors")
-    photos = large_photos(split(pictures)[0])
+    photos = large_photos(split_validation(pictures)[0])
     begun = checkpoint.load_style(start)
     config = recipe.tuning
     with tqdm(total=config.steps, desc=recipe.name, disable=not sys.stderr.isatty()) as bar:

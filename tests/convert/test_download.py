@@ -17,7 +17,7 @@ SHA = hashlib.sha256(DATA).hexdigest()
 
 @pytest.fixture
 def server(monkeypatch):
-    monkeypatch.setattr(module, "PAUSE", 0)
+    monkeypatch.setattr(module, "RETRY_PAUSE", 0)
     monkeypatch.setattr(module, "BLOCK", 1000)
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy", "HF_ENDPOINT"):
         monkeypatch.delenv(name, raising=False)
@@ -210,5 +210,5 @@ def test_a_proxy_of_the_environment_is_used(server, part, monkeypatch):
 
 
 def test_a_host_that_is_not_there_is_said_in_few_words(part, monkeypatch):
-    monkeypatch.setattr(module, "PAUSE", 0)
+    monkeypatch.setattr(module, "RETRY_PAUSE", 0)
     fails(part, Address("http://127.0.0.1:9/file"), r"http://127.0.0.1:9/file cannot be reached \(Connection refused\)$")

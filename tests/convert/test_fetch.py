@@ -94,7 +94,7 @@ def site(tmp_path, monkeypatch, capsys):
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(bundles, "WEIGHTS", tmp_path / "weights")
-    monkeypatch.setattr(downloads, "PAUSE", 0)
+    monkeypatch.setattr(downloads, "RETRY_PAUSE", 0)
     logging.getLogger("stylerdalle").setLevel(logging.NOTSET)  # commands that train turn it up for the whole process
     (tmp_path / "weights").mkdir()
     site = Site(tmp_path / "weights", capsys)

@@ -282,7 +282,7 @@ def written(folder: Path, counts: list[int], sides: tuple[int, ...] = (32, 64)) 
         write_shard(folder / f"tokens-{k:05d}.tar", samples)
         shards.append({"name": f"tokens-{k:05d}.tar", "count": count})
     index = {
-        "format": preparing.FORMAT,
+        "format": preparing.TOKENS_FORMAT,
         "tokenizer": SHA,
         "vocab_size": 512,
         "downsample": 8,

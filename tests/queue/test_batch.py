@@ -71,7 +71,7 @@ class Shell:
 
 @pytest.fixture
 def shell(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Shell:
-    monkeypatch.setattr(batch, "PAUSE", (0.05, 0.1))
+    monkeypatch.setattr(batch, "SERVER_PAUSE", (0.05, 0.1))
     shell = Shell(tmp_path, capsys)
     shell.photos("a.png", "b.jpg", "below/c.png")
     return shell

@@ -13,7 +13,7 @@ from stylerdalle.learn.run import Run
 from stylerdalle.training.clip import (
     ClipConfig,
     bench_classes,
-    build,
+    build_clip,
     caption_of,
     class_of,
     prompts_of,
@@ -44,7 +44,7 @@ def art(style: str, count: int, captions: tuple[str, ...] = ()) -> list[Picture]
 
 
 def test_the_saved_form_reads_77_positions_and_says_the_same_of_short_texts():
-    model = build(SMALL).eval()
+    model = build_clip(SMALL).eval()
     full = with_full_context(model, SMALL)
     assert full.positional_embedding.shape[0] == 77
     from stylerdalle.clip.package import clip

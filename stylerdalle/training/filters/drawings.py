@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from .marks import Marks
-from .operators import blur, contours, flatten, luminance, smoothstep, stretch, to_image, to_planes
+from .operators import blur, contours, flatten, luminance, planes_to_image, smoothstep, stretch, to_planes
 
 
 def pencil_sketch(image: np.ndarray, generator: np.random.Generator, marks: Marks) -> np.ndarray:
@@ -23,7 +23,7 @@ def pencil_sketch(image: np.ndarray, generator: np.random.Generator, marks: Mark
     ink = 1 - (1 - ink) * (1 - 0.95 * line) * (1 - 0.2 * (1 - soft))
     ink = ink * (1 - 0.10 * marks.more["tooth"].abs())
     grey = 0.965 * (1 - 0.86 * ink)
-    return to_image(torch.stack([grey, grey * 0.995, grey * 0.98]))
+    return planes_to_image(torch.stack([grey, grey * 0.995, grey * 0.98]))
 
 
 def charcoal(image: np.ndarray, generator: np.random.Generator, marks: Marks) -> np.ndarray:
@@ -35,7 +35,7 @@ def charcoal(image: np.ndarray, generator: np.random.Generator, marks: Marks) ->
     line = (blur(contours(flat, 1.5, reach=5), 0.7) * (1.15 + 0.15 * tooth)).clamp(0, 1)
     coal = 1 - (1 - rubbed) * (1 - line)
     grey = 0.95 * (1 - 0.9 * coal) + 0.008 * tooth
-    return to_image(torch.stack([grey, grey * 0.99, grey * 0.965]))
+    return planes_to_image(torch.stack([grey, grey * 0.99, grey * 0.965]))
 
 
 def ink(image: np.ndarray, generator: np.random.Generator, marks: Marks) -> np.ndarray:
@@ -46,7 +46,7 @@ def ink(image: np.ndarray, generator: np.random.Generator, marks: Marks) -> np.n
     for ridge, start in (("first", 0.55), ("second", 0.3)):
         dark = (1 - lum / start).clamp(0, 0.6)
         drawn.append(smoothstep(_inked(marks.more[ridge], dark), 0.3, 0.55))
-    return to_image(1 - torch.stack(drawn).amax(0).expand(3, -1, -1))
+    return planes_to_image(1 - torch.stack(drawn).amax(0).expand(3, -1, -1))
 
 
 def _inked(ridge: Tensor, darkness: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ def to_planes(image: np.ndarray) -> Tensor:
     return torch.from_numpy(np.array(image, dtype=np.float32) / 255).permute(2, 0, 1).contiguous()
 
 
-def to_image(planes: Tensor) -> np.ndarray:
+def planes_to_image(planes: Tensor) -> np.ndarray:
     """Float planes (3, H, W) -> uint8 (H, W, 3)."""
     return planes.clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).contiguous().numpy()
 

@@ -11,7 +11,19 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .marks import Marks, lay
-from .operators import blur, contours, flatten, luminance, saturate, smoothstep, stretch, to_image, to_planes, towards, warp
+from .operators import (
+    blur,
+    contours,
+    flatten,
+    luminance,
+    planes_to_image,
+    saturate,
+    smoothstep,
+    stretch,
+    to_planes,
+    towards,
+    warp,
+)
 
 
 def halved(image: np.ndarray, function: Callable[[Tensor], Tensor]) -> Tensor:
@@ -42,7 +54,7 @@ def van_gogh(image: np.ndarray, generator: np.random.Generator, marks: Marks) ->
         out = towards(flat, VAN_GOGH, 1.7, 0.006, 0.85)
         return torch.lerp(out, VAN_GOGH[0].view(3, 1, 1), 0.85 * contours(flat, 1.3))
 
-    return to_image(lay(halved(image, colours), marks, 0.5))
+    return planes_to_image(lay(halved(image, colours), marks, 0.5))
 
 
 def pointillism(image: np.ndarray, generator: np.random.Generator, marks: Marks) -> np.ndarray:
@@ -53,7 +65,7 @@ def pointillism(image: np.ndarray, generator: np.random.Generator, marks: Marks)
 
     pure = halved(image, colours)
     ground = torch.lerp(torch.tensor([0.98, 0.95, 0.86]).view(3, 1, 1).expand_as(pure), pure, 0.3)
-    return to_image(torch.lerp(lay(pure, marks, 9.0), ground, marks.line))
+    return planes_to_image(torch.lerp(lay(pure, marks, 9.0), ground, marks.line))
 
 
 def watercolour(image: np.ndarray, generator: np.random.Generator, marks: Marks) -> np.ndarray:
@@ -72,7 +84,7 @@ def watercolour(image: np.ndarray, generator: np.random.Generator, marks: Marks)
     paper = smoothstep(smooth, 0.84, 0.97)
     amount = (1.05 + 1.3 * density + 8 * rim) * (1 - 0.9 * paper)
     white = torch.tensor([0.985, 0.98, 0.96]).view(3, 1, 1)
-    return to_image(wash.pow(amount.clamp(0.1, 2.8)) * white)
+    return planes_to_image(wash.pow(amount.clamp(0.1, 2.8)) * white)
 
 
 IMPRESSIONIST = torch.tensor(
@@ -90,7 +102,7 @@ def impressionism(image: np.ndarray, generator: np.random.Generator, marks: Mark
         light = 0.12 + 0.88 * saturate(stretch(planes, 0.01, 0.98, 0.8).pow(0.8), 1.5)
         return towards(flatten(light, 2, rounds=1), IMPRESSIONIST, 1.5, 0.006, 0.65)
 
-    return to_image(lay(halved(image, colours), marks, 0.8))
+    return planes_to_image(lay(halved(image, colours), marks, 0.8))
 
 
 FAUVE = torch.tensor(
@@ -113,7 +125,7 @@ def fauvism(image: np.ndarray, generator: np.random.Generator, marks: Marks) -> 
         return torch.cat([towards(blur(tinted, 1.0), FAUVE, 1.3, 0.002), contours(crisp, 1.6, reach=6)[None]])
 
     both = halved(image, colours)
-    return to_image(torch.lerp(lay(both[:3], marks, 0.6), FAUVE[0].view(3, 1, 1), both[3]))
+    return planes_to_image(torch.lerp(lay(both[:3], marks, 0.6), FAUVE[0].view(3, 1, 1), both[3]))
 
 
 BAROQUE = torch.tensor(
@@ -130,4 +142,4 @@ def baroque(image: np.ndarray, generator: np.random.Generator, marks: Marks) -> 
     lum = luminance(planes).clamp_min(0.02)
     dark = 0.93 * lum.pow(1.7) / (lum.pow(1.7) + 0.42 * (1 - lum).pow(1.3))
     glaze = saturate((planes * (dark / lum)).clamp(0, 1), 1.25)
-    return to_image(lay(towards(blur(glaze, 0.7), BAROQUE, 1.0, 0.004, 0.85), marks, 0.3))
+    return planes_to_image(lay(towards(blur(glaze, 0.7), BAROQUE, 1.0, 0.004, 0.85), marks, 0.3))

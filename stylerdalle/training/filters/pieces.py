@@ -17,10 +17,10 @@ from .operators import (
     luminance,
     means,
     noise,
+    planes_to_image,
     saturate,
     stretch,
     superpixels,
-    to_image,
     to_planes,
     towards,
 )
@@ -38,7 +38,7 @@ def stained_glass(image: np.ndarray, generator: np.random.Generator, marks: Mark
     both = halved(image, colours)
     lead = torch.maximum(marks.line, both[3])
     glass = 0.06 + 1.02 * lay(both[:3], marks, 0.55)
-    return to_image(glass * (1 - 0.94 * lead))
+    return planes_to_image(glass * (1 - 0.94 * lead))
 
 
 def mosaic(image: np.ndarray, generator: np.random.Generator, marks: Marks) -> np.ndarray:
@@ -50,7 +50,7 @@ def mosaic(image: np.ndarray, generator: np.random.Generator, marks: Marks) -> n
     stones = _mean_colours(planes, labels, 0.05, generator)
     grout = boundaries(labels, 1.3)
     stones = stones * emboss(1 - blur(grout, 0.8), 0.25)
-    return to_image(torch.lerp(stones, torch.tensor([0.87, 0.84, 0.77]).view(3, 1, 1), 0.9 * grout))
+    return planes_to_image(torch.lerp(stones, torch.tensor([0.87, 0.84, 0.77]).view(3, 1, 1), 0.9 * grout))
 
 
 def _mean_colours(planes: Tensor, labels: Tensor, jitter: float, generator: np.random.Generator) -> Tensor:
@@ -82,4 +82,4 @@ def cubism(image: np.ndarray, generator: np.random.Generator, marks: Marks) -> n
     seen = (lay(halved(image, colours), marks, 9.0) + ochre).clamp(0, 1)
     out = towards(seen, CUBIST, 1.0, 0.004, 0.85)
     out = torch.lerp(out, CUBIST[0].view(3, 1, 1), torch.maximum(marks.line, 0.8 * halved(image, outlines)[0]))
-    return to_image(out)
+    return planes_to_image(out)

@@ -8,7 +8,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 from .marks import Marks
-from .operators import blur, contours, flatten, luminance, saturate, smoothstep, stretch, to_image, to_planes, towards
+from .operators import blur, contours, flatten, luminance, planes_to_image, saturate, smoothstep, stretch, to_planes, towards
 
 WOODBLOCK = torch.tensor(
     [
@@ -25,7 +25,7 @@ def ukiyo_e(image: np.ndarray, generator: np.random.Generator, marks: Marks) -> 
     flat = saturate(flatten(crisp, 3, rounds=1), 1.3)
     colours = towards(blur(flat, 1.0), WOODBLOCK, 2.0, 0.0008)
     colours = colours * marks.light
-    return to_image(torch.lerp(colours, WOODBLOCK[12].view(3, 1, 1), contours(crisp, 1.0)))
+    return planes_to_image(torch.lerp(colours, WOODBLOCK[12].view(3, 1, 1), contours(crisp, 1.0)))
 
 
 def comic(image: np.ndarray, generator: np.random.Generator, marks: Marks) -> np.ndarray:
@@ -40,7 +40,7 @@ def comic(image: np.ndarray, generator: np.random.Generator, marks: Marks) -> np
     middle = smoothstep(lum, 0.25, 0.35) * (1 - smoothstep(lum, 0.8, 0.9))
     colours = torch.lerp(colours, torch.lerp(paler, colours, inside), middle)
     ink = torch.maximum(contours(crisp, 1.4), 1 - smoothstep(blur(lum, 1), 0.10, 0.15))
-    return to_image(colours * (1 - ink))
+    return planes_to_image(colours * (1 - ink))
 
 
 POP_PALETTES = torch.tensor(
@@ -69,7 +69,7 @@ def pop_art(image: np.ndarray, generator: np.random.Generator, marks: Marks) -> 
         flat = colour.view(3, 1, 1)
         dotted = torch.lerp(flat.expand_as(crisp), palette[k + 1].view(3, 1, 1), dots) if k in (1, 3) else flat
         colours = torch.lerp(colours, dotted, smoothstep(lum - cut, -0.004, 0.004))
-    return to_image(torch.lerp(blur(colours, 0.5), palette[0].view(3, 1, 1), contours(crisp, 1.3)))
+    return planes_to_image(torch.lerp(blur(colours, 0.5), palette[0].view(3, 1, 1), contours(crisp, 1.3)))
 
 
 def pixel_art(image: np.ndarray, generator: np.random.Generator, marks: Marks, block: int = 8) -> np.ndarray:
@@ -82,7 +82,9 @@ def pixel_art(image: np.ndarray, generator: np.random.Generator, marks: Marks, b
     edge = (blur(luminance(small), 0.8) - luminance(small)).clamp_min(0)
     small = small * (1 - 0.55 * smoothstep(edge, 0.06, 0.12))
     colours = int(generator.integers(14, 21))
-    quantised = Image.fromarray(to_image(small)).quantize(colours, Image.Quantize.MAXCOVERAGE, kmeans=1, dither=Image.Dither.NONE)
+    quantised = Image.fromarray(planes_to_image(small)).quantize(
+        colours, Image.Quantize.MAXCOVERAGE, kmeans=1, dither=Image.Dither.NONE
+    )
     pixels = np.asarray(quantised.convert("RGB"))
     return np.ascontiguousarray(pixels.repeat(block, 0).repeat(block, 1)[:height, :width])
 
@@ -111,7 +113,7 @@ def art_nouveau(image: np.ndarray, generator: np.random.Generator, marks: Marks)
     ornament = marks.line * empty
     colours = torch.lerp(colours, POSTER[3].view(3, 1, 1), 0.75 * ornament)
     line = torch.maximum(contours(crisp, 1.8, reach=6), contours(crisp, 1.0))
-    return to_image(torch.lerp(colours, POSTER[12].view(3, 1, 1), line))
+    return planes_to_image(torch.lerp(colours, POSTER[12].view(3, 1, 1), line))
 
 
 def anime(image: np.ndarray, generator: np.random.Generator, marks: Marks) -> np.ndarray:
@@ -128,4 +130,4 @@ def anime(image: np.ndarray, generator: np.random.Generator, marks: Marks) -> np
     colours = torch.lerp(colours, violet + 0.5 * colours, 0.55 * (1 - smoothstep(level, 0.22, 0.55)))
     light = blur((luminance(colours) - 0.75).clamp_min(0), 6)
     colours = colours + 0.5 * light * (1 - colours)
-    return to_image(torch.lerp(colours, torch.tensor([0.16, 0.11, 0.2]).view(3, 1, 1), 0.9 * contours(crisp, 1.0)))
+    return planes_to_image(torch.lerp(colours, torch.tensor([0.16, 0.11, 0.2]).view(3, 1, 1), 0.9 * contours(crisp, 1.0)))
