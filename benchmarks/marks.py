@@ -36,7 +36,7 @@ from stylerdalle.pipeline import stylize
 from stylerdalle.resolve import list_styles
 
 SIDE = 256  # px that the judge sees
-# the judge's classes: the `style` of works -> a class; other works are not used
+# the judge's classes: the `style` of works -> a class. Styles of fewer than ten works are left out: no judge learns from so few
 CLASSES = {
     "impressionism": "impressionism",
     "post-impressionism": "post-impressionism",
@@ -49,21 +49,14 @@ CLASSES = {
     "cubism": "cubism",
     "pointillism": "pointillism",
     "fauvism": "fauvism",
-    "expressionism": "expressionism",
     "naive art": "naive art",
     "art nouveau": "art nouveau",
     "Art Nouveau poster": "art nouveau",
     "pixel art": "pixel art",
     "cartoon": "cartoon",
     "line art": "line art",
-    "pencil drawing": "pencil drawing",
-    "ink illustration": "ink drawing",
-    "wood engraving": "wood engraving",
     "watercolour illustration": "watercolour",
     "watercolour landscape": "watercolour",
-    "stained glass": "stained glass",
-    "Chinese ink painting": "Chinese ink painting",
-    "pastel drawing": "pastel",
     "photo": "photo",
 }
 # bundled style -> the classes that are right for it; styles that are not here have no class of real works
@@ -77,11 +70,10 @@ ASKED = {
     "art-nouveau": ("art nouveau",),
     "ukiyo-e": ("ukiyo-e",),
     "watercolour": ("watercolour",),
-    "pencil-sketch": ("pencil drawing", "line art"),
-    "ink": ("ink drawing", "line art"),
+    "pencil-sketch": ("line art",),
+    "ink": ("line art",),
     "pixel-art": ("pixel art",),
     "comic": ("cartoon",),
-    "stained-glass": ("stained glass",),
 }
 
 
