@@ -29,7 +29,7 @@ from ..features import FeatureNetwork, style_distance, style_statistics
 from ..features.network import balance
 from ..learn.crops import at_least, random_crop, to_tensor
 from ..learn.loop import Descent, Loop, Numbers, Stateful
-from ..learn.pictures import Picture, split
+from ..learn.pictures import Picture, split_validation
 from ..learn.run import Run
 from ..learn.schedule import learning_rate
 from ..learn.sources import read_pictures
@@ -202,7 +202,7 @@ def main() -> None:
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     config = FeatureConfig(steps=args.steps)
-    pictures, _ = split(read_pictures(args.images))
+    pictures, _ = split_validation(read_pictures(args.images))
     network = train(pictures, config, Run(args.run_dir, resume=not args.no_resume), efficientnet())
     recipe = {"command": "training.features", **asdict(config), "imitates": "EfficientNet-lite0, ImageNet (Apache-2.0)"}
     checkpoint.save_features(args.output, network, recipe=recipe, licence="MIT; learnt from EfficientNet-lite0, Apache-2.0")
