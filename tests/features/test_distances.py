@@ -1,10 +1,17 @@
 """Style and content distances."""
 
+import os
+
+import numpy as np
 import pytest
 import torch
 
+from stylerdalle.bundle import FEATURES
+from stylerdalle.checkpoint import load_features
 from stylerdalle.features import FeatureNetwork, FeatureShape, content_distance, style_distance, style_statistics
 from stylerdalle.features.distances import smoothed
+from stylerdalle.learn.crops import centre_crop, to_tensor
+from stylerdalle.learn.sources import read_pictures
 
 
 @pytest.fixture(scope="module")
@@ -69,3 +76,26 @@ def test_the_distances_have_gradients(network):
     other = network(stripes(1, 1, False))
     (style_distance(style_statistics(levels), style_statistics(other)) + content_distance(levels, other)).sum().backward()
     assert picture.grad is not None and picture.grad.abs().sum() > 0
+
+
+@pytest.mark.skipif("STYLERDALLE_HELDOUT" not in os.environ, reason="needs held-out works: STYLERDALLE_HELDOUT=heldout.tar")
+def test_held_out_works_are_nearer_to_works_of_their_own_style_than_to_others():
+    """For a work x, another y of its style and one z of another style: how often d(x, y) < d(x, z); 0.5 is chance."""
+    network, works = load_features(FEATURES), {style: [] for style in ("ukiyo-e", "baroque", "rococo", "cubism", "line art")}
+    for picture in read_pictures([os.environ["STYLERDALLE_HELDOUT"]]):
+        if len(works.get(picture.style, range(13))) < 13:
+            works[picture.style].append(style_statistics(network(to_tensor([np.asarray(centre_crop(picture.open(), 256))]))))
+    shares = {}
+    for style, own in works.items():
+        others = [z for other, some in works.items() if other != style for z in some]
+        near = [torch.cat([style_distance(x, y) for y in own if y is not x]) for x in own]
+        far = [torch.cat([style_distance(x, z) for z in others]) for x in own]
+        shares[style] = float(torch.stack([(a[:, None] < b).float().mean() for a, b in zip(near, far, strict=True)]).mean())
+    assert min(shares.values()) > 0.6 and sum(shares.values()) / len(shares) > 0.75, shares
+
+
+@torch.inference_mode()
+def test_the_bundled_network_tells_strokes_of_one_direction_from_those_of_another():
+    network = load_features(FEATURES)
+    first, same, other = (style_statistics(network(stripes(4, seed, vertical))) for seed, vertical in ((0, 1), (1, 1), (2, 0)))
+    assert 2 * style_distance(first, same).max() < style_distance(first, other).min()
