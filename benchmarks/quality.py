@@ -6,12 +6,14 @@ Usage:
     python benchmarks/quality.py clip   --heldout heldout-0000.tar --train train-*.tar
     python benchmarks/quality.py gap    --heldout heldout-0000.tar [--translator FILE]
     python benchmarks/quality.py colour
+    python benchmarks/quality.py features --heldout heldout-0000.tar
 """
 
 from __future__ import annotations
 
 import argparse
 import math
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +21,13 @@ import torch
 import torch.nn.functional as F
 
 from stylerdalle import checkpoint
-from stylerdalle.bundle import WEIGHTS
+from stylerdalle.bundle import FEATURES, WEIGHTS
+from stylerdalle.features import FeatureNetwork
 from stylerdalle.learn.crops import to_tensor
 from stylerdalle.learn.pretraining import translation_gap
 from stylerdalle.learn.sources import read_pictures
 from stylerdalle.training.clip import bench_classes, style_accuracy
+from stylerdalle.training.features import nearest_style
 from stylerdalle.training.tokenizer import reconstruction_psnr
 
 COLOURS = {
@@ -92,9 +96,21 @@ def colour(args: argparse.Namespace) -> None:
         print(f"{name}: {rgb} -> ({', '.join(f'{v:.0f}' for v in got.tolist())}), worst channel off by {worst:.0f}")
 
 
+def features(args: argparse.Namespace) -> None:
+    """How often a held-out work's nearest other work, by style distance, has its style: of all styles with 8 works or more."""
+    works = [p for p in read_pictures(args.heldout) if p.kind != "photo"]
+    counts = Counter(p.style for p in works)
+    some = [p for p in works if counts[p.style] >= 8]
+    torch.manual_seed(0)
+    networks = {"trained": checkpoint.load_features(FEATURES), "random weights": FeatureNetwork().requires_grad_(False)}
+    for name, network in networks.items():
+        right, chance = nearest_style(network, some)
+        print(f"features, {name}, {len(some)} works: {100 * right:.1f} % (chance {100 * chance:.1f} %)")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("psnr", "clip", "gap", "colour"))
+    parser.add_argument("what", choices=("psnr", "clip", "gap", "colour", "features"))
     parser.add_argument("--heldout", nargs="+", default=[])
     parser.add_argument("--train", nargs="+", default=[], help="clip: training shards, to break ties between styles")
     parser.add_argument("--folder", type=Path, default=WEIGHTS / "mini")
@@ -103,7 +119,7 @@ def main() -> None:
     args = parser.parse_args()
     if args.what != "colour" and not args.heldout:
         parser.error("--heldout is needed")
-    {"psnr": psnr, "clip": clip, "gap": gap, "colour": colour}[args.what](args)
+    {"psnr": psnr, "clip": clip, "gap": gap, "colour": colour, "features": features}[args.what](args)
 
 
 if __name__ == "__main__":

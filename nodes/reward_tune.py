@@ -18,6 +18,7 @@ from ..stylerdalle.tune.loop import tune
 from ..stylerdalle.tune.methods import METHODS
 from . import host
 from .tuning_run import (
+    as_exemplars,
     before_and_after,
     curve_picture,
     distinct,
@@ -97,6 +98,12 @@ INPUTS = (
         optional=True,
         tooltip="What the photos show, in English: one line for each photo, in the same order. Only reinforce uses them.",
     ),
+    io.Image.Input(
+        "exemplars",
+        optional=True,
+        tooltip="Pictures of the style, such as paintings. The style then also learns their strokes. "
+        "One or two pictures are best.",
+    ),
 )
 OUTPUTS = (
     TRANSLATOR.Output(display_name="TRANSLATOR", tooltip="For Translate: an empty prompt there means the new style."),
@@ -136,6 +143,7 @@ class RewardTune(io.ComfyNode):
         rank: int,
         seed: int,
         captions: str = "",
+        exemplars: torch.Tensor | None = None,
     ) -> io.NodeOutput:
         base, prompt, progress = expect(translator, Bundle, "TRANSLATOR"), check_prompt(prompt), host.progress()
         with torch.inference_mode(False), torch.enable_grad():
@@ -144,10 +152,12 @@ class RewardTune(io.ComfyNode):
             photos = over_white(*pixels(image.float().clamp(0, 1)))  # (B, 3, H, W), a copy: inference tensors have no gradients
             before, pictures = small(photos), photo_files(photos, captions)
             warn_of_unknown_words(models.clip_path, prompt)
-            run = Run(host.run_folder(run_name(models, pictures, prompt, config)))
+            shown = None if exemplars is None else as_exemplars(exemplars, models, config)
+            run = Run(host.run_folder(run_name(models, pictures, prompt, config, shown)))
             parts = (models.tokenizer, models.translator, models.clip)
-            host.use(models, *parts)
-            tuned = tune(*parts, pictures, prompt, config, run, callback=watch(progress), tick=host.tick)
+            host.use(models, *parts, *([shown.network] if shown else []))
+            watched = watch(progress)
+            tuned = tune(*parts, pictures, prompt, config, run, callback=watched, tick=host.tick, exemplars=shown)
             style = named_style(tuned, prompt, config, models)
             sheet = before_and_after(before, style, models)  # (3, H, W)
         progress(1, 1, to_image(sheet))  # the node keeps its last preview

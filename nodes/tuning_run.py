@@ -12,12 +12,14 @@ import torch
 
 from ..stylerdalle import Bundle, Style, storage, stylize
 from ..stylerdalle.bundle import open_bundle
-from ..stylerdalle.images.files import resized, to_image
+from ..stylerdalle.images.files import over_white, resized, to_image
 from ..stylerdalle.learn.curve import draw_curve
 from ..stylerdalle.learn.pictures import Picture
 from ..stylerdalle.tune.config import TuneConfig
+from ..stylerdalle.tune.exemplars import Exemplars
 from ..stylerdalle.tune.loop import Tuned, TuneState
 from . import host
+from .types import pixels as pixels_of
 
 SHOWN, SIDE = 4, 256  # photos in the before/after picture, and the length of their shorter side in px
 PREVIEW_INTERVAL = 0.5  # seconds, at least
@@ -72,12 +74,19 @@ def photo_files(photos: torch.Tensor, captions: str) -> list[Picture]:
     return pictures
 
 
-def run_name(models: Bundle, pictures: list[Picture], prompt: str, config: TuneConfig) -> str:
+def as_exemplars(exemplars: torch.Tensor, models: Bundle, config: TuneConfig) -> Exemplars:
+    """Exemplars, an IMAGE (B, H, W, C), as the feature network sees them; transparent parts are white."""
+    pixels = over_white(*pixels_of(exemplars.float().clamp(0, 1)))  # (B, 3, H, W)
+    return Exemplars(models.features, list(pixels.split(1)), config.exemplar_size)
+
+
+def run_name(models: Bundle, pictures: list[Picture], prompt: str, config: TuneConfig, exemplars: Exemplars | None = None) -> str:
     """The prompt, and a hash of everything that the run depends on except its length."""
     fixed = {key: value for key, value in asdict(config).items() if key not in ("steps", "minutes")}
     files = [storage.sha256(path) for path in (models.tokenizer_path, models.translator_path, models.clip_path)]
     photos = [(hashlib.sha256(picture.data).hexdigest(), picture.captions) for picture in pictures]
-    key = hashlib.sha256(json.dumps([prompt, fixed, files, photos], sort_keys=True).encode()).hexdigest()
+    others = [exemplars.sha256] if exemplars else []
+    key = hashlib.sha256(json.dumps([prompt, fixed, files, photos, *others], sort_keys=True).encode()).hexdigest()
     return f"{storage.slug(prompt)}-{key[:12]}".lstrip("-")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,14 @@ import torch
 from . import cache, checkpoint
 from .clip.protocol import CLIPModel
 from .device import choose_device, choose_dtype
+from .features import FeatureNetwork
 from .tokenizers.protocol import ImageTokenizer
 from .translator.hypernetwork import HyperNetwork
 from .translator.model import Translator
 from .translator.style import Style
 
 WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
+FEATURES = WEIGHTS / "mini" / "features.safetensors"  # sees pixels, not tokens: it serves every bundle that has none of its own
 BUNDLE_PARTS = ("tokenizer", "clip", "translator")  # files that every bundle has
 OFFICIAL = ("dalle", "rudalle")  # StylerDALLE-1 and -Ru: official tokenizer and CLIP; no translator for them was published
 Load = Callable[..., Any]  # a function like cache.load: (loader, path, device, dtype) -> loader(path, device, dtype)
@@ -39,6 +41,7 @@ class Bundle:
     dtype: torch.dtype  # of the tokenizer and the translator
     load: Load = cache.load  # opens the files; a host that manages memory passes its own
     default_style: Style | None = None  # the style of an empty prompt, such as one just tuned; None: a prompt is needed
+    features_path: Path = FEATURES  # compares styles with exemplars; loaded when first needed
     hypernetwork_path: Path | None = None  # makes a style for any prompt; None: only prompts near the bundle's own styles
 
     @property
@@ -46,6 +49,12 @@ class Bundle:
         """The CLIP, always in float32: it is small, and in bf16 cosines differ in the third digit."""
         model: CLIPModel = self.load(checkpoint.load_clip, self.clip_path, self.device, torch.float32)
         return model
+
+    @property
+    def features(self) -> FeatureNetwork:
+        """The feature network, in float32."""
+        network: FeatureNetwork = self.load(checkpoint.load_features, self.features_path, self.device, torch.float32)
+        return network
 
     @property
     def hypernetwork(self) -> HyperNetwork | None:
@@ -64,7 +73,8 @@ def load_bundle(
 
     Args:
         name_or_path: a folder's name under weights/ (`dalle` and `rudalle` once their files are there), or any folder. The
-            folder holds tokenizer, translator and clip .safetensors, and optionally styles/ and hypernetwork.safetensors.
+            folder holds tokenizer, translator and clip .safetensors, and optionally styles/, hypernetwork.safetensors
+            and features.safetensors.
         device, dtype: as choose_device and choose_dtype.
 
     Raises:
@@ -78,10 +88,11 @@ def load_bundle(
     if missing := [part for part, path in paths.items() if not path.is_file()]:
         raise ValueError(incomplete(folder.name, folder, missing))
     styles = sorted((folder / "styles").glob("*.safetensors"))
-    network = folder / "hypernetwork.safetensors"
+    network, features = (folder / f"{part}.safetensors" for part in ("hypernetwork", "features"))
     optional = network if network.is_file() else None
     tokenizer, clip, translator = paths.values()
-    return open_bundle(folder.name, tokenizer, translator, clip, styles, optional, device, dtype)
+    opened = open_bundle(folder.name, tokenizer, translator, clip, styles, optional, device, dtype)
+    return replace(opened, features_path=features) if features.is_file() else opened
 
 
 def tokenizer_file(name_or_path: str | Path) -> Path:

@@ -20,6 +20,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from .clip.protocol import CLIPModel
+from .features import FeatureNetwork, FeatureShape
 from .storage import FILE_FORMAT, FILE_KINDS, read_metadata, replacing, sha256
 from .tokenizers import registry
 from .tokenizers.protocol import ImageTokenizer
@@ -173,6 +174,28 @@ def load_clip(path: str | Path, device: torch.device | str = "cpu", dtype: torch
         model.to(dtype)
         _ready(model, path, device, started)
     return model
+
+
+def save_features(path: str | Path, network: FeatureNetwork, dtype: torch.dtype = torch.float16, **metadata: Any) -> None:
+    """Write a feature network."""
+    tensors = {name: tensor.to(dtype) for name, tensor in network.state_dict().items()}
+    write(path, tensors, "features", arch=asdict(network.shape), **metadata)
+
+
+def load_features(path: str | Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> FeatureNetwork:
+    """A feature network ready to run. Raises ValueError naming what is wrong with the file."""
+    started = time.monotonic()
+    tensors, metadata = read(path, "features")
+    arch = _arch(metadata, path)
+    with torch.inference_mode(False):
+        try:
+            network = FeatureNetwork(FeatureShape(tuple(arch["widths"]), tuple(arch["depths"])))
+        except (KeyError, TypeError, ValueError) as error:
+            raise _impossible(path, error) from error
+        _fill(network, tensors, path)
+        network.to(dtype)
+        _ready(network, path, device, started)
+    return network
 
 
 def save_style(path: str | Path, style: Style, dtype: torch.dtype = torch.float16, **metadata: Any) -> None:

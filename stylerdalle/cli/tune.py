@@ -6,11 +6,13 @@ import argparse
 from dataclasses import fields, replace
 from pathlib import Path
 
+import numpy as np
 from torch import Tensor
 
 from .. import checkpoint, storage
 from ..bundle import Bundle, load_bundle
 from ..distributed import processes
+from ..learn.crops import to_tensor
 from ..learn.pairs import read_pairs
 from ..learn.pictures import Picture
 from ..learn.sources import read_pictures
@@ -24,6 +26,7 @@ from ..translator.hypernetwork import HyperConfig
 from ..translator.texture import Texture
 from ..tune import presets
 from ..tune.config import TuneConfig
+from ..tune.exemplars import Exemplars
 from ..tune.loop import TuneState, tune
 from .console import bar
 from .options import add_config_options, add_model_options, add_run_options, given_options, number
@@ -51,6 +54,13 @@ def tune_options(parser: argparse.ArgumentParser) -> None:
     )
     add_model_options(parser)
     add_preset_option(parser)
+    parser.add_argument(
+        "--exemplars",
+        nargs="+",
+        metavar="PATH",
+        help="pictures of the style, or folders of them: the reward then also compares the style with theirs (--style-weight, "
+        "--layout-weight, --exemplar-size)",
+    )
     add_pairs_options(parser.add_argument_group("pairs of photos and styled photos"))
     add_config_options(parser.add_argument_group("tuning"), TuneConfig)
     add_network_options(parser)
@@ -93,6 +103,8 @@ def run_tune(args: argparse.Namespace) -> int:
     bundle = load_bundle(args.bundle, args.device, "fp32")  # for the gradients; autocast lowers the precision where it can
     warn_of_unknown_words(bundle.clip_path, prompt)
     start = find_style(bundle, args.start) if args.start else None
+    shown = read_pictures(args.exemplars) if args.exemplars else []
+    exemplars = see_exemplars(shown, bundle, config) if shown else None
     with bar(f"tune {prompt!r}") as progress:
 
         def callback(state: TuneState) -> None:
@@ -112,16 +124,24 @@ def run_tune(args: argparse.Namespace) -> int:
             minutes_between_saves=args.save_every / 60,
             start=start,
             texture=texture,
+            exemplars=exemplars,
         )
     if not processes().main:
         return 0
     made = {"pairs": args.pairs, "pairs_count": args.pairs_count} if args.pairs else {}
     made |= {"start": start.name} if start else {}
+    made |= {"exemplars": [picture.key for picture in shown]} if shown else {}
     style = replace(tuned.style, name=args.name or output.stem, base_sha256=storage.sha256(bundle.translator_path))
     checkpoint.save_style(output, style, recipe={**recipe(args, config), **made}, **tuned.notes())
     first, best = tuned.held_out
     print(f"held-out score {first:.3f} at the start, {best:.3f} at step {tuned.best_step} of {tuned.steps}, which is kept")
     return print_output(output)
+
+
+def see_exemplars(shown: list[Picture], bundle: Bundle, config: TuneConfig) -> Exemplars:
+    """Pictures of the style as the bundle's feature network sees them."""
+    pixels = [to_tensor([np.asarray(picture.open())]) for picture in shown]  # (1, 3, H, W) each
+    return Exemplars(bundle.features, pixels, config.exemplar_size)
 
 
 def read_or_make_pairs(

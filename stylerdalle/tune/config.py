@@ -37,6 +37,9 @@ class TuneConfig:
     patch_weight: float = setting(1.0, "weight of the cosine of the crops to the style prompt")
     directional_weight: float = setting(1.0, "weight of the crops' change from the photo along the text's from \"a photo\"")
     content_weight: float = setting(0.0, "weight of the cosine of output and photo")
+    style_weight: float = setting(2.0, "weight of the style distance to the exemplars, if there are any")
+    layout_weight: float = setting(1.0, "weight of the photo's layout beside it: the content distance of the feature network")
+    exemplar_size: int = setting(384, "short side of the exemplars as they are compared, px; smaller: smaller marks")
     kl_weight: float = setting(0.02, "weight of the KL to the base translator, which keeps content and image quality")
     kl_budget: float = setting(0.0, "nats a token: beyond it adapters are not kept and the run stops; 0: no limit")
     colour_weight: float = setting(0.0, "weight of the photo's colours (direct); 0 for styles with a palette of their own")
@@ -65,7 +68,14 @@ class TuneConfig:
             raise ValueError(f"samples {self.samples}: rloo compares each sample with the others, so it needs 2 or more")
         if not 0 < self.lr <= 1 or not 0 < self.pairs_lr <= 1:
             raise ValueError(f"learning rates {self.lr} and {self.pairs_lr} must lie between 0 and 1")
-        if not any((self.caption_weight, self.patch_weight, self.directional_weight, self.content_weight)) and self.steps:
+        if self.exemplar_size < 64:
+            raise ValueError(f"exemplar_size {self.exemplar_size} px is too small to show marks: need 64 or more")
+
+    def check_reward(self, exemplars: bool) -> None:
+        """Raises ValueError if every weight of the reward is 0; those of the exemplars count where there are any."""
+        weights = [self.caption_weight, self.patch_weight, self.directional_weight, self.content_weight]
+        weights += [self.style_weight, self.layout_weight] if exemplars else []
+        if self.steps and not any(weights):
             raise ValueError("all weights of the reward are 0, so nothing would be learnt: set one, or steps to 0")
 
     @classmethod

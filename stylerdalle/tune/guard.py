@@ -35,7 +35,8 @@ class Guard:
 
     @torch.no_grad()
     def score(self, style: Style, tick: Callable[[], None] = lambda: None) -> float:
-        """Mean cosine of CLIP's views of the stylised held-out photos to the style prompt, in [-1, 1].
+        """Mean cosine of CLIP's views of the stylised held-out photos to the style prompt, in [-1, 1]; less their distance from
+        the exemplars, if there are any.
 
         Args:
             tick: called once a photo; may raise to cancel.
@@ -49,6 +50,8 @@ class Guard:
                 boxes = reward.crop_boxes(VIEWS, out.shape[-1], generator, least=0.6)
                 views = torch.cat([reward.take_crops(out, [box], o.clip.visual.input_resolution) for box in boxes])
                 values.append(reward.cosine(o.see(views), o.style).mean())
+                if o.exemplars:
+                    values[-1] = values[-1] - o.exemplars.distances(out, out)[0].mean()
         return float(torch.stack(values).mean())
 
     def check(self, style: Style, step: int, kl: float, tick: Callable[[], None] = lambda: None) -> float:

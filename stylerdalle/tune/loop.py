@@ -29,6 +29,7 @@ from ..translator.model import Translator
 from ..translator.style import Style, new_adapter
 from ..translator.texture import Texture
 from .config import TuneConfig
+from .exemplars import Exemplars
 from .guard import Guard, verdict
 from .methods import METHODS
 from .objective import Objective
@@ -69,6 +70,7 @@ def tune(
     minutes_between_saves: float = 0.5,
     start: Style | None = None,
     texture: Texture | None = None,
+    exemplars: Exemplars | None = None,
 ) -> Tuned:
     """Tune a style for `prompt` on photos. The models are left as they are. Collective.
 
@@ -80,6 +82,7 @@ def tune(
         tick: called several times a step; the same.
         start: a style of the config's rank to begin with; None: the adapter changes nothing at first.
         texture: of the style; None: that of `start`.
+        exemplars: pictures of the style, for a reward beside CLIP's.
 
     Raises:
         ValueError: no pictures, missing pairs, a start of another shape, impossible options, a loss that is not finite.
@@ -90,10 +93,9 @@ def tune(
         raise ValueError("pairs_steps and pairs_weight need made pairs: give them, or set both to 0")
     photos, held_out = hold_out(pictures, config)
     config = epochs_to_steps(config, len(photos))
-    objective = Objective(tokenizer, translator, model, prompt, config)
     style = new_style(translator, prompt, config, start, texture)
-    guard = Guard(objective, held_out)
-    tuning = Tuning(objective, style, photos, pairs, guard, tick, callback)
+    guard = Guard(Objective(tokenizer, translator, model, prompt, config, exemplars), held_out)
+    tuning = Tuning(guard.objective, style, photos, pairs, guard, tick, callback)
     tensors = list(style.tensors.values())
     optimizer = METHODS[config.method].optimizer(tensors, config.lr)
     loop = Loop(
@@ -107,7 +109,8 @@ def tune(
         curve_of_steps=True,
         interruptible=True,
     )
-    resumed = loop.resume({**asdict(config), "prompt": prompt, "start": start.name if start else None})
+    origin = {"start": start.name if start else None, "exemplars": exemplars.sha256 if exemplars else None}
+    resumed = loop.resume({**asdict(config), "prompt": prompt, **origin})
     if start and not resumed:
         guard.check(style, 0, 0.0, tick)  # so that the start is kept if nothing better is found
     processes().broadcast(tensors)

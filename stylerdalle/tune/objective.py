@@ -31,6 +31,7 @@ from ..translator.sampling import gumbel
 from ..translator.style import Style, translate_with
 from ..translator.texture import field_under, texture_field
 from .config import TuneConfig
+from .exemplars import Exemplars
 from .methods import METHODS
 
 
@@ -50,13 +51,24 @@ class Objective:
 
     Args:
         prompt: of the style.
+        exemplars: pictures of the style; None: the reward is CLIP's alone.
 
     Raises:
-        ValueError: the config's size is not a multiple of the translator's window.
+        ValueError: the config's size is not a multiple of the translator's window, or all weights of the reward are 0.
     """
 
-    def __init__(self, tokenizer: ImageTokenizer, translator: Translator, model: CLIPModel, prompt: str, config: TuneConfig):
+    def __init__(
+        self,
+        tokenizer: ImageTokenizer,
+        translator: Translator,
+        model: CLIPModel,
+        prompt: str,
+        config: TuneConfig,
+        exemplars: Exemplars | None = None,
+    ):
         self.tokenizer, self.translator, self.clip, self.prompt, self.config = tokenizer, translator, model, prompt, config
+        self.exemplars = exemplars
+        config.check_reward(exemplars is not None)
         self.device = translator.outNet.weight.device
         window = tokenizer.downsample * translator.config.grid * translator.config.upscale
         if config.size % window:
@@ -176,6 +188,9 @@ class Objective:
                 content = content.repeat_interleave(len(pictures), 0)
                 crops = crops + c.directional_weight * reward.directional(seen, content, self.style, self.neutral)
             crops = crops.view(len(boxes), len(pictures))
+        if self.exemplars:
+            style, layout = self.exemplars.distances(pictures, photo)
+            whole = whole - c.style_weight * style - c.layout_weight * layout
         return whole, crops
 
     def see(self, images: Tensor) -> Tensor:

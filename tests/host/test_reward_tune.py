@@ -188,3 +188,13 @@ def test_a_full_disk_is_said_to_be_one_and_the_models_stay_whole(tune: Run, runs
             tune(steps=2)
     assert not [path for path in runs.rglob("*") if path.name.startswith(".") or path.name == "state.pt"]
     assert tune(steps=2)[1].tensors  # works when there is space again
+
+
+def test_exemplars_are_a_part_of_the_reward_and_of_the_run(tune, runs, photo):
+    plain = tune()
+    with_exemplars = tune(exemplars=photo.flip(2))
+    again = tune(exemplars=photo.flip(1))
+    assert len(list(runs.iterdir())) == 3
+    names = list(plain[1].tensors)
+    assert any(not torch.equal(plain[1].tensors[name], with_exemplars[1].tensors[name]) for name in names)
+    assert any(not torch.equal(again[1].tensors[name], with_exemplars[1].tensors[name]) for name in names)

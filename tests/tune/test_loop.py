@@ -191,7 +191,7 @@ def test_pairs_steps_without_pairs_are_refused(models, tmp_path):
     [
         ({"samples": 1}, "2 or more"),
         ({"lr": 0.0}, "between 0 and 1"),
-        ({"patch_weight": 0, "directional_weight": 0}, "nothing would be learnt"),
+        ({"exemplar_size": 32}, "64 or more"),
         ({"method": "magic"}, "'magic' is not known"),
         ({"steps": -1}, "need 1 to 1,000,000"),
         ({"steps": 10**9}, "need 1 to 1,000,000"),

@@ -1,0 +1,57 @@
+"""Exemplars: pictures of the style, and the reward of coming near to them as the feature network sees it.
+
+CLIP's reward knows words and brings colours. Exemplars bring the hand: the statistics of features (features/distances.py) are
+compared at the scale of the marks. A mean over many exemplars has no hand of its own, so a picture is compared with the exemplar
+that it is nearest to.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..features import FeatureNetwork, StyleStatistics, content_distance, style_distance, style_statistics
+
+
+class Exemplars:
+    """Pictures of a style as a reward.
+
+    Args:
+        network: frozen, on the device of the pictures to compare.
+        pictures: of the style, (1, 3, H, W) in [0, 1] each, of any sizes.
+        size: short side at which they are compared, px. Tuning paints pictures of `TuneConfig.size` px; at a smaller size the
+            exemplars' marks, and so those learnt, are smaller.
+
+    Raises:
+        ValueError: no pictures.
+    """
+
+    def __init__(self, network: FeatureNetwork, pictures: Sequence[Tensor], size: int):
+        if not pictures:
+            raise ValueError("there are no exemplars: give at least one picture of the style")
+        self.network = network
+        pixels = b"".join((255 * picture).round().byte().cpu().numpy().tobytes() for picture in pictures)
+        self.sha256 = hashlib.sha256(pixels + str(size).encode()).hexdigest()  # tells one run's exemplars from another's
+        with torch.no_grad():
+            self.statistics = [self._statistics(picture, size) for picture in pictures]
+
+    def _statistics(self, picture: Tensor, size: int) -> StyleStatistics:
+        """The style statistics of one exemplar, its short side `size` px."""
+        scale = size / min(picture.shape[-2:])
+        height, width = (round(side * scale) for side in picture.shape[-2:])
+        resized = F.interpolate(picture.float(), (height, width), mode="bicubic", antialias=True).clamp(0, 1)
+        return style_statistics(self.network(resized.to(next(self.network.parameters()).device)))
+
+    def distances(self, pictures: Tensor, photo: Tensor) -> tuple[Tensor, Tensor]:
+        """How far pictures (k, 3, S, S) are from the nearest exemplar in style, and from the photo (1, 3, S, S) in content:
+        (k) each, differentiable with respect to the pictures."""
+        activations = self.network(pictures)
+        found = style_statistics(activations)
+        style = torch.stack([style_distance(found, statistics) for statistics in self.statistics]).amin(0)
+        with torch.no_grad():
+            reference = [level.expand(len(pictures), -1, -1, -1) for level in self.network(photo)]
+        return style, content_distance(activations, reference)

@@ -1,0 +1,103 @@
+"""Exemplars as a reward."""
+
+import dataclasses
+import json
+import shutil
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from PIL import Image
+from training.test_tokenizer import pictures
+
+from stylerdalle import checkpoint
+from stylerdalle.cli.main import main
+from stylerdalle.features import FeatureNetwork, FeatureShape
+from stylerdalle.learn.run import Run
+from stylerdalle.tune.config import METHODS, TuneConfig
+from stylerdalle.tune.exemplars import Exemplars
+from stylerdalle.tune.loop import tune
+from stylerdalle.tune.objective import Objective
+
+SMALL = TuneConfig(steps=2, batch=2, size=32, views=2, rank=2, softness=20, exemplar_size=64)
+PROMPT = "a ukiyo-e print"
+
+
+@pytest.fixture(scope="module")
+def network() -> FeatureNetwork:
+    torch.manual_seed(0)
+    return FeatureNetwork(FeatureShape((8, 8, 8, 8), (1, 1, 1, 1))).requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def models():
+    tokenizer = tiny.tokenizer()
+    return tokenizer, tiny.translator(tokenizer), tiny.clip_model()
+
+
+def stripes(side: int = 64, vertical: bool = True, shift: float = 0.0) -> torch.Tensor:
+    wave = 0.5 + 0.4 * torch.sin(torch.arange(side) * 0.8 + shift)
+    picture = wave.expand(1, 3, side, side)
+    return picture if vertical else picture.transpose(2, 3)
+
+
+def test_a_picture_of_the_style_is_nearer_than_another_whatever_its_size(network):
+    exemplars = Exemplars(network, [torch.nn.functional.interpolate(stripes(), scale_factor=3.0)], 64)
+    near, far = (exemplars.distances(stripes(64, v, 1.0), stripes())[0] for v in (True, False))
+    assert near < 0.5 * far
+
+
+def test_of_several_exemplars_the_nearest_counts(network):
+    one, both = Exemplars(network, [stripes()], 64), Exemplars(network, [stripes(vertical=False), stripes()], 64)
+    picture = stripes(64, True, 2.0)
+    assert torch.equal(one.distances(picture, picture)[0], both.distances(picture, picture)[0])
+
+
+def test_the_photo_itself_has_no_distance_in_content(network):
+    photo = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    content = Exemplars(network, [stripes()], 64).distances(torch.cat([photo, photo.flip(-1)]), photo)[1]
+    assert content[0] < 1e-5 < content[1]
+
+
+def test_other_exemplars_or_another_size_are_another_run(network, models, tmp_path):
+    first, second, third = (Exemplars(network, [stripes(vertical=v)], s) for v, s in ((True, 64), (False, 64), (True, 72)))
+    assert len({first.sha256, second.sha256, third.sha256}) == 3
+    tune(*models, pictures(2), PROMPT, SMALL, Run(tmp_path), exemplars=first)
+    with pytest.raises(ValueError, match="exemplars"):
+        tune(*models, pictures(2), PROMPT, SMALL, Run(tmp_path), exemplars=second)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_is_rewarded_for_nearness(network, models, method):
+    config = dataclasses.replace(SMALL, method=method, softness=20 if method == "direct" else 0)
+    photo = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    plain, near = (Objective(*models, PROMPT, config, e) for e in (None, Exemplars(network, [photo], 64)))
+    text, boxes = plain.text(""), [(0, 0, 32)]
+    whole = [float(o.judge(photo, photo, text, boxes)[0]) for o in (plain, near)]
+    far = float(near.judge(stripes(32), photo, text, boxes)[0])
+    assert far < whole[1] < whole[0]
+
+
+def test_the_style_alone_is_a_reward_only_where_there_are_exemplars(network, models):
+    config = dataclasses.replace(SMALL, patch_weight=0, directional_weight=0)
+    Objective(*models, PROMPT, config, Exemplars(network, [stripes()], 64))
+    with pytest.raises(ValueError, match="all weights of the reward are 0"):
+        Objective(*models, PROMPT, config)
+
+
+def test_without_pictures_there_are_no_exemplars(network):
+    with pytest.raises(ValueError, match="at least one picture"):
+        Exemplars(network, [], 64)
+
+
+def test_the_command_tunes_on_exemplars_and_names_them_in_the_file(bundle_folder, tmp_path, network):
+    bundle = shutil.copytree(bundle_folder, tmp_path / "bundle")
+    checkpoint.save_features(bundle / "features.safetensors", network)
+    for name in ("photo.png", "wave.png"):
+        pixels = np.random.default_rng(len(name)).integers(0, 255, (80, 70, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / name)
+    words = f"tune --style waves --images {tmp_path}/photo.png --exemplars {tmp_path}/wave.png --bundle {bundle}"
+    words += f" --output {tmp_path}/waves.safetensors --steps 1 --batch 1 --size 32 --views 1 --run-dir {tmp_path}/run"
+    assert main(words.split()) == 0
+    assert json.loads(checkpoint.read_metadata(tmp_path / "waves.safetensors")["recipe"])["exemplars"] == ["wave.png"]
