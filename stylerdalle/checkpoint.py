@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from clip.model import CLIP
 
 FORMAT = "stylerdalle/1"
-KINDS = ("tokenizer", "translator", "style", "clip", "hypernetwork", "teacher")
+KINDS = ("tokenizer", "translator", "style", "clip", "hypernetwork", "teacher", "pairs")
 TOKENIZERS: dict[str, type[DVAE] | type[VQGAN]] = {"dvae": DVAE, "vqgan": VQGAN}  # by arch type
 log = logging.getLogger(__name__)
 

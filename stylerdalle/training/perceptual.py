@@ -119,14 +119,15 @@ def mean_of(several: Sequence[list[Statistics]]) -> list[Statistics]:
 def style_distance(features: Sequence[Tensor], targets: Sequence[Statistics]) -> Tensor:
     """Features of pictures at several depths, statistics of their exemplars -> (B,).
 
-    A depth's part is |cov - cov*|^2 / |cov*|^2 + |mean - mean*|^2 / tr(cov*): 0 for equal statistics, about 1 for a plain grey.
+    A depth's part is log(1 + d), d = |cov - cov*|^2 / |cov*|^2 + |mean - mean*|^2 / tr(cov*), so that no depth and no style
+    outweighs the others while it is far off.
     """
     parts = []
     for found, target in zip(features, targets, strict=True):
         own = statistics(found)
         spread = (own.covariance - target.covariance).square().sum((1, 2)) / target.covariance.square().sum((1, 2))
         variance = target.covariance.diagonal(dim1=1, dim2=2).sum(1)
-        parts.append(spread + (own.mean - target.mean).square().sum(1) / variance)
+        parts.append((spread + (own.mean - target.mean).square().sum(1) / variance).log1p())
     return torch.stack(parts).sum(0)
 
 

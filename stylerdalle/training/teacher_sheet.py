@@ -1,4 +1,4 @@
-"""A sheet of what a teacher paints: a row for each photo, a column for each style, before and after the tokenizer."""
+"""A sheet of what a teacher paints: a row for each photo, a column for each style."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from ..bundle import choose_dtype
 from ..checkpoint import load_tokenizer
 from ..pictures import to_image
 from .data import Picture, centre_crop, to_tensor
@@ -20,34 +21,43 @@ LABEL = 16  # px above a column
 
 @torch.inference_mode()
 def painted(
-    teacher_path: Path, pictures: Sequence[Picture], tokenizer_path: Path, side: int
+    teacher_path: Path, pictures: Sequence[Picture], tokenizer_path: Path, side: int, coded: bool
 ) -> tuple[tuple[str, ...], list[list[Tensor]]]:
-    """(styles, for every photo: its decoded tokens, then the same in every style), each (1, 3, side, side)."""
-    teacher, tokenizer = load_teacher(teacher_path), load_tokenizer(tokenizer_path)
+    """(styles, for every photo: its decoded tokens, then the same in every style), each (1, 3, side, side); `coded` sends the
+    painted pictures through the tokenizer."""
+    teacher, tokenizer = load_teacher(teacher_path), load_tokenizer(tokenizer_path, dtype=choose_dtype(torch.device("cpu")))
     rows = []
     for number, picture in enumerate(pictures):
         photo = to_tensor([np.asarray(centre_crop(picture.open(), side))])
-        with torch.autocast("cpu", torch.bfloat16):
-            decoded = tokenizer.decode(tokenizer.encode(photo)).float()
-        rows.append([decoded, *(paint(teacher, decoded, [name], seed=number) for name in teacher.names)])
+        decoded = tokenizer.decode(tokenizer.encode(photo)).float()
+        made = [paint(teacher, decoded, [name], seed=number) for name in teacher.names]
+        rows.append([decoded, *(tokenizer.decode(tokenizer.encode(each)).float() if coded else each for each in made)])
     return teacher.names, rows
 
 
 def paint_sheet(
-    path: Path, teacher: Path, pictures: Sequence[Picture], tokenizer: Path, side: int = 256, columns: int = 10, shown: int = 0
+    path: Path,
+    teacher: Path,
+    pictures: Sequence[Picture],
+    tokenizer: Path,
+    side: int = 256,
+    columns: int = 10,
+    shown: int = 0,
+    coded: bool = False,
 ) -> None:
     """Write the sheet; styles are broken into bands of `columns`, each with the photos in front.
 
     Args:
         side: px of the pictures that are painted, a multiple of 8.
         shown: px of a picture on the sheet; 0 for `side`.
+        coded: show painted pictures after the tokenizer, as the translator will learn them.
 
     Raises:
         ValueError: no pictures, or a file that is no teacher.
     """
     if not pictures:
         raise ValueError("a sheet needs photos: give some with --images")
-    names, rows = painted(teacher, pictures, tokenizer, side)
+    names, rows = painted(teacher, pictures, tokenizer, side, coded)
     shown = shown or side
     bands = [range(i, min(i + columns, len(names))) for i in range(0, len(names), columns)]
     band_height = LABEL + len(rows) * shown

