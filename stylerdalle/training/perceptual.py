@@ -1,7 +1,8 @@
 """Perceptual losses on the convolutions of VGG16, for the training of the teacher only; nothing of VGG16 is shipped.
 
-Style: means and covariances of features at four depths (Gatys et al. 2016, arXiv 1508.06576; the covariance is the Gram matrix
-without the means, Li et al. 2017, arXiv 1705.08086), each depth and exemplar in its own unit, so that styles weigh alike.
+Style: means and covariances of the pixels and of features at four depths (Gatys et al. 2016, arXiv 1508.06576; the covariance
+is the Gram matrix without the means, Li et al. 2017, arXiv 1705.08086), each depth and exemplar in its own unit, so that
+styles weigh alike.
 Content: distance of instance-normalised features (Huang et al. 2018, arXiv 1804.04732): palette and contrast are free.
 
 Letters: B pictures, H, W pixels, C channels, N places.
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 
 LAYERS = (2, 2, 3, 3)  # convolutions of each of VGG16's first four blocks
 MEANS = (104.007, 116.669, 122.679)  # of the channels blue, green, red, 0..255
-CONTENT_DEPTH = 2  # relu3_3
+CONTENT_DEPTH = 3  # relu3_3
 
 
 class Features(nn.Module):
@@ -38,12 +39,13 @@ class Features(nn.Module):
             self.register_buffer(f"bias{i}", bias)
         self.register_buffer("means", torch.tensor(MEANS).view(3, 1, 1))
 
-    def forward(self, images: Tensor, depths: int | None = None) -> list[Tensor]:
-        """Images (B, 3, H, W) in [0, 1], RGB -> features of the first `depths` blocks (all), the k-th (B, C, H/2^k, W/2^k)."""
+    def forward(self, images: Tensor, blocks: int | None = None) -> list[Tensor]:
+        """Images (B, 3, H, W) in [0, 1], RGB -> the images, for their palette, and after them the features of the first `blocks`
+        blocks (all), the k-th (B, C, H/2^(k-1), W/2^(k-1))."""
         dtype = self.kernel0.dtype
         x = (255 * images.flip(1) - self.means.float()).to(dtype).contiguous(memory_format=torch.channels_last)
-        found, i = [], 0
-        for block in range(len(self.sizes) if depths is None else depths):
+        found, i = [images], 0
+        for block in range(len(self.sizes) if blocks is None else blocks):
             if block:
                 x = F.max_pool2d(x, 2)
             for _ in range(self.sizes[block]):

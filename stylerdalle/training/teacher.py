@@ -51,17 +51,18 @@ LICENCE = "MIT; trained on works in the public domain and on photos under CC0, C
 class TeacherConfig:
     """Defaults are the recipe of the shipped file."""
 
-    size: int = 256  # px of a training crop
+    size: int = 192  # px of a training crop
     batch: int = 2  # pictures a step, each in another style
-    photos: int = 1200  # crops that training draws from
-    large: float = 0.6  # share of them from photos of 300 px and more
-    zoom: tuple[float, float] = (0.6, 1.2)  # px of a crop per px of the photo
+    photos: int = 800  # parts of photos, as tokens, that crops are drawn from
+    side: int = 256  # px of such a part
+    large: float = 0.6  # share of parts from photos of 300 px and more
+    zoom: tuple[float, float] = (0.6, 1.2)  # px of a part per px of the photo
     lr: float = 1e-3  # Adam on the convolutions
     row_lr: float = 8e-3  # Adam on the rows of the styles, each of which is trained in few steps
     warm: int = 250  # first steps, in which the network only learns to pass the picture through
     content: float = 2.0  # weight of the content distance; the style distance has 1
     variation: float = 0.3  # weight of the total variation
-    average: float = 0.998  # decay of the running mean of the weights, which is what is saved
+    average: float = 0.995  # decay of the running mean of the weights, which is what is saved
     seed: int = 0
 
 
@@ -92,7 +93,7 @@ def loss_of(
         loss = (made - picture).abs().mean()
         return loss, {"style": 0.0, "content": 0.0, "variation": 0.0, "pixels": loss.item()}
     with torch.no_grad():
-        wanted = features(picture, CONTENT_DEPTH + 1)[CONTENT_DEPTH]
+        wanted = features(picture, CONTENT_DEPTH)[CONTENT_DEPTH]
     found = features(made)
     style = style_distance(found, target).mean()
     content = content_distance(found[CONTENT_DEPTH], wanted).mean()
@@ -231,9 +232,9 @@ def prepared(
     tokenizer = load_tokenizer(args.tokenizer, device, choose_dtype(device))
     cache = run.folder / "photos.pt"
     if not cache.is_file():
-        crops = photo_crops(read_photos(args.images), config.size, config.large, config.zoom)
+        crops = photo_crops(read_photos(args.images), config.side, config.large, config.zoom)
         torch.save(photo_tokens(tokenizer, crops, config.photos, config.seed, device), cache)
-    return features, targets, decoded_crops(tokenizer, torch.load(cache, weights_only=True), device)
+    return features, targets, decoded_crops(tokenizer, torch.load(cache, weights_only=True), config.size, device)
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -254,7 +255,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--start", type=Path, metavar="FILE", help="a teacher to go on from; its styles may be others")
     parser.add_argument("--steps", type=int, default=1_000_000, help="stop at this step, if the minutes allow it")
     parser.add_argument("--minutes", type=float, default=70.0)
-    parser.add_argument("--photos", type=int, default=TeacherConfig.photos, help="crops that training draws from")
+    parser.add_argument("--photos", type=int, default=TeacherConfig.photos, help="parts of photos that crops are drawn from")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--run-dir", type=Path, default=Path.home() / ".cache" / "stylerdalle" / "runs" / "teacher")
     parser.add_argument("--no-resume", action="store_true")

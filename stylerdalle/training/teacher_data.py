@@ -65,16 +65,23 @@ def photo_tokens(
     return tokens
 
 
-def decoded_crops(tokenizer: Any, tokens: Tensor, device: torch.device) -> Callable[[np.random.Generator], Tensor]:
-    """A draw of decoded crops, float32 (1, 3, size, size) in [0, 1]; each is decoded once and kept in 8 bits."""
+def decoded_crops(tokenizer: Any, tokens: Tensor, size: int, device: torch.device) -> Callable[[np.random.Generator], Tensor]:
+    """A draw of crops of decoded pictures at whole tokens, float32 (1, 3, size, size) in [0, 1].
+
+    Args:
+        tokens: (N, h, w); each picture is decoded once and kept in 8 bits.
+    """
     kept: dict[int, Tensor] = {}
+    unit = tokenizer.downsample
+    spare = [side - size // unit for side in tokens.shape[1:]]
 
     def draw(rng: np.random.Generator) -> Tensor:
         i = int(rng.integers(len(tokens)))
         if i not in kept:
             with torch.inference_mode():
                 kept[i] = (255 * tokenizer.decode(tokens[i : i + 1].long().to(device))).round().byte().cpu()
-        return kept[i].to(device).clone().float().div_(255)
+        y, x = (unit * int(rng.integers(places + 1)) for places in spare)
+        return kept[i][..., y : y + size, x : x + size].to(device).float().div_(255)
 
     return draw
 

@@ -11,23 +11,23 @@ class Manner:
 
     exemplars: tuple[str, ...]
     side: int = 448  # px of an exemplar's short side: the larger, the coarser the marks; tokens of 8 px lose fine ones
-    content: float = 1.0  # of the content distance, times the recipe's weight
+    content: float = 1.0  # of the content distance, times the recipe's weight: less where marks are strong
 
 
 MANNERS: dict[str, Manner] = {
-    "van-gogh": Manner(("art_vg01",), 512),  # The Starry Night
-    "monet": Manner(("art_mo05",), 512),  # Water Lilies
+    "van-gogh": Manner(("art_vg01",), 512, 0.7),  # The Starry Night
+    "monet": Manner(("art_mo05",), 512, 0.7),  # Water Lilies
     "hokusai": Manner(("art_uk01",), 512),  # The Great Wave
     "munch": Manner(("art_ex01",), 480),  # The Scream
-    "klimt": Manner(("art_kl01",), 512),  # The Kiss
-    "seurat": Manner(("art_pt04",), 720),  # The Seine and La Grande Jatte
-    "signac": Manner(("art_pt01",), 640),
-    "cezanne": Manner(("art_ce04",), 480),  # Mont Sainte-Victoire
-    "gauguin": Manner(("art_ga03",)),  # A Farm in Brittany
-    "kandinsky": Manner(("art_ab01",)),  # Composition VII
-    "gris": Manner(("art_cu02",)),  # Portrait of Pablo Picasso
-    "fauvism": Manner(("art_fa01",), 448),  # Matisse, Woman with a Hat
-    "expressionism": Manner(("art_ex08",), 512),  # Kirchner
+    "klimt": Manner(("art_kl01",), 512, 0.7),  # The Kiss
+    "seurat": Manner(("art_pt04",), 720, 0.7),  # The Seine and La Grande Jatte
+    "signac": Manner(("art_pt01",), 640, 0.7),
+    "cezanne": Manner(("art_ce04",), 480, 0.8),  # Mont Sainte-Victoire
+    "gauguin": Manner(("art_ga03",), 448, 0.8),  # A Farm in Brittany
+    "kandinsky": Manner(("art_ab01",), 448, 0.7),  # Composition VII
+    "gris": Manner(("art_cu02",), 448, 0.7),  # Portrait of Pablo Picasso
+    "fauvism": Manner(("art_fa01",), 448, 0.8),  # Matisse, Woman with a Hat
+    "expressionism": Manner(("art_ex08",), 512, 0.8),  # Kirchner
     "turner": Manner(("art_tu01",)),  # The Fighting Temeraire
     "baroque": Manner(("art_ba09", "art_ba07")),  # Caravaggio
     "rococo": Manner(("art_rc01",)),  # The Swing
@@ -38,9 +38,9 @@ MANNERS: dict[str, Manner] = {
     "red-chalk": Manner(("art_ch01",), 512),
     "ink-drawing": Manner(("art_ik01", "art_en03"), 576),
     "wood-engraving": Manner(("art_en09", "art_en05"), 640),
-    "pastel": Manner(("art_pa01",), 512),  # Degas
-    "stained-glass": Manner(("art_sg03",)),
-    "mosaic": Manner(("art_cu09",), 448),  # Delaunay's dabs laid like tesserae
-    "manuscript": Manner(("art_ms03",), 512),
-    "futurism": Manner(("art_fu01",)),  # Boccioni
+    "pastel": Manner(("art_pa01",), 512, 0.8),  # Degas
+    "stained-glass": Manner(("art_sg03",), 448, 0.7),
+    "mosaic": Manner(("art_cu09",), 448, 0.7),  # Delaunay's dabs laid like tesserae
+    "manuscript": Manner(("art_ms03",), 512, 0.7),
+    "futurism": Manner(("art_fu01",), 448, 0.7),  # Boccioni
 }

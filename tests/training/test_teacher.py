@@ -15,7 +15,7 @@ from stylerdalle.training.data import Picture
 from stylerdalle.training.perceptual import Features, content_distance, mean_of, statistics, style_distance, variation
 from stylerdalle.training.run import Run
 from stylerdalle.training.teacher import TeacherConfig, Training, started_from, style_turns
-from stylerdalle.training.teacher_data import exemplar_statistics
+from stylerdalle.training.teacher_data import decoded_crops, exemplar_statistics
 from stylerdalle.training.teacher_network import Teacher, TeacherShape, load_teacher, noise_field, paint, save_teacher
 from stylerdalle.training.teacher_styles import MANNERS, Manner
 
@@ -172,8 +172,8 @@ def test_the_distances_of_a_picture_to_itself_are_zero_and_to_another_are_not():
     targets = [statistics(depth) for depth in one]
     assert style_distance(one, targets).item() == pytest.approx(0, abs=1e-6)
     assert style_distance(other, targets).item() > 1e-3
-    assert content_distance(one[2], one[2]).item() == 0
-    assert content_distance(one[2], other[2]).item() > 0
+    assert content_distance(one[3], one[3]).item() == 0
+    assert content_distance(one[3], other[3]).item() > 0
     assert variation(torch.full((1, 3, 8, 8), 0.3)).item() == 0
 
 
@@ -195,7 +195,16 @@ def test_a_work_that_is_not_there_is_named():
 
 def test_the_statistics_of_a_style_are_those_of_its_works_at_their_scale():
     found = exemplar_statistics(features(), {"k": encoded("k")}, {"a": Manner(("k",), side=64)}, torch.device("cpu"))
-    assert [depth.mean.shape for depth in found["a"]] == [(1, 4), (1, 5), (1, 6), (1, 7)]
+    assert [depth.mean.shape for depth in found["a"]] == [(1, 3), (1, 4), (1, 5), (1, 6), (1, 7)]
+
+
+def test_training_crops_are_parts_of_decoded_pictures_at_whole_tokens():
+    tokenizer, tokens = tiny.tokenizer(), torch.randint(512, (1, 6, 5), generator=seeded())
+    crop = decoded_crops(tokenizer, tokens, 32, torch.device("cpu"))(np.random.default_rng(0))
+    whole = tokenizer.decode(tokens)
+    places = [(whole[..., y : y + 32, x : x + 32] - crop).abs().max() for y in (0, 8, 16) for x in (0, 8)]
+    assert crop.shape == (1, 3, 32, 32)
+    assert min(places) < 1 / 255
 
 
 def test_wrong_calls_are_refused_with_a_sentence():
