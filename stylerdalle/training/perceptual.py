@@ -4,6 +4,7 @@ Style: means and covariances of the pixels and of features at four depths (Gatys
 is the Gram matrix without the means, Li et al. 2017, arXiv 1705.08086), each depth and exemplar in its own unit, so that
 styles weigh alike.
 Content: distance of instance-normalised features (Huang et al. 2018, arXiv 1804.04732): palette and contrast are free.
+Layout: colours of large areas follow from the content, else a noise input would set them.
 
 Letters: B pictures, H, W pixels, C channels, N places.
 """
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 LAYERS = (2, 2, 3, 3)  # convolutions of each of VGG16's first four blocks
 MEANS = (104.007, 116.669, 122.679)  # of the channels blue, green, red, 0..255
 CONTENT_DEPTH = 3  # relu3_3
+LIGHTNESS = (0.299, 0.587, 0.114)  # shares of red, green, blue
 
 
 class Features(nn.Module):
@@ -141,6 +143,28 @@ def content_distance(features: Tensor, wanted: Tensor) -> Tensor:
 
 def _normalised(features: Tensor) -> Tensor:
     return F.batch_norm(features.float(), None, None, training=True, eps=1.0)  # of one picture
+
+
+def layout_distance(images: Tensor, wanted: Tensor, cell: int = 16) -> Tensor:
+    """How little the large areas of pictures follow their contents, (B,): 0 not at all otherwise, about 2 unrelated.
+
+    On the means of cells of `cell` px: the share of the picture's variance that no quadratic function of the content's colours
+    explains, plus 1 - the correlation of lightness. A style may choose its colours, but neither set them by chance nor swap
+    light and dark.
+    """
+    made, given = (F.avg_pool2d(x.float(), cell).flatten(2).transpose(1, 2) for x in (images, wanted))  # (B, N, 3)
+    made = made - made.mean(1, keepdim=True)
+    given = given - given.mean(1, keepdim=True)
+    pairs = torch.stack([given[..., i] * given[..., j] for i in range(3) for j in range(i, 3)], -1)
+    basis = torch.cat([given, pairs - pairs.mean(1, keepdim=True)], -1)  # (B, N, 9)
+    with torch.no_grad():  # at the optimum the gradient through the coefficients is zero
+        square = basis.transpose(1, 2) @ basis + 1e-3 * torch.eye(9, device=basis.device)
+        coefficients = torch.linalg.solve(square, basis.transpose(1, 2) @ made)
+    rest = (made - basis @ coefficients).square().sum((1, 2)) / (made.square().sum((1, 2)) + 1e-2)
+    light = torch.tensor(LIGHTNESS, device=made.device)
+    a, b = made @ light, given @ light  # (B, N)
+    correlation = (a * b).sum(1) / (a.square().sum(1) * b.square().sum(1) + 1e-4).sqrt()
+    return rest + 1 - correlation
 
 
 def variation(images: Tensor) -> Tensor:

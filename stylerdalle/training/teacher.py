@@ -32,6 +32,7 @@ from .perceptual import (
     Features,
     Statistics,
     content_distance,
+    layout_distance,
     read_vgg,
     style_distance,
     variation,
@@ -43,6 +44,7 @@ from .teacher_sheet import paint_sheet
 from .teacher_styles import MANNERS, Manner
 
 log = logging.getLogger(__name__)
+PARTS = ("style", "content", "layout", "variation", "pixels")  # of the loss, as logged
 ROWS = ("scale", "shift")  # the parameters that each style has of its own
 LICENCE = "MIT; trained on works in the public domain and on photos under CC0, CC-BY and CC-BY-SA"
 
@@ -61,6 +63,7 @@ class TeacherConfig:
     row_lr: float = 8e-3  # Adam on the rows of the styles, each of which is trained in few steps
     warm: int = 250  # first steps, in which the network only learns to pass the picture through
     content: float = 2.0  # weight of the content distance; the style distance has 1
+    layout: float = 0.7  # weight of the layout distance
     variation: float = 0.3  # weight of the total variation
     average: float = 0.995  # decay of the running mean of the weights, which is what is saved
     seed: int = 0
@@ -91,17 +94,19 @@ def loss_of(
         made = teacher(picture, torch.tensor([row], device=picture.device), noise)
     if warm:
         loss = (made - picture).abs().mean()
-        return loss, {"style": 0.0, "content": 0.0, "variation": 0.0, "pixels": loss.item()}
+        return loss, {**dict.fromkeys(PARTS, 0.0), "pixels": loss.item()}
     with torch.no_grad():
         wanted = features(picture, CONTENT_DEPTH)[CONTENT_DEPTH]
     found = features(made)
     style = style_distance(found, target).mean()
     content = content_distance(found[CONTENT_DEPTH], wanted).mean()
     rough = variation(made).mean()
-    loss = style + weight * config.content * content + config.variation * rough
+    layout = layout_distance(made, picture).mean()
+    loss = style + weight * config.content * content + config.layout * layout + config.variation * rough
     return loss, {
         "style": style.item(),
         "content": content.item(),
+        "layout": layout.item(),
         "variation": rough.item(),
         "pixels": (made - picture).abs().mean().item(),
     }
@@ -190,7 +195,7 @@ class Training:
                 recent[key] = recent.get(key, value) * 0.9 + value * 0.1
             now = time.monotonic()
             if self.step % 10 == 0:
-                rows = {key: recent[key] for key in ("style", "content", "variation", "pixels")}
+                rows = {key: recent[key] for key in PARTS}
                 log.info(
                     "step %d %s, %.2f s/step",
                     self.step,

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from ..checkpoint import misfits, read, write
 
 UNIT = 8  # px between two places of the noise grid: the tokenizer's downsampling
-SPACINGS = (1, 2, 4)  # places between independent values, one noise plane each
+SPACINGS = (1, 2)  # places between independent values, one noise plane each
 
 
 @dataclass(frozen=True)
