@@ -22,6 +22,7 @@ from torch import Tensor, nn
 LAYERS = (2, 2, 3, 3)  # convolutions of each of VGG16's first four blocks
 MEANS = (104.007, 116.669, 122.679)  # of the channels blue, green, red, 0..255
 CONTENT_DEPTH = 3  # relu3_3
+DEPTHS = (1.0, 1.0, 1.0, 1.5, 1.5)  # weights of the pixels and of the four blocks: marks are in the last two
 LIGHTNESS = (0.299, 0.587, 0.114)  # shares of red, green, blue
 
 
@@ -127,11 +128,11 @@ def style_distance(features: Sequence[Tensor], targets: Sequence[Statistics]) ->
     outweighs the others while it is far off.
     """
     parts = []
-    for found, target in zip(features, targets, strict=True):
+    for weight, found, target in zip(DEPTHS, features, targets, strict=True):
         own = statistics(found)
         spread = (own.covariance - target.covariance).square().sum((1, 2)) / target.covariance.square().sum((1, 2))
         variance = target.covariance.diagonal(dim1=1, dim2=2).sum(1)
-        parts.append((spread + (own.mean - target.mean).square().sum(1) / variance).log1p())
+        parts.append(weight * (spread + (own.mean - target.mean).square().sum(1) / variance).log1p())
     return torch.stack(parts).sum(0)
 
 

@@ -62,7 +62,7 @@ class TeacherConfig:
     lr: float = 1e-3  # Adam on the convolutions
     row_lr: float = 8e-3  # Adam on the rows of the styles, each of which is trained in few steps
     warm: int = 250  # first steps, in which the network only learns to pass the picture through
-    content: float = 2.0  # weight of the content distance; the style distance has 1
+    content: float = 1.6  # weight of the content distance; the style distance has 1
     layout: float = 0.7  # weight of the layout distance
     variation: float = 0.3  # weight of the total variation
     average: float = 0.995  # decay of the running mean of the weights, which is what is saved

@@ -15,32 +15,32 @@ class Manner:
 
 
 MANNERS: dict[str, Manner] = {
-    "van-gogh": Manner(("art_vg01",), 512, 0.7),  # The Starry Night
-    "monet": Manner(("art_mo05",), 512, 0.7),  # Water Lilies
-    "hokusai": Manner(("art_uk01",), 512),  # The Great Wave
-    "munch": Manner(("art_ex01",), 480),  # The Scream
-    "klimt": Manner(("art_kl01",), 512, 0.7),  # The Kiss
+    "van-gogh": Manner(("art_vg01",), 640, 0.6),  # The Starry Night
+    "monet": Manner(("art_mo05",), 576, 0.6),  # Water Lilies
+    "hokusai": Manner(("art_uk01",), 560),  # The Great Wave
+    "munch": Manner(("art_ex01",), 560, 0.7),  # The Scream
+    "klimt": Manner(("art_kl01",), 576, 0.7),  # The Kiss
     "seurat": Manner(("art_pt04",), 720, 0.7),  # The Seine and La Grande Jatte
     "signac": Manner(("art_pt01",), 640, 0.7),
-    "cezanne": Manner(("art_ce04",), 480, 0.8),  # Mont Sainte-Victoire
-    "gauguin": Manner(("art_ga03",), 448, 0.8),  # A Farm in Brittany
-    "kandinsky": Manner(("art_ab01",), 448, 0.7),  # Composition VII
-    "gris": Manner(("art_cu02",), 448, 0.7),  # Portrait of Pablo Picasso
+    "cezanne": Manner(("art_ce04",), 512, 0.6),  # Mont Sainte-Victoire
+    "gauguin": Manner(("art_ga03",), 448, 0.6),  # A Farm in Brittany
+    "kandinsky": Manner(("art_ab01",), 512, 0.6),  # Composition VII
+    "gris": Manner(("art_cu02",), 512, 0.6),  # Portrait of Pablo Picasso
     "fauvism": Manner(("art_fa01",), 448, 0.8),  # Matisse, Woman with a Hat
-    "expressionism": Manner(("art_ex08",), 512, 0.8),  # Kirchner
+    "expressionism": Manner(("art_ex08",), 576, 0.8),  # Kirchner
     "turner": Manner(("art_tu01",)),  # The Fighting Temeraire
     "baroque": Manner(("art_ba09", "art_ba07")),  # Caravaggio
     "rococo": Manner(("art_rc01",)),  # The Swing
     "mucha": Manner(("art_mu01",), 480),
-    "chinese-ink": Manner(("art_ci01", "art_ci03"), 560),
+    "chinese-ink": Manner(("art_ci01", "art_ci03"), 576),
     "watercolour": Manner(("art_wl06",), 576),  # Cross
     "pencil": Manner(("art_dr01", "art_dr02", "art_dr03"), 576),
-    "red-chalk": Manner(("art_ch01",), 512),
+    "red-chalk": Manner(("art_ch01",), 576),
     "ink-drawing": Manner(("art_ik01", "art_en03"), 576),
     "wood-engraving": Manner(("art_en09", "art_en05"), 640),
-    "pastel": Manner(("art_pa01",), 512, 0.8),  # Degas
-    "stained-glass": Manner(("art_sg03",), 448, 0.7),
-    "mosaic": Manner(("art_cu09",), 448, 0.7),  # Delaunay's dabs laid like tesserae
+    "pastel": Manner(("art_pa01",), 576, 0.6),  # Degas
+    "stained-glass": Manner(("art_sg03",), 512, 0.7),
+    "mosaic": Manner(("art_cu09",), 512, 0.7),  # Delaunay's dabs laid like tesserae
     "manuscript": Manner(("art_ms03",), 512, 0.7),
     "futurism": Manner(("art_fu01",), 448, 0.7),  # Boccioni
 }
