@@ -20,21 +20,22 @@ import logging
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..bundle import WEIGHTS, choose_device, choose_dtype
-from ..checkpoint import load_tokenizer, read, sha256, write
+from ..checkpoint import load_tokenizer, read, read_metadata, sha256, write
 from .data import Picture
 from .teacher_data import photo_crops, read_photos
 from .teacher_network import Teacher, load_teacher, paint
 
 log = logging.getLogger(__name__)
+SAVE_MINUTES = 2.0  # between two writes of the file
 
 
 @dataclass(frozen=True)
@@ -59,10 +60,15 @@ class Pairs(NamedTuple):
 
 @torch.inference_mode()
 def rounds(
-    teacher: Teacher, tokenizer: torch.nn.Module, photos: Sequence[Picture], config: PairsConfig, device: torch.device
+    teacher: Teacher,
+    tokenizer: torch.nn.Module,
+    photos: Sequence[Picture],
+    config: PairsConfig,
+    device: torch.device,
+    number: int = 0,
 ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
-    """Without end: (content, target, style, seed) of one pair for every style, each of another photo."""
-    draw, number = photo_crops(photos, config.size, config.large, config.zoom), 0
+    """Without end: (content, target, style, seed) of a pair for every style, each of another photo, from pair `number` on."""
+    draw = photo_crops(photos, config.size, config.large, config.zoom)
     while True:
         found = []
         for row, name in enumerate(teacher.names):
@@ -88,33 +94,53 @@ def make_pairs(
 ) -> int:
     """Write pairs of all styles, as many rounds as minutes, megabytes and `count` allow, one at least -> their number.
 
+    The file is written every few minutes; where it exists already, made by the same teacher, it is continued.
+
     Raises:
-        ValueError: a vocabulary too large for uint16.
+        ValueError: a vocabulary too large for uint16, or an existing file by another teacher or with other options.
     """
     teacher, tokenizer = load_teacher(teacher_path, device), load_tokenizer(tokenizer_path, device, choose_dtype(device))
     if tokenizer.vocab_size > 1 << 16:
         raise ValueError(
             f"{tokenizer_path} has {tokenizer.vocab_size} tokens: pairs hold 65536 at most, use a smaller vocabulary"
         )
-    parts, started = [], time.monotonic()
-    room = megabytes * 1e6 / (4 * (config.size // tokenizer.downsample) ** 2 + 5) // len(teacher.names)
-    for found in rounds(teacher, tokenizer, photos, config, device):
-        parts.append(found)
-        passed = time.monotonic() - started
-        if len(parts) % 10 == 0:
-            log.info("%d pairs, %.2f s each", len(parts) * len(teacher.names), passed / len(parts) / len(teacher.names))
-        if passed > 60 * minutes or len(parts) + 1 > min(room, count):
-            break
-    content, target, style, seed = (torch.cat(several) for several in zip(*parts, strict=True))
-    tensors = {
-        "content": content.to(torch.uint16),
-        "target": target.to(torch.uint16),
-        "style": style.to(torch.uint8),
-        "seed": seed.to(torch.int32),
-    }
     hashes = {"teacher_sha256": sha256(teacher_path), "tokenizer_sha256": sha256(tokenizer_path)}
-    write(output, tensors, "pairs", styles=list(teacher.names), **hashes)
-    return len(content)
+    notes = {"styles": list(teacher.names), "recipe": {"command": "teacher_pairs", **asdict(config)}, **hashes}
+    parts = _begun(output, notes)
+    done = sum(len(part[0]) for part in parts)
+    room = min(int(megabytes * 1e6 / (4 * (config.size // tokenizer.downsample) ** 2 + 5) / len(teacher.names)), count)
+    started = saved = time.monotonic()
+    for found in rounds(teacher, tokenizer, photos, config, device, done):
+        parts.append(found)
+        done += len(teacher.names)
+        now = time.monotonic()
+        full = now - started > 60 * minutes or done // len(teacher.names) >= room
+        if full or now - saved > 60 * SAVE_MINUTES:
+            _write(output, parts, notes)
+            saved = now
+            log.info("%d pairs in %s", done, output)
+        if full:
+            break
+    return done
+
+
+def _begun(output: Path, notes: dict[str, Any]) -> list[tuple[Tensor, ...]]:
+    """The pairs of an existing file, all in one part."""
+    if not output.is_file():
+        return []
+    pairs, metadata = read_token_pairs(output), read_metadata(output)
+    differ = [
+        key for key, value in notes.items() if metadata.get(key) != (value if isinstance(value, str) else json.dumps(value))
+    ]
+    if differ:
+        raise ValueError(f"{output} was made with another {', '.join(differ)}: delete it, or give another --output")
+    return [pairs[:4]]
+
+
+def _write(output: Path, parts: Sequence[tuple[Tensor, ...]], notes: dict[str, Any]) -> None:
+    types = {"content": torch.uint16, "target": torch.uint16, "style": torch.uint8, "seed": torch.int32}
+    columns = zip(*parts, strict=True)
+    write(output, {k: torch.cat(c).to(t) for (k, t), c in zip(types.items(), columns, strict=True)}, "pairs", **notes)
 
 
 def read_token_pairs(path: str | Path) -> Pairs:

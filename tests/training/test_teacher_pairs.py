@@ -44,6 +44,23 @@ def test_a_pair_can_be_painted_again_from_its_content_and_its_seed(made):
     assert torch.equal(tokenizer.encode(picture)[0], pairs.target[1])
 
 
+def test_a_file_is_continued_as_if_it_had_been_made_at_once(made):
+    _, folder = made("--count", "3")
+    once = read_token_pairs(folder / "pairs.safetensors")
+    (folder / "pairs.safetensors").unlink()
+    made("--count", "1")
+    made("--count", "3")
+    again = read_token_pairs(folder / "pairs.safetensors")
+    assert all(torch.equal(a, b) for a, b in zip(once[:4], again[:4], strict=True))
+
+
+def test_pairs_by_another_seed_are_not_mixed_in(made, capsys):
+    made("--count", "1")
+    code, _ = made("--count", "2", "--seed", "1")
+    assert code == 2
+    assert "another recipe: delete it" in capsys.readouterr().err
+
+
 def test_the_file_stays_within_its_megabytes(made):
     _, folder = made("--megabytes", "0.001")
     assert len(read_token_pairs(folder / "pairs.safetensors").content) == 12  # of 69 bytes each, in rounds of three
