@@ -1,10 +1,10 @@
 # make demo   a photo in two styles, from nothing but Python >= 3.10, make and the package registry
 # make test   lint, types and tests
-# All targets can be run again and again; the environment is made once, in .venv.
+# Every target can be repeated; the environment is made once, in .venv.
 
 PYTHON ?= python3
 VENV ?= .venv
-# Any recent pair works. These are for the environment made here, not for ComfyUI's.
+# Any recent pair works. These versions are for .venv only; nothing is installed into ComfyUI's environment.
 TORCH ?= torch==2.14.1 torchvision==0.29.1
 DEMO := build/demo
 BIN := $(VENV)/bin
@@ -15,7 +15,7 @@ demo: $(VENV)/.ready
 	mkdir -p $(DEMO)
 	$(BIN)/stylerdalle stylize docs/demo/photo.jpg --style "a Van Gogh style oil painting" --output $(DEMO)/van-gogh.png --overwrite
 	$(BIN)/stylerdalle stylize docs/demo/photo.jpg --style "a ukiyo-e print" --output $(DEMO)/ukiyo-e.png --overwrite
-	$(BIN)/python -m stylerdalle.sheet $(DEMO)/sheet.jpg docs/demo/photo.jpg $(DEMO)/van-gogh.png $(DEMO)/ukiyo-e.png \
+	$(BIN)/python -m stylerdalle.images.sheet $(DEMO)/sheet.jpg docs/demo/photo.jpg $(DEMO)/van-gogh.png $(DEMO)/ukiyo-e.png \
 		--labels "the photo" "a Van Gogh style oil painting" "a ukiyo-e print"
 	@echo "The pictures are in $(CURDIR)/$(DEMO): van-gogh.png, ukiyo-e.png, and side by side with the photo sheet.jpg"
 

@@ -1,4 +1,4 @@
-"""ComfyUI-StylerDALLE: language-guided style transfer. ComfyUI starts here; nodes/ has the nodes, stylerdalle/ the library."""
+"""ComfyUI-StylerDALLE: language-guided style transfer. ComfyUI loads this file; the nodes are in nodes/."""
 
 WEB_DIRECTORY = "./web"
 
@@ -9,6 +9,8 @@ async def comfy_entrypoint():
     except Exception:
         import logging
 
-        logging.getLogger(__name__).exception("StylerDALLE's nodes could not be loaded")  # ComfyUI logs one line of it
+        logging.getLogger(__name__).exception(
+            "StylerDALLE's nodes could not be loaded"
+        )  # with the traceback: ComfyUI logs one line only
         raise
     return StylerDALLE()

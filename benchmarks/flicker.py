@@ -1,7 +1,7 @@
 """How much stylised video frames flicker, with the mini bundle: mean absolute difference of neighbouring frames, of 255.
 
-Two synthetic videos of the demo photo with sensor noise, the camera still or slowly panning and zooming; the known motion is
-taken back before frames are compared. "ratio" is to the flicker of the frames that went in.
+Two synthetic videos of the demo photo with sensor noise: in one the camera stands still, in the other it slowly pans and zooms.
+The motion is known and undone before frames are compared. "ratio" is the flicker divided by that of the source frames.
 
 Usage:
 
@@ -19,9 +19,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import stylerdalle
-from stylerdalle.find import find_style
-from stylerdalle.pictures import read_picture, write_picture
-from stylerdalle.pipeline import decode, encode, translate
+from stylerdalle.images.files import read_picture, write_picture
+from stylerdalle.resolve import find_style
+from stylerdalle.tokenizers.codec import decode, encode
+from stylerdalle.translator.options import TranslateOptions
+from stylerdalle.translator.translate import translate
 
 PHOTO = Path(__file__).parent.parent / "docs" / "demo" / "photo.jpg"
 HEIGHT, WIDTH = 256, 384
@@ -29,11 +31,12 @@ Camera = tuple[float, float, float]  # px right, px down, zoom
 
 
 def camera(frame: int, moving: bool) -> Camera:
+    """Where the camera is at a frame."""
     return (1.5 * frame, 0.5 * frame, 1 + 0.002 * frame) if moving else (0.0, 0.0, 1.0)
 
 
-def seen(picture: Tensor, view: Camera, size: tuple[int, int]) -> Tensor:
-    """What a camera sees of (1, 3, H, W): `size` px around the middle, moved and zoomed, bilinear."""
+def view_of(picture: Tensor, view: Camera, size: tuple[int, int]) -> Tensor:
+    """The view of a camera on a picture (1, 3, H, W): `size` px around the centre, moved and zoomed, bilinear."""
     right, down, zoom = view
     height, width = picture.shape[-2:]
     y = ((torch.arange(size[0]) - (size[0] - 1) / 2) / zoom + down) / (height - 1) * 2
@@ -43,11 +46,11 @@ def seen(picture: Tensor, view: Camera, size: tuple[int, int]) -> Tensor:
 
 
 def flicker(frames: Tensor, views: list[Camera]) -> float:
-    """Mean |frame - the frame before, as the camera now sees it|, of 255, without a border."""
+    """Mean |frame - the previous frame seen by the current camera|, of 255, without a border of 16 px."""
     differences = []
     for i, (before, now) in enumerate(itertools.pairwise(frames.split(1))):
         (x0, y0, z0), (x1, y1, z1) = views[i : i + 2]
-        moved = seen(before, ((x1 - x0) * z0, (y1 - y0) * z0, z1 / z0), (HEIGHT, WIDTH))
+        moved = view_of(before, ((x1 - x0) * z0, (y1 - y0) * z0, z1 / z0), (HEIGHT, WIDTH))
         differences.append((now - moved)[..., 16:-16, 16:-16].abs().mean())
     return float(torch.stack(differences).mean()) * 255
 
@@ -56,10 +59,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--style", default="van-gogh")
     parser.add_argument("--frames", type=int, default=8)
-    parser.add_argument("--noise", type=float, default=0.01, help="standard deviation of the sensor's noise, of 1")
+    parser.add_argument("--noise", type=float, default=0.01, help="standard deviation of the sensor noise; pixels are 0 to 1")
     parser.add_argument("--steady", type=float, nargs="+", default=[0, 0.5, 0.9])
     parser.add_argument("--temperature", type=float, nargs="+", default=[0, 1])
-    parser.add_argument("--save", type=Path, help="a folder for the first and last frames")
+    parser.add_argument("--save", type=Path, help="folder for the first and last frames")
     args = parser.parse_args()
     bundle = stylerdalle.load_bundle("mini")
     style, photo = find_style(bundle, args.style), read_picture(PHOTO)[0]
@@ -67,13 +70,15 @@ def main() -> None:
     print(f"{'camera':>8}{'temperature':>13}{'steady':>8}{'source':>8}{'stylised':>10}{'ratio':>7}")
     for moving in (False, True):
         views = [camera(i, moving) for i in range(args.frames)]
-        frames = torch.cat([seen(photo, view, (HEIGHT, WIDTH)) for view in views])
+        frames = torch.cat([view_of(photo, view, (HEIGHT, WIDTH)) for view in views])
         noise = torch.randn(frames.shape, generator=torch.Generator().manual_seed(0))
         frames = (frames + args.noise * noise).clamp(0, 1)
         tokens, source, name = encode(bundle.tokenizer, frames), flicker(frames, views), "moving" if moving else "still"
         for temperature, steady in itertools.product(args.temperature, args.steady):
             sampling = stylerdalle.Sampling(temperature)
-            out = translate(bundle.translator, bundle.tokenizer, tokens, [(style, 1.0)], sampling=sampling, steady=steady)
+            out = translate(
+                bundle.translator, bundle.tokenizer, tokens, [(style, 1.0)], TranslateOptions(sampling=sampling, steady=steady)
+            )
             pictures = decode(bundle.tokenizer, out)
             got = flicker(pictures, views)
             print(f"{name:>8}{temperature:13g}{steady:8g}{source:8.2f}{got:10.2f}{got / source:7.2f}", flush=True)

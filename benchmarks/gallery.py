@@ -1,4 +1,4 @@
-"""Every bundled style on the same photos, as one sheet: docs/styles.jpg.
+"""Draws docs/styles.jpg: every bundled style on the same photos.
 
 Usage:
 
@@ -14,21 +14,21 @@ import numpy as np
 from PIL import Image
 
 from stylerdalle import load_bundle
-from stylerdalle.find import list_styles
-from stylerdalle.pictures import over_white, read_picture, to_image
+from stylerdalle.images.files import over_white, read_picture, to_image
+from stylerdalle.images.sheet import sheet
+from stylerdalle.learn.crops import centre_crop, to_tensor
 from stylerdalle.pipeline import stylize
-from stylerdalle.sheet import sheet
-from stylerdalle.training.data import centre_crop, to_tensor
+from stylerdalle.resolve import list_styles
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("photos", nargs="+", type=Path)
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--styles", nargs="*", help="default: all of the bundle")
+    parser.add_argument("--styles", nargs="*", help="names of styles (default: all of the bundle)")
     parser.add_argument("--bundle", default="mini")
-    parser.add_argument("--size", type=int, default=512, help="px of the square that is stylised")
-    parser.add_argument("--shown", type=int, default=256, help="px of a picture on the sheet")
+    parser.add_argument("--size", type=int, default=512, help="side of the square that is stylised, px")
+    parser.add_argument("--shown", type=int, default=256, help="side of a picture on the sheet, px")
     parser.add_argument("--columns", type=int, default=2, help="styles side by side")
     args = parser.parse_args()
 
@@ -47,7 +47,7 @@ def main() -> None:
 
 
 def strip(pictures: list[Image.Image], side: int) -> Image.Image:
-    """Square pictures beside each other, `side` px each."""
+    """Square pictures side by side, `side` px each."""
     whole = Image.new("RGB", (side * len(pictures), side))
     for i, picture in enumerate(pictures):
         whole.paste(picture.resize((side, side), Image.Resampling.LANCZOS), (i * side, 0))

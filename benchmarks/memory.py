@@ -1,7 +1,7 @@
-"""Peak memory of stylising one picture with the mini bundle, each size in a process of its own, on the CPU.
+"""Peak memory of stylising one picture with the mini bundle on the CPU, each size in its own process.
 
-"over" is what was needed beyond the process with its models and the float32 picture that went in; "a px" is that in bytes a
-pixel, of which the float32 picture that comes out is 12.
+"over" is the memory needed beyond the process, its models and the float32 input picture; "per px" is the same in bytes per pixel,
+of which the float32 output picture takes 12.
 
 Usage:
 
@@ -17,7 +17,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from stylerdalle.training.run import draw_curve
+from stylerdalle.learn.run import draw_curve
 
 PHOTO = Path(__file__).parent.parent / "docs" / "demo" / "photo.jpg"
 CHILD = """
@@ -43,14 +43,14 @@ print(json.dumps({"before": before, "peak": peak(), "seconds": time.perf_counter
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sizes", nargs="+", default=["512", "1024", "2048", "4096"], metavar="WxH", help="px; N is N x N")
+    parser.add_argument("--sizes", nargs="+", default=["512", "1024", "2048", "4096"], metavar="WxH", help="px; N means N x N")
     parser.add_argument("--style", default="a ukiyo-e print")
     parser.add_argument("--detail", type=float, default=1.0)
     parser.add_argument("--temperature", type=float, default=0.0)
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw memory against the megapixels there")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="write a plot of memory against megapixels")
     args = parser.parse_args()
     rows = []
-    print(f"{'px':>12}{'picture MB':>12}{'before MB':>11}{'peak MB':>9}{'over MB':>9}{'a px':>7}{'seconds':>9}")
+    print(f"{'px':>12}{'picture MB':>12}{'before MB':>11}{'peak MB':>9}{'over MB':>9}{'per px':>7}{'seconds':>9}")
     for size in args.sizes:
         width, height = ([int(side) for side in size.split("x")] * 2)[:2]
         options = {"photo": str(PHOTO), "style": args.style, "detail": args.detail, "temperature": args.temperature}

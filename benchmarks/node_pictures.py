@@ -1,10 +1,10 @@
-"""The pictures of the nodes' help, web/docs/images/NODE.jpg: each shows on one photo what the node does, by doing it.
+"""Makes the pictures in the nodes' help, web/docs/images/NODE.jpg: each is a real result of the node on the demo photo.
 
 Usage:
 
-    python benchmarks/node_pictures.py [--bundle mini] [--steps 80] [NODE ...]    # of all nodes, or of these
+    python benchmarks/node_pictures.py [--bundle mini] [--steps 80] [NODE ...]    # all nodes, or these
 
-Most of the time goes into the run of Reward Tune (`--steps`).
+Most of the time goes into Reward Tune (`--steps`).
 """
 
 from __future__ import annotations
@@ -20,23 +20,26 @@ from PIL import Image
 from torch import Tensor
 
 from stylerdalle import Bundle, Sampling, Style, checkpoint, load_bundle, stylize
-from stylerdalle.colour import keep_colour
-from stylerdalle.find import find_style
-from stylerdalle.pictures import read_picture, resized, to_image
-from stylerdalle.pipeline import decode, encode, translate
-from stylerdalle.reward import judge
-from stylerdalle.sheet import sheet
-from stylerdalle.style import mix
-from stylerdalle.training.data import Picture
-from stylerdalle.training.run import Run, draw_curve
-from stylerdalle.tune import TuneConfig, tune
+from stylerdalle.clip.scores import judge
+from stylerdalle.images.colour import keep_colour
+from stylerdalle.images.files import read_picture, resized, to_image
+from stylerdalle.images.sheet import sheet
+from stylerdalle.learn.pictures import Picture
+from stylerdalle.learn.run import Run, draw_curve
+from stylerdalle.resolve import find_style
+from stylerdalle.tokenizers.codec import decode, encode
+from stylerdalle.translator.options import MaskedStyle, TranslateOptions
+from stylerdalle.translator.style import mix
+from stylerdalle.translator.translate import translate
+from stylerdalle.tune.config import TuneConfig
+from stylerdalle.tune.loop import tune
 
 ROOT = Path(__file__).resolve().parent.parent
 PHOTO, FOLDER = ROOT / "docs" / "demo" / "photo.jpg", ROOT / "web" / "docs" / "images"
-READ, SHOWN = 384, 160  # px of the shortest side that is worked on, and of a picture's height in the help
-LIMIT = 40 * 1024  # bytes of a file
-LEARNT = "a ukiyo-e print"
-Shown = list[tuple[Image.Image, str]]  # pictures from left to right, with what is written under them
+SIDE, SHOWN = 384, 160  # px: shortest side of the photo, height of a picture in the help
+LIMIT = 40 * 1024  # bytes per file
+TUNED = "a ukiyo-e print"
+Shown = list[tuple[Image.Image, str]]  # pictures from left to right, with their captions
 
 
 def load(bundle: Bundle, photo: Tensor) -> Shown:
@@ -62,7 +65,9 @@ def style_region(bundle: Bundle, photo: Tensor) -> Shown:
     mask = ((y[:, None] / 0.8).square() + (x / 0.6).square() < 1).float()[None]  # (1, H, W)
     around, within = (find_style(bundle, name) for name in ("van-gogh", "pencil-sketch"))
     tokens = encode(bundle.tokenizer, photo, upscale=bundle.translator.config.upscale, device=bundle.device)
-    out = translate(bundle.translator, bundle.tokenizer, tokens, [(around, 1.0)], regions=[(within, mask, 0.0)])
+    out = translate(
+        bundle.translator, bundle.tokenizer, tokens, [(around, 1.0)], TranslateOptions(regions=(MaskedStyle(within, mask),))
+    )
     both = to_image(decode(bundle.tokenizer, out))
     return [plain(photo), (to_image(mask.expand(3, -1, -1)), "mask"), (both, f"{within.name} in {around.name}")]
 
@@ -96,13 +101,13 @@ def save_style(bundle: Bundle, photo: Tensor) -> Shown:
 
 def reward(bundle: Bundle, photo: Tensor) -> Shown:
     pictures = [photo, *(stylize(photo, name, bundle) for name in ("ukiyo-e", "van-gogh"))]
-    score = judge(bundle.clip, find_style(bundle, "van-gogh").prompt)  # type: ignore[arg-type]
+    score = judge(bundle.clip, find_style(bundle, "van-gogh").prompt)
     return [(to_image(picture), f"{score(picture):+.4f}") for picture in pictures]
 
 
 def best(bundle: Bundle, photo: Tensor) -> Shown:
     drawn = [stylize(photo, "van-gogh", bundle, sampling=Sampling(1.0, seed=seed)) for seed in range(3)]
-    score = judge(bundle.clip, find_style(bundle, "van-gogh").prompt)  # type: ignore[arg-type]
+    score = judge(bundle.clip, find_style(bundle, "van-gogh").prompt)
     found = sorted(((score(picture), k) for k, picture in enumerate(drawn)), reverse=True)
     return [(to_image(drawn[k]), f"{value:+.4f}  picture {k + 1}") for value, k in found]
 
@@ -112,11 +117,11 @@ def reward_tune(bundle: Bundle, photo: Tensor, steps: int) -> Shown:
     file = BytesIO()
     to_image(photo).save(file, "PNG")
     config = TuneConfig.of("direct", steps=steps)
-    parts = (models.tokenizer, models.translator, models.clip, [Picture("photo", file.getvalue(), ())])
+    photos = [Picture("photo", file.getvalue(), ())]
     with tempfile.TemporaryDirectory() as folder:
-        tuned = tune(*parts, LEARNT, config, Run(folder))  # type: ignore[arg-type]
+        tuned = tune(models.tokenizer, models.translator, models.clip, photos, TUNED, config, Run(folder))
     curve = draw_curve(tuned.rows)
-    return [(curve, f"{tuned.steps} steps"), plain(photo), painted(models, photo, tuned.style, LEARNT)]
+    return [(curve, f"{tuned.steps} steps"), plain(photo), painted(models, photo, tuned.style, TUNED)]
 
 
 NODES: dict[str, Callable[[Bundle, Tensor], Shown]] = {
@@ -146,7 +151,7 @@ def painted(
 
 
 def save(shown: Shown, path: Path) -> None:
-    """As one JPEG of LIMIT bytes at most."""
+    """Write the pictures as one JPEG of at most LIMIT bytes."""
     pictures, labels = zip(*shown, strict=True)
     page = sheet(pictures, labels, height=SHOWN)
     for quality in range(88, 40, -4):
@@ -154,20 +159,20 @@ def save(shown: Shown, path: Path) -> None:
         if path.stat().st_size <= LIMIT:
             print(f"{path}: {path.stat().st_size / 1024:.0f} KB at quality {quality}")
             return
-    raise ValueError(f"{path} is larger than {LIMIT} bytes at any quality: show fewer or smaller pictures")
+    raise ValueError(f"{path} is larger than {LIMIT} bytes even at quality 40: show fewer or smaller pictures")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("nodes", nargs="*", metavar="NODE", help=f"default: all of {', '.join([*NODES, 'RewardTune'])}")
     parser.add_argument("--bundle", default="mini")
-    parser.add_argument("--steps", type=int, default=80, help="of Reward Tune's run")
+    parser.add_argument("--steps", type=int, default=80, help="of Reward Tune")
     args = parser.parse_args()
     makers = NODES | {"RewardTune": lambda *given: reward_tune(*given, args.steps)}
     if unknown := set(args.nodes) - set(makers):
-        parser.error(f"{', '.join(sorted(unknown))}: choose of {', '.join(makers)}")
+        parser.error(f"{', '.join(sorted(unknown))}: choose from {', '.join(makers)}")
     FOLDER.mkdir(parents=True, exist_ok=True)
-    bundle, photo = load_bundle(args.bundle), resized(read_picture(PHOTO)[0], READ)
+    bundle, photo = load_bundle(args.bundle), resized(read_picture(PHOTO)[0], SIDE)
     for node in args.nodes or makers:
         save(makers[node](bundle, photo), FOLDER / f"StylerDALLE_{node}.jpg")
 

@@ -1,14 +1,14 @@
-"""The paper's procedure: what a step costs at full size, and the whole chain of commands at a small one.
+"""The paper's procedure: the cost of one step at full size, and the whole chain of commands at a small size.
 
 Usage:
 
     python benchmarks/paper.py full  [--batch 2]
     python benchmarks/paper.py chain --images TRAIN.tar --heldout HELDOUT.tar [--count 160] [--output FOLDER]
 
-`full` has random weights of the official sizes (DALL-E's dVAE, the paper's translator, CLIP ViT-B/32): parameters, counted
-floating point operations a picture, seconds of encoding, of two pretraining steps and one tuning step of `paper-1` with a reduced
-batch, peak memory of the process. `chain` runs prepare, pretrain, tune and evaluate on mini's tokenizer and CLIP, and stops at
-the first exit code that is not 0. The held-out photos are only evaluated on.
+`full` uses random weights of the official sizes (DALL-E's dVAE, the paper's translator, CLIP ViT-B/32). It prints parameters,
+counted floating point operations per picture, seconds of encoding, of two pretraining steps and of one tuning step of `paper-1`
+with a reduced batch, and the peak memory of the process. `chain` runs prepare, pretrain, tune and evaluate with mini's tokenizer
+and CLIP, and stops at the first exit code that is not 0. Held-out photos are used only by evaluate.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import time
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,26 +35,29 @@ from torch.utils.flop_counter import FlopCounterMode
 from tuning import official_sizes, peak_memory
 
 from stylerdalle.bundle import WEIGHTS
-from stylerdalle.presets import pretrain_options, tune_options
-from stylerdalle.pretrain import PretrainConfig, train
-from stylerdalle.reward import embed_images
-from stylerdalle.training.data import Picture
-from stylerdalle.training.inputs import entries, read
-from stylerdalle.training.prepare import PrepareConfig, prepare
-from stylerdalle.training.run import Run
-from stylerdalle.training.shards import write_shard
-from stylerdalle.training.tokens import PreparedTokens
-from stylerdalle.tune import TuneConfig, tune
+from stylerdalle.clip.scores import embed_images
+from stylerdalle.learn.pictures import Picture
+from stylerdalle.learn.prepare import PrepareConfig, prepare
+from stylerdalle.learn.prepared import PreparedTokens
+from stylerdalle.learn.pretraining import PretrainConfig, train
+from stylerdalle.learn.run import Run
+from stylerdalle.learn.shards import write_shard
+from stylerdalle.learn.sources import entries, read
+from stylerdalle.tokenizers.dvae import DVAE
+from stylerdalle.translator.model import Translator
+from stylerdalle.tune.config import TuneConfig
+from stylerdalle.tune.loop import tune
+from stylerdalle.tune.presets import pretrain_options, tune_options
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("full", "chain"))
-    parser.add_argument("--batch", type=int, default=2, help="of the steps at full size; the paper has 32 and 16")
-    parser.add_argument("--images", nargs="+", help="shards to train the small chain on")
-    parser.add_argument("--heldout", nargs="+", help="shards to evaluate it on")
-    parser.add_argument("--count", type=int, default=160, help="pictures of them")
-    parser.add_argument("--output", type=Path, help="where the chain's files stay (default: nowhere)")
+    parser.add_argument("--batch", type=int, default=2, help="batch of the steps at full size; the paper has 32 and 16")
+    parser.add_argument("--images", nargs="+", help="shards to train the chain on")
+    parser.add_argument("--heldout", nargs="+", help="shards to evaluate the chain on")
+    parser.add_argument("--count", type=int, default=160, help="number of pictures to train on")
+    parser.add_argument("--output", type=Path, help="folder that keeps the chain's files (default: they are deleted)")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         if args.what == "full":
@@ -73,15 +77,26 @@ def photos(count: int) -> list[Picture]:
 
 
 def full(folder: Path, batch: int) -> None:
+    """Measure one step of everything with random weights of the official sizes."""
     tokenizer, translator, model = official_sizes()
     visual = sum(p.numel() for p in model.visual.parameters())
     print(f"threads {torch.get_num_threads()}, torch {torch.__version__}, batch {batch}")
     for name, module in (("tokenizer", tokenizer), ("translator", translator), ("CLIP", model)):
         print(f"parameters of the {name}: {sum(p.numel() for p in module.parameters()):,}", flush=True)
     print(f"parameters of CLIP's image half: {visual:,}")
+    print_operations(tokenizer, translator, model)
 
+    times: list[float] = []  # of the end of each optimiser step
+    hook = register_optimizer_step_post_hook(lambda *_: times.append(time.monotonic()))
+    trained = time_pretraining(tokenizer, folder, batch, times)
+    times.clear()
+    time_tuning(tokenizer, trained, model, folder, batch, times)
+    hook.remove()
+
+
+def print_operations(tokenizer: DVAE, translator: Translator, model: Any) -> None:
     half, whole = torch.rand(1, 3, 128, 128), torch.rand(1, 3, 256, 256)
-    source = tokenizer.embed(torch.randint(8192, (1, 16, 16))).flatten(1, 2)
+    source = tokenizer.embed(torch.randint(8192, (1, 16, 16))).flatten(1, 2)  # (1, 256, D_tok)
     target = torch.randint(8192, (1, 32, 32))
 
     def both_ways() -> None:
@@ -98,46 +113,47 @@ def full(folder: Path, batch: int) -> None:
         "CLIP, image": lambda: embed_images(model, whole),
     }.items():
         count, seconds = counted(work)
-        print(f"{name}: {count / 1e9:.2f} GFLOP a picture, {seconds:.2f} s", flush=True)
+        print(f"{name}: {count / 1e9:.2f} GFLOP per picture, {seconds:.2f} s", flush=True)
 
+
+def time_pretraining(tokenizer: DVAE, folder: Path, batch: int, times: list[float]) -> Translator:
+    """Prepare a batch of photos and pretrain on them for two steps -> the translator."""
     (folder / "photos").mkdir()
     for picture in photos(batch):
         (folder / "photos" / picture.key).write_bytes(picture.data)
     began = time.monotonic()
     prepare(tokenizer, "0" * 64, [folder / "photos"], folder / "tokens", PrepareConfig(), batch=batch)
-    print(f"prepare: {(time.monotonic() - began) / batch:.2f} s a picture; peak {peak_memory():.0f} MB", flush=True)
-
-    at: list[float] = []
-    hook = register_optimizer_step_post_hook(lambda *_: at.append(time.monotonic()))
+    print(f"prepare: {(time.monotonic() - began) / batch:.2f} s per picture; peak {peak_memory():.0f} MB", flush=True)
     config = PretrainConfig(**pretrain_options("paper-1", {"steps": 2, "batch": batch}))
     began = time.monotonic()
     trained = train(tokenizer, PreparedTokens(folder / "tokens", "0" * 64, (16, 32)), config, Run(folder / "pretrain"))
-    said = f"{at[0] - began:.2f} s with the set-up, {at[1] - at[0]:.2f} s"
-    print(f"pretraining, 2 steps of {batch}: {said}; peak {peak_memory():.0f} MB", flush=True)
+    steps = f"{times[0] - began:.2f} s with the set-up, {times[1] - times[0]:.2f} s"
+    print(f"pretraining, 2 steps of {batch}: {steps}; peak {peak_memory():.0f} MB", flush=True)
     assert sum(p.numel() for p in trained.parameters()) == 37_914_112
+    return trained.requires_grad_(False)
 
-    at.clear()
+
+def time_tuning(tokenizer: DVAE, translator: Translator, model: Any, folder: Path, batch: int, times: list[float]) -> None:
+    """Tune for one step."""
     ticks: list[float] = []
     options = tune_options("paper-1", {"steps": 1, "batch": batch, "held_out": 1})
-    tune_config = TuneConfig.of(options.pop("method"), **options)
-    ready = trained.requires_grad_(False)
-    learnt = tune(
+    tuned = tune(
         tokenizer,
-        ready,
+        translator,
         model,
         photos(batch + 1),
         "a ukiyo-e print",
-        tune_config,
+        TuneConfig.of(options.pop("method"), **options),
         Run(folder / "tune"),
         tick=lambda: ticks.append(time.monotonic()),
     )
-    size = sum(tensor.numel() for tensor in learnt.style.tensors.values())
-    print(f"tuning, 1 step of {batch}: {at[0] - ticks[0]:.2f} s; {size:,} numbers tuned; peak {peak_memory():.0f} MB", flush=True)
-    hook.remove()
+    size = sum(tensor.numel() for tensor in tuned.style.tensors.values())
+    took = f"{times[0] - ticks[0]:.2f} s"
+    print(f"tuning, 1 step of {batch}: {took}; {size:,} parameters tuned; peak {peak_memory():.0f} MB", flush=True)
 
 
 def counted(work: Callable[[], object]) -> tuple[int, float]:
-    """(floating point operations, seconds in float32); attention as plain products, for the counter knows no other on a CPU."""
+    """(floating point operations, seconds in float32). Attention runs as plain products: the counter knows no other on a CPU."""
     with torch.set_grad_enabled(True), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         work()
     began = time.monotonic()
@@ -146,7 +162,7 @@ def counted(work: Callable[[], object]) -> tuple[int, float]:
 
 
 def chain(folder: Path, args: argparse.Namespace) -> None:
-    """Every command of the procedure, mini's tokenizer and CLIP, a translator of 8 x 8 to 16 x 16 tokens."""
+    """Run every command of the procedure, with mini's tokenizer and CLIP and a translator of 8 x 8 to 16 x 16 tokens."""
     if not (args.images and args.heldout):
         sys.exit("chain needs --images and --heldout")
     bundle = folder / "bundle"

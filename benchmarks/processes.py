@@ -1,6 +1,6 @@
-"""Seconds a step of pretraining at the size of the mini bundle: one process with one thread, and several with one thread each.
+"""Seconds per step of pretraining at the size of the mini bundle: one process, and several, with one thread each.
 
-The photos are noise, which costs a step the same. On CPUs, over gloo. Usage:
+Runs on CPUs over gloo. The photos are noise: their content does not change the time of a step. Usage:
 
     python benchmarks/processes.py [--processes 2] [--steps 20] [--batch 16] [--dropout 0.1]
 """
@@ -16,21 +16,22 @@ import tempfile
 import time
 from pathlib import Path
 
-SKIPPED = 1  # first steps that are not counted: they bring up the models
+SKIPPED = 1  # first steps, which are not counted: they include the set-up
 
 
 def measure(steps: int, batch: int, dropout: float) -> None:
-    """In each of the processes: train, and the main one prints seconds a step."""
+    """Train in this process; the main process prints the seconds per step."""
     import numpy as np
     import torch
     from PIL import Image
 
     from stylerdalle import checkpoint
-    from stylerdalle.bundle import WEIGHTS, choose_dtype
-    from stylerdalle.pretrain import PretrainConfig, train
-    from stylerdalle.processes import leave, processes
-    from stylerdalle.training.data import Picture
-    from stylerdalle.training.run import Run
+    from stylerdalle.bundle import WEIGHTS
+    from stylerdalle.device import choose_dtype
+    from stylerdalle.distributed import leave, processes
+    from stylerdalle.learn.pictures import Picture
+    from stylerdalle.learn.pretraining import PretrainConfig, train
+    from stylerdalle.learn.run import Run
 
     torch.set_num_threads(1)
     tokenizer = checkpoint.load_tokenizer(WEIGHTS / "mini" / "tokenizer.safetensors", dtype=choose_dtype(torch.device("cpu")))
@@ -51,7 +52,7 @@ def measure(steps: int, batch: int, dropout: float) -> None:
 
 
 def seconds(count: int, args: argparse.Namespace) -> float:
-    """Seconds a step in `count` processes."""
+    """Seconds per step in `count` processes."""
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
@@ -84,7 +85,7 @@ def main() -> None:
         measure(args.steps, args.batch, args.dropout)
         return
     one, several = seconds(1, args), seconds(args.processes, args)
-    print("| processes | threads each | seconds a step | times as fast |\n|---|---|---|---|")
+    print("| processes | threads each | seconds per step | times as fast |\n|---|---|---|---|")
     print(f"| 1 | 1 | {one:.2f} | 1 |\n| {args.processes} | 1 | {several:.2f} | {one / several:.2f} |")
 
 

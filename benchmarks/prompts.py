@@ -1,14 +1,14 @@
-"""What the network for any prompt is worth, on held-out photos and prompts.
+"""The quality of styles from the network for any prompt (hypernetwork), on held-out photos and prompts.
 
 Usage:
 
     python benchmarks/prompts.py score --heldout HELDOUT [--photos 12]    # mean CLIP score by kind of prompt, 95 % intervals
-    python benchmarks/prompts.py speed [--size 512]                       # seconds a picture, against a tuned style
+    python benchmarks/prompts.py speed [--size 512]                       # seconds per picture, against a tuned style
     python benchmarks/prompts.py sheet --heldout HELDOUT --output FILE    # every held-out prompt on three photos
     python benchmarks/prompts.py strip PHOTO --output FILE --style A --style B  # one prompt turning into another
 
-Scores are cosines of CLIP's views of a stylised photo to the prompt, mean over the photos. The reward trained for them, so they
-tell seen from unseen prompts and network from tuned style, not how a person likes the picture.
+Scores are mean cosines of CLIP's embeddings of stylised photos and of the prompt. The reward trains exactly these, so they
+serve to compare seen with unseen prompts and the network with tuned styles, not to tell whether people like the pictures.
 """
 
 from __future__ import annotations
@@ -26,16 +26,17 @@ from torch import Tensor
 
 from stylerdalle import load_bundle
 from stylerdalle.bundle import Bundle
-from stylerdalle.find import find_style, list_styles
-from stylerdalle.pictures import over_white, read_picture, to_image
+from stylerdalle.clip.scores import score_pictures
+from stylerdalle.images.files import over_white, read_picture, to_image
+from stylerdalle.images.sheet import sheet
+from stylerdalle.learn.crops import centre_crop, to_tensor
+from stylerdalle.learn.sources import read_pictures
 from stylerdalle.pipeline import stylize
-from stylerdalle.sheet import sheet
-from stylerdalle.style import Style
-from stylerdalle.training.data import centre_crop, read_pictures, to_tensor
+from stylerdalle.resolve import find_style, list_styles
 from stylerdalle.training.prompts import PROMPTS, read_prompts
-from stylerdalle.tune import score_pictures
+from stylerdalle.translator.style import Style
 
-SEEN = 40  # of the prompts trained on, drawn by chance
+SEEN = 40  # prompts drawn at random from those trained on
 KEYS = ["000003", "000120", "000290"]
 
 
@@ -46,19 +47,19 @@ def photos(path: Sequence[str], size: int, count: int) -> Tensor:
 
 
 def scores(bundle: Bundle, images: Tensor, style: Style | None, prompt: str) -> np.ndarray:
-    """Of every photo in a style, or of the base translator's picture."""
+    """The score of every photo (1-d) in a style; None is no style, the base translator alone."""
     plain = find_style(bundle, "van-gogh") if style is None else style
     painted = torch.cat([stylize(image, plain, bundle, strength=float(style is not None)) for image in images.split(1)])
-    return score_pictures(bundle.clip, painted, prompt).numpy()  # type: ignore[arg-type]
+    return score_pictures(bundle.clip, painted, prompt).numpy()
 
 
 def made(bundle: Bundle, prompt: str) -> Style:
-    """The network's style for a prompt, also where the bundle has a style of its own for it."""
+    """The network's style for a prompt, even where the bundle has a tuned style for it."""
     return find_style(Bundle(**{**vars(bundle), "style_paths": ()}), prompt)
 
 
 def interval(values: np.ndarray, rounds: int = 2000) -> tuple[float, float, float]:
-    """(mean, low, high) of values (prompts, photos): 95 %, bootstrap over both."""
+    """(mean, low, high) of values (prompts, photos), with a 95 % interval by bootstrap over both."""
     rng = np.random.default_rng(0)
     p, n = values.shape
     means = [values[rng.integers(p, size=p)][:, rng.integers(n, size=n)].mean() for _ in range(rounds)]
@@ -76,7 +77,7 @@ def score(args: argparse.Namespace, bundle: Bundle) -> None:
     base = torch.cat([stylize(i, own[0], bundle, strength=0.0) for i in images.split(1)])
 
     def alone(texts: list[str]) -> np.ndarray:
-        return np.stack([score_pictures(bundle.clip, base, text).numpy() for text in texts])  # type: ignore[arg-type]
+        return np.stack([score_pictures(bundle.clip, base, text).numpy() for text in texts])
 
     def network(texts: list[str]) -> np.ndarray:
         return np.stack([scores(bundle, images, made(bundle, text), text) for text in texts])
@@ -110,7 +111,10 @@ def speed(args: argparse.Namespace, bundle: Bundle) -> None:
     tuned, prompt = list_styles(bundle)[0], "a mosaic of small tiles"
     seconds: dict[str, list[float]] = {"tuned style": [], "network": []}
     for i in range(args.repeat + 1):
-        for name, style in (("tuned style", tuned.prompt), ("network", prompt)):  # by turns: the machine's mood is the same
+        for name, style in (
+            ("tuned style", tuned.prompt),
+            ("network", prompt),
+        ):  # in turns: both see the same load
             started = time.perf_counter()
             stylize(image, style, bundle)
             if i:

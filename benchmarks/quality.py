@@ -1,4 +1,4 @@
-"""Figures of the mini models on held-out pictures: tokenizer PSNR, CLIP accuracy, translator gap, saturated colours.
+"""Quality of the mini models on held-out pictures: tokenizer PSNR, CLIP accuracy, translator gap, saturated colours.
 
 Usage:
 
@@ -20,9 +20,10 @@ import torch.nn.functional as F
 
 from stylerdalle import checkpoint
 from stylerdalle.bundle import WEIGHTS
-from stylerdalle.pretrain import translation_gap
+from stylerdalle.learn.crops import to_tensor
+from stylerdalle.learn.pretraining import translation_gap
+from stylerdalle.learn.sources import read_pictures
 from stylerdalle.training.clip import bench_classes, style_accuracy
-from stylerdalle.training.data import read_pictures, to_tensor
 from stylerdalle.training.tokenizer import reconstruction_psnr
 
 COLOURS = {
@@ -41,7 +42,7 @@ def photos(args: argparse.Namespace) -> list:
 
 
 def psnr(args: argparse.Namespace) -> None:
-    """Mean PSNR of encode + decode; both crops, since held-out pictures are 320 px."""
+    """Mean PSNR of encode + decode, of resized and of plain crops: held-out pictures are 320 px."""
     tokenizer = checkpoint.load_tokenizer(args.folder / "tokenizer.safetensors")
     some = photos(args)
     print(
@@ -59,7 +60,7 @@ def psnr(args: argparse.Namespace) -> None:
 
 
 def clip(args: argparse.Namespace) -> None:
-    """Macro top-1 over the 24 commonest styles of held-out art and graphics, prompt ensemble of training/clip.py."""
+    """Macro top-1 accuracy over the 24 commonest styles of held-out art and graphics, with the prompts of training/clip.py."""
     model = checkpoint.load_clip(args.folder / "clip.safetensors")
     heldout = read_pictures(args.heldout)
     classes = bench_classes(heldout, read_pictures(args.train))
@@ -70,7 +71,7 @@ def clip(args: argparse.Namespace) -> None:
 
 
 def gap(args: argparse.Namespace) -> None:
-    """PSNR of the untuned translator's greedy output against the tokenizer's own round trip."""
+    """PSNR of the untuned translator's greedy output, compared with the tokenizer's own round trip."""
     tokenizer = checkpoint.load_tokenizer(args.folder / "tokenizer.safetensors")
     path = args.translator or args.folder / "translator.safetensors"
     translator = checkpoint.load_translator(path)
@@ -81,7 +82,7 @@ def gap(args: argparse.Namespace) -> None:
 
 
 def colour(args: argparse.Namespace) -> None:
-    """Flat patches of saturated colours through the tokenizer: mean colour that comes back, out of 255."""
+    """Encode and decode flat patches of saturated colours: the mean colour of the result, out of 255."""
     tokenizer = checkpoint.load_tokenizer(args.folder / "tokenizer.safetensors")
     for name, rgb in COLOURS.items():
         patch = torch.tensor(rgb).float().div(255).view(1, 3, 1, 1).expand(1, 3, 128, 128)
@@ -95,10 +96,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("psnr", "clip", "gap", "colour"))
     parser.add_argument("--heldout", nargs="+", default=[])
-    parser.add_argument("--train", nargs="+", default=[], help="clip: settles ties between equally common styles")
+    parser.add_argument("--train", nargs="+", default=[], help="clip: training shards, to break ties between styles")
     parser.add_argument("--folder", type=Path, default=WEIGHTS / "mini")
     parser.add_argument("--translator", type=Path)
-    parser.add_argument("--count", type=int, default=0, help="photos, default all")
+    parser.add_argument("--count", type=int, default=0, help="number of photos (default: all)")
     args = parser.parse_args()
     if args.what != "colour" and not args.heldout:
         parser.error("--heldout is needed")

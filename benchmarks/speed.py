@@ -1,4 +1,4 @@
-"""Seconds to stylise one picture with the mini bundle, cold (a fresh process, imports and loading included) and warm.
+"""Seconds to stylise one picture with the mini bundle: cold (a new process, with imports and loading) and warm.
 
 Usage:
 

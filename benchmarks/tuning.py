@@ -1,4 +1,4 @@
-"""How fast a style is learnt: the paper's procedure against this project's default, on the same models, photos and seed.
+"""Speed of tuning: the paper's procedure against this project's default, with the same models, photos and seed.
 
 Usage:
 
@@ -6,10 +6,11 @@ Usage:
     python benchmarks/tuning.py ablate --photos TRAIN --heldout HELDOUT --output FOLDER [--steps 60]
     python benchmarks/tuning.py cost   [--steps 3]
 
-The first two write FOLDER/NAME.csv (the runs' curves, with seconds) and a table; `race` draws FOLDER/race.png and prints the
-ratio. `cost` prints seconds a step and peak memory of every method, with mini and with random weights of the official sizes.
-Scores are cosines of CLIP's views of stylised photos to the style prompt. During a run they are of photos that the run keeps
-apart, in the table of held-out photos.
+`race` and `ablate` write each run's curve with seconds to FOLDER/NAME.csv, and print a table; `race` also draws FOLDER/race.png
+and prints the ratio of the times. `cost` prints seconds per step and peak memory of every method, with mini and with random
+weights of the official sizes.
+Scores are cosines of CLIP's embeddings of stylised photos and of the style prompt: in the curves on photos that the run itself
+holds out, in the table on HELDOUT.
 """
 
 from __future__ import annotations
@@ -25,7 +26,6 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -33,14 +33,20 @@ from PIL import Image, ImageDraw
 
 from stylerdalle import load_bundle
 from stylerdalle.bundle import Bundle
+from stylerdalle.clip.protocol import CLIPModel
+from stylerdalle.clip.scores import score_pictures
+from stylerdalle.learn.crops import centre_crop, to_tensor
+from stylerdalle.learn.pictures import Picture
+from stylerdalle.learn.run import Run
+from stylerdalle.learn.sources import read_pictures
 from stylerdalle.pipeline import stylize
+from stylerdalle.tokenizers import ImageTokenizer
 from stylerdalle.tokenizers.dvae import DVAE
-from stylerdalle.training.data import Picture, centre_crop, read_pictures, to_tensor
-from stylerdalle.training.run import Run
-from stylerdalle.translator import Translator, TranslatorConfig, start_as_identity
-from stylerdalle.tune import METHODS, TuneConfig, TuneState, score_pictures, tune
+from stylerdalle.translator.model import Translator, TranslatorConfig, start_as_identity
+from stylerdalle.tune.config import METHODS, TuneConfig
+from stylerdalle.tune.loop import TuneState, tune
 
-# what the default is made of, each taken away alone
+# the parts of the default, each removed or replaced alone
 ABLATIONS: dict[str, dict] = {
     "default": {},
     "no directional term": {"directional_weight": 0.0},
@@ -57,7 +63,7 @@ ABLATIONS: dict[str, dict] = {
 @dataclass
 class Result:
     name: str
-    curve: list[tuple[float, float]]  # seconds, score on the run's own held-out photos
+    curve: list[tuple[float, float]]  # seconds, score on the photos that the run holds out
     seconds: float
     steps: int
     kl: float
@@ -67,7 +73,7 @@ class Result:
 def run(
     bundle: Bundle, photos: list[Picture], heldout: list[Picture], prompt: str, name: str, config: TuneConfig, folder: Path
 ) -> Result:
-    """Tune once from nothing -> what came of it; its curve goes to FOLDER/NAME.csv."""
+    """Tune once from the start -> the result; writes its curve to FOLDER/NAME.csv."""
     curve: list[tuple[float, float]] = []
     last: list[TuneState] = []
     started = time.monotonic()
@@ -79,18 +85,18 @@ def run(
             print(f"{name}: step {state.step}, {curve[-1][0]:.0f} s, score {state.held_out:.4f}", flush=True)
 
     state = Run(folder / "runs" / name.replace(" ", "-").replace(":", ""), resume=False)
-    learnt = tune(bundle.tokenizer, bundle.translator, bundle.clip, photos, prompt, config, state, callback=watch)  # type: ignore[arg-type]
+    learnt = tune(bundle.tokenizer, bundle.translator, bundle.clip, photos, prompt, config, state, callback=watch)
     seconds = time.monotonic() - started
     images = to_tensor([np.asarray(centre_crop(p.open(), 256)) for p in heldout])
     painted = torch.cat([stylize(image, learnt.style, bundle) for image in images.split(1)])
-    score = score_pictures(bundle.clip, painted, prompt).mean().item()  # type: ignore[arg-type]
+    score = score_pictures(bundle.clip, painted, prompt).mean().item()
     with (folder / f"{name.replace(' ', '-').replace(':', '')}.csv").open("w", newline="") as stream:
         csv.writer(stream).writerows([("seconds", "held_out"), *curve])
     return Result(name, curve, seconds, learnt.steps, last[-1].kl or 0.0, score)
 
 
 def table(results: list[Result]) -> None:
-    print("| run | steps | seconds a step | KL | score on held-out photos |\n|---|---|---|---|---|")
+    print("| run | steps | seconds per step | KL | score on held-out photos |\n|---|---|---|---|---|")
     for r in results:
         print(f"| {r.name} | {r.steps} | {r.seconds / r.steps:.2f} | {r.kl:.2f} | {r.score:.4f} |")
 
@@ -113,7 +119,7 @@ def race(args: argparse.Namespace, bundle: Bundle, photos: list[Picture], heldou
 
 
 def plot(results: list[Result], size: tuple[int, int] = (900, 460)) -> Image.Image:
-    """Score against seconds (logarithmic), one line a run."""
+    """Score against seconds (logarithmic), one line per run."""
     image = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(image)
     points = [p for r in results for p in r.curve]
@@ -149,11 +155,11 @@ def ablate(args: argparse.Namespace, bundle: Bundle, photos: list[Picture], held
 
 
 def cost(args: argparse.Namespace) -> None:
-    print("| models | method | photos a step | seconds a step | memory with models loaded, MB | peak while tuning, MB |")
+    print("| models | method | photos per step | seconds per step | memory with models loaded, MB | peak while tuning, MB |")
     print("|---|---|---|---|---|---|")
     for size in ("mini", "official"):
         for method in METHODS:
-            # a process each, for the peak is that of a process's whole life
+            # one process each: peak memory is that of a process's whole life
             with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
                 seconds, loaded, peak = pool.submit(measure, size, method, args.steps).result()
             print(
@@ -162,7 +168,7 @@ def cost(args: argparse.Namespace) -> None:
 
 
 def measure(size: str, method: str, steps: int) -> tuple[float, float, float]:
-    """(seconds a step after the first, MB before the first, peak MB)."""
+    """(seconds per step after the first, MB before the first, peak MB)."""
     models = official_sizes() if size == "official" else mini_models()
     window = models[0].downsample * models[1].config.grid * models[1].config.upscale
     noise = np.random.default_rng(0).integers(0, 255, (8, 16, 16, 3), dtype=np.uint8)
@@ -180,20 +186,20 @@ def measure(size: str, method: str, steps: int) -> tuple[float, float, float]:
 
 
 def peak_memory() -> float:
-    """MB."""
+    """Peak memory of this process so far, MB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def mini_models() -> tuple[DVAE, Translator, Any]:
+def mini_models() -> tuple[ImageTokenizer, Translator, CLIPModel]:
     bundle = load_bundle("mini", dtype="fp32")
-    return bundle.tokenizer, bundle.translator, bundle.clip  # type: ignore[return-value]
+    return bundle.tokenizer, bundle.translator, bundle.clip
 
 
-def official_sizes() -> tuple[DVAE, Translator, Any]:
+def official_sizes() -> tuple[ImageTokenizer, Translator, CLIPModel]:
     """Random weights of the sizes of DALL-E's dVAE, the paper's translator and CLIP ViT-B/32."""
     from dall_e import Decoder, Encoder
 
-    from stylerdalle.clip_package import clip
+    from stylerdalle.clip.package import clip
 
     torch.manual_seed(0)
     tokenizer = DVAE(Encoder(), Decoder()).eval().requires_grad_(False)
@@ -207,13 +213,13 @@ def official_sizes() -> tuple[DVAE, Translator, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("race", "ablate", "cost"))
-    parser.add_argument("--photos", nargs="+", help="shards or folders to tune on")
+    parser.add_argument("--photos", nargs="+", help="shards or folders with the photos to tune on")
     parser.add_argument("--heldout", nargs="+")
     parser.add_argument("--output", type=Path)
     parser.add_argument("--prompt", default="a ukiyo-e print")
-    parser.add_argument("--minutes", type=float, default=30, help="of paper mode")
-    parser.add_argument("--steps", type=int, help="of the default, 60; of cost, 3")
-    parser.add_argument("--count", type=int, default=120, help="photos to tune on")
+    parser.add_argument("--minutes", type=float, default=30, help="of the paper's procedure")
+    parser.add_argument("--steps", type=int, help="of a run (default: 60); of cost (default: 3)")
+    parser.add_argument("--count", type=int, default=120, help="number of photos to tune on")
     args = parser.parse_args()
     if args.what == "cost":
         args.steps = args.steps or 3

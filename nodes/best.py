@@ -1,13 +1,11 @@
-"""Best: of several pictures those that match a text best, by CLIP."""
+"""Best: keeps the pictures that match a text best, by their CLIP score."""
 
 import torch
 from comfy_api.latest import io
 
 from ..stylerdalle import Bundle
-from ..stylerdalle.find import check_prompt, warn_of_unknown_words
-from ..stylerdalle.reward import judge
-from . import host
-from .types import CATEGORY, REWARD, each, expect
+from .reward import clip_scores
+from .types import CATEGORY, REWARD
 
 
 class Best(io.ComfyNode):
@@ -17,31 +15,36 @@ class Best(io.ComfyNode):
             node_id="StylerDALLE_Best",
             display_name="Best (StylerDALLE)",
             category=CATEGORY,
-            description="Keeps the pictures that match a text best by CLIP, such as the best of Translate's candidates.",
+            description="Keeps the pictures that match a text best, scored by CLIP: for example the best candidate of Translate.",
             inputs=[
-                REWARD.Input("reward", tooltip="The REWARD of Load StylerDALLE."),
-                io.Image.Input("image", tooltip="Two or more pictures; transparent parts are seen as white."),
-                io.String.Input("text", default="a Van Gogh style oil painting", multiline=True, tooltip="What to look for."),
-                io.Int.Input("count", default=1, min=1, max=4096, step=1, tooltip="How many to keep; all where there are fewer."),
+                REWARD.Input("reward", tooltip="The REWARD output of Load StylerDALLE."),
+                io.Image.Input("image", tooltip="Two or more pictures. Transparent areas count as white."),
+                io.String.Input(
+                    "text",
+                    default="a Van Gogh style oil painting",
+                    multiline=True,
+                    tooltip="The text to compare with, in English.",
+                ),
+                io.Int.Input(
+                    "count",
+                    default=1,
+                    min=1,
+                    max=4096,
+                    step=1,
+                    tooltip="How many pictures to keep. If there are fewer, all are kept.",
+                ),
             ],
             outputs=[
-                io.Image.Output(display_name="IMAGE", tooltip="The best pictures, the best first."),
-                io.Float.Output(display_name="score", tooltip="Of the best picture."),
-                io.String.Output(display_name="scores", tooltip="One line for each picture that is kept."),
+                io.Image.Output(display_name="IMAGE", tooltip="The best pictures, highest score first."),
+                io.Float.Output(display_name="score", tooltip="The score of the best picture."),
+                io.String.Output(display_name="scores", tooltip="One line for each picture kept."),
             ],
         )
 
     @classmethod
     def execute(cls, reward: Bundle, image: torch.Tensor, text: str, count: int) -> io.NodeOutput:
-        bundle, text = expect(reward, Bundle, "REWARD"), check_prompt(text, "text")
-        warn_of_unknown_words(bundle.clip_path, text)
-        clip, progress = bundle.clip, host.progress()
-        host.use(bundle, clip)
-        score, scores = judge(clip, text), []
-        for picture in each(image):
-            scores.append(score(picture))
-            progress(len(scores), len(image))
+        scores = clip_scores(reward, image, text)
         order = sorted(range(len(scores)), key=lambda i: -scores[i])[:count]
         lines = [f"{scores[i]:+.4f}  picture {i + 1}" for i in order]
-        told = {"text": lines, "score": [scores[i] for i in order], "picture": [i + 1 for i in order]}
-        return io.NodeOutput(image[order], scores[order[0]], "\n".join(lines), ui=told)
+        shown = {"text": lines, "score": [scores[i] for i in order], "picture": [i + 1 for i in order]}
+        return io.NodeOutput(image[order], scores[order[0]], "\n".join(lines), ui=shown)

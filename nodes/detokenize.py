@@ -1,10 +1,10 @@
-"""Detokenize: tokens to pictures, in the size of the pictures they came from."""
+"""Detokenize: tokens to pictures, at the size of the pictures that were tokenized."""
 
 from comfy_api.latest import io
 
 from ..stylerdalle import Bundle
-from ..stylerdalle.pipeline import decode
-from ..stylerdalle.tokenizers import Tokens
+from ..stylerdalle.tokenizers.codec import decode
+from ..stylerdalle.tokenizers.tokens import Tokens
 from . import host
 from .types import CATEGORY, TOKENIZER, TOKENS, expect
 
@@ -16,12 +16,14 @@ class Detokenize(io.ComfyNode):
             node_id="StylerDALLE_Detokenize",
             display_name="Detokenize (StylerDALLE)",
             category=CATEGORY,
-            description="Turns tokens back into pictures of the size they were tokenized at, with their alpha channel.",
+            description="Turns tokens back into pictures, at their original size and with their alpha channel.",
             inputs=[
-                TOKENIZER.Input("tokenizer", tooltip="The TOKENIZER that made the tokens."),
-                TOKENS.Input("tokens", tooltip="From Translate, or straight from Tokenize to see what the tokenizer keeps."),
+                TOKENIZER.Input("tokenizer", tooltip="The same TOKENIZER that made the tokens."),
+                TOKENS.Input(
+                    "tokens", tooltip="Tokens from Translate. Tokens directly from Tokenize show what the tokenizer alone keeps."
+                ),
             ],
-            outputs=[io.Image.Output(display_name="IMAGE", tooltip="The pictures, in their own size.")],
+            outputs=[io.Image.Output(display_name="IMAGE", tooltip="The pictures at their original size.")],
         )
 
     @classmethod

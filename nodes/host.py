@@ -1,8 +1,9 @@
-"""Where the nodes meet ComfyUI, and the only file that imports it: device, memory, model folders, progress, cancel.
+"""ComfyUI's side of the nodes: device, memory, model folders, progress, cancel. The only file that imports its modules
+(the others import comfy_api, the public API for schemas).
 
-Model files lie in models/stylerdalle of every models folder the user configured (key `stylerdalle` in
-extra_model_paths.yaml) and in the pack's weights/. A bundle NAME is a folder NAME with tokenizer, translator and
-clip .safetensors and styles/, or the files tokenizers/NAME, translators/NAME and clip/NAME. Styles are in styles/.
+Model files are in models/stylerdalle, in the folders that extra_model_paths.yaml lists under `stylerdalle`, and in the pack's
+weights/. A bundle NAME is either a folder NAME with tokenizer, translator and clip .safetensors and styles/, or the files
+NAME.safetensors in tokenizers/, translators/ and clip/. The user's styles are in styles/.
 """
 
 import logging
@@ -19,14 +20,14 @@ from comfy.model_patcher import ModelPatcher
 from comfy.utils import ProgressBar
 from PIL import Image
 
-from ..stylerdalle import Bundle, checkpoint
+from ..stylerdalle import Bundle, storage
 from ..stylerdalle.bundle import OFFICIAL, WEIGHTS, incomplete
 
 FOLDER = "stylerdalle"
-PARTS = {"tokenizer": "tokenizers", "translator": "translators", "clip": "clip"}
+PART_FOLDERS = {"tokenizer": "tokenizers", "translator": "translators", "clip": "clip"}
 SUFFIX = ".safetensors"
-PREVIEW = 768  # px a side, at most
-WORKING_MEMORY = 2 * 1024**3  # bytes, about what a tile or a batch of windows takes with the official models
+PREVIEW = 768  # px of the longer side, at most
+WORKING_MEMORY = 2 * 1024**3  # bytes: about what one tile or one batch of windows needs with the full-size models
 log = logging.getLogger(__name__)
 _shared: WeakValueDictionary[tuple[Any, ...], Any] = WeakValueDictionary()
 
@@ -36,17 +37,17 @@ folder_paths.folder_names_and_paths[FOLDER][1].add(SUFFIX)
 
 
 class Models:
-    """A bundle's `load`: as `cache.load`, but each model is under a ModelPatcher, so that ComfyUI can move and free it.
+    """A bundle's `load`, like `cache.load`, with each model in a ModelPatcher, so that ComfyUI can move and free it.
 
-    What was opened lives as long as the bundle that holds this, and bundles of the same files share it. ComfyUI's own
-    cache of node outputs therefore decides when memory returns.
+    A model lives as long as a bundle holds it; bundles of the same files share it. So ComfyUI's cache of node outputs decides
+    when its memory is freed.
     """
 
     def __init__(self) -> None:
         self.held: dict[tuple[Any, ...], Any] = {}
 
     def __call__(self, loader: Callable[..., Any], path: Path, device: torch.device, dtype: torch.dtype) -> Any:
-        """loader(path, device, dtype); a model waits on the offload device until `use`."""
+        """loader(path, device, dtype), or the same from before. A model stays on the offload device until `use`."""
         status = os.stat(path)
         key = (loader, os.path.realpath(path), status.st_mtime_ns, status.st_size, dtype)
         if key not in self.held:
@@ -66,26 +67,26 @@ class Models:
 
 
 def device() -> torch.device:
-    """Where models run."""
+    """The device that models run on."""
     return model_management.get_torch_device()
 
 
 def image_device() -> torch.device:
-    """Where nodes leave their pictures."""
+    """The device that nodes return their pictures on."""
     return model_management.intermediate_device()
 
 
 def use(bundle: Bundle, *models: torch.nn.Module) -> None:
-    """Bring models of a bundle to its device; others make room."""
+    """Move models of a bundle to its device; ComfyUI moves others away if they need room."""
     patchers = [bundle.load.patcher(model) for model in models]
-    with torch.inference_mode(False):  # moved weights must stay ordinary tensors: tuning copies them
+    with torch.inference_mode(False):  # not inference tensors: tuning copies the weights and needs gradients
         model_management.load_models_gpu(patchers, memory_required=WORKING_MEMORY, force_full_load=True)
 
 
 def progress() -> Callable[..., None]:
-    """A bar on the running node, to be made inside execute: called with (done, total) and, now and then, a picture to show.
+    """A progress bar on the running node: a function of (done, total) and, optionally, a preview. Call it inside execute.
 
-    It raises where the user pressed cancel.
+    Each update raises ComfyUI's exception if the user pressed Cancel.
     """
     bar = ProgressBar(1)
 
@@ -97,39 +98,46 @@ def progress() -> Callable[..., None]:
 
 
 def tick(*_: object) -> None:
-    """Raises where the user pressed cancel."""
+    """Raise ComfyUI's exception if the user pressed Cancel; accepts a progress callback's arguments."""
     model_management.throw_exception_if_processing_interrupted()
 
 
 def run_folder(name: str) -> Path:
-    """Where a tuning run keeps its state."""
+    """The folder for the state of a tuning run."""
     return Path(folder_paths.get_output_directory(), FOLDER, "runs", name)
 
 
 def choose(what: str, name: str, allowed: list[str]) -> str:
-    """The name if it is one of a combo's; ComfyUI does not check combos of workflows that come over its API."""
+    """The name, if it is allowed. ComfyUI does not check the value of a connected combo.
+
+    Raises:
+        ValueError: another name; the message has the allowed names and the folders searched.
+    """
     if name not in allowed:
         folders = ", ".join(folder_paths.get_folder_paths(FOLDER))
-        raise ValueError(f"{what} {name!r} is not there: choose one of {', '.join(allowed) or '(none)'}. Searched: {folders}")
+        raise ValueError(f"{what} {name!r} was not found: choose one of {', '.join(allowed) or '(none)'}. Searched: {folders}")
     return name
 
 
 def bundles() -> list[str]:
-    """Names of the bundles whose translator is there; `dalle` and `rudalle` are not offered before that either."""
+    """Names of the bundles that have a translator file; so `dalle` is listed only once a translator for it is there."""
     own = [PurePath(f).parts[0] for f in _files() if f.count("/") == 1 and f.endswith(f"/translator{SUFFIX}")]
-    apart = [PurePath(f).stem for f in _files() if f.startswith(f"{PARTS['translator']}/")]
+    apart = [PurePath(f).stem for f in _files() if f.startswith(f"{PART_FOLDERS['translator']}/")]
     return sorted({*own, *apart})
 
 
 def bundle_files(name: str) -> dict[str, Path]:
-    """Tokenizer, translator and clip of a bundle, and its hypernetwork where it has one. Raises ValueError
-    where the bundle is unknown or not complete, with what to do."""
+    """The files of a bundle: tokenizer, translator, clip and, if it has one, hypernetwork.
+
+    Raises:
+        ValueError: the bundle is unknown or incomplete; the message says what to do.
+    """
     if name not in OFFICIAL:
         choose("bundle", name, bundles())
     user = Path(folder_paths.models_dir, FOLDER)
-    places = {part: (f"{name}/{part}{SUFFIX}", f"{folder}/{name}{SUFFIX}") for part, folder in PARTS.items()}
+    places = {part: (f"{name}/{part}{SUFFIX}", f"{folder}/{name}{SUFFIX}") for part, folder in PART_FOLDERS.items()}
     found = {part: path for part, both in places.items() if (path := next(filter(None, map(_path, both)), None))}
-    if missing := [part for part in PARTS if part not in found]:
+    if missing := [part for part in PART_FOLDERS if part not in found]:
         if name in OFFICIAL:
             text = incomplete(name, user / name, missing, "python -m stylerdalle")
             raise ValueError(f"{text} (with ComfyUI's Python, in {WEIGHTS.parent})")
@@ -143,41 +151,41 @@ def bundle_styles(name: str) -> list[Path]:
 
 
 def styles() -> list[str]:
-    """Style files, as `styles/NAME.safetensors` (the user's) and `BUNDLE/styles/NAME.safetensors`."""
+    """All style files: `styles/NAME.safetensors` of the user and `BUNDLE/styles/NAME.safetensors`."""
     return [f for f in _files() if "styles" in PurePath(f).parts[:-1]]
 
 
 def style_file(name: str) -> Path:
-    """Raises ValueError where there is no such style file."""
+    """The path of a style file. Raises ValueError if there is none."""
     return Path(folder_paths.get_full_path(FOLDER, choose("style", name, styles())))
 
 
 def new_style_file(name: str) -> Path:
-    """Where a style of the user's is saved: in the first of the configured folders that is not the pack's own."""
+    """The path for a new style of the user: in the first configured folder that is not the pack's weights/."""
     own = os.path.realpath(WEIGHTS)
     folder = next(path for path in folder_paths.get_folder_paths(FOLDER) if os.path.realpath(path) != own)
     return Path(folder, "styles", f"{name}{SUFFIX}")
 
 
 def styles_for(bundle: Bundle) -> list[Path]:
-    """The user's style files that were tuned on this bundle's translator."""
-    base, found = checkpoint.sha256(bundle.translator_path), []
+    """The user's style files that were tuned for this bundle's translator."""
+    base, found = storage.sha256(bundle.translator_path), []
     for path in map(style_file, styles()):
         try:
-            if path not in bundle.style_paths and checkpoint.read_metadata(path).get("base_sha256") == base:
+            if path not in bundle.style_paths and storage.read_metadata(path).get("base_sha256") == base:
                 found.append(path)
         except ValueError as error:
-            log.warning("a style file is left out: %s", error)
+            log.warning("skipped a style file: %s", error)
     return found
 
 
 def stamp(paths: Iterable[Path]) -> str:
-    """Changes when one of the files does."""
+    """A text that changes when one of the files changes, for ComfyUI's cache."""
     return "|".join(f"{path}:{os.stat(path).st_mtime_ns}:{os.stat(path).st_size}" for path in paths)
 
 
 def _files() -> list[str]:
-    """Model files relative to their folders, with / on every system."""
+    """Model files, relative to their folders, with / as separator on every system."""
     return [PurePath(f).as_posix() for f in folder_paths.get_filename_list(FOLDER)]
 
 

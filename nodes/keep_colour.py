@@ -1,9 +1,9 @@
-"""Keep Colour: the style's light and marks, the photo's colours."""
+"""Keep Colour: the luminance of the stylised picture, the colours of the photo."""
 
 import torch
 from comfy_api.latest import io
 
-from ..stylerdalle.colour import keep_colour
+from ..stylerdalle.images.colour import keep_colour
 from . import host
 from .types import CATEGORY, pixels
 
@@ -15,17 +15,19 @@ class KeepColour(io.ComfyNode):
             node_id="StylerDALLE_KeepColour",
             display_name="Keep Colour (StylerDALLE)",
             category=CATEGORY,
-            description="Gives stylised pictures the colours of their photos: the luminance stays the style's.",
+            description="Gives stylised pictures the colours of their photos. Light and dark stay as in the style.",
             inputs=[
-                io.Image.Input("image", tooltip="Stylised pictures, from Detokenize. An alpha channel is kept."),
-                io.Image.Input("photo", tooltip="The photos they were made of, or one for all; stretched to their size."),
+                io.Image.Input("image", tooltip="Stylised pictures from Detokenize. The alpha channel is kept."),
+                io.Image.Input(
+                    "photo", tooltip="The original photos, or one photo for all pictures. They are resized to the pictures."
+                ),
                 io.Float.Input(
                     "amount",
                     default=1.0,
                     min=0.0,
                     max=1.0,
                     step=0.05,
-                    tooltip="0 leaves the style's colours, 1 takes the photo's.",
+                    tooltip="0 keeps the colours of the style, 1 uses the colours of the photo.",
                 ),
             ],
             outputs=[io.Image.Output(display_name="IMAGE", tooltip="The pictures with the photos' colours.")],

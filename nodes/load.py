@@ -1,4 +1,4 @@
-"""Load: a bundle's tokenizer, translator and CLIP."""
+"""Load: opens a bundle of tokenizer, translator and CLIP."""
 
 from comfy_api.latest import io
 
@@ -15,19 +15,22 @@ class Load(io.ComfyNode):
             node_id="StylerDALLE_Load",
             display_name="Load StylerDALLE",
             category=CATEGORY,
-            description="Opens a bundle: a picture tokenizer, the translator trained on its tokens, and a CLIP.",
+            description="Opens a bundle: a tokenizer, a translator and a CLIP that belong together.",
             inputs=[
                 io.Combo.Input(
                     "bundle",
                     options=names,
                     default="mini" if "mini" in names else None,
-                    tooltip="The models to use together. 'mini' comes with the pack; others are read from models/stylerdalle.",
+                    tooltip="The bundle to open. 'mini' comes with this pack; others are read from models/stylerdalle.",
                 ),
             ],
             outputs=[
-                TOKENIZER.Output(display_name="TOKENIZER", tooltip="For Tokenize and Detokenize."),
-                TRANSLATOR.Output(display_name="TRANSLATOR", tooltip="For Translate."),
-                REWARD.Output(display_name="REWARD", tooltip="The bundle's CLIP, read from disk when first used."),
+                TOKENIZER.Output(display_name="TOKENIZER", tooltip="For Tokenize, Detokenize and Reward Tune."),
+                TRANSLATOR.Output(display_name="TRANSLATOR", tooltip="For Translate and Reward Tune."),
+                REWARD.Output(
+                    display_name="REWARD",
+                    tooltip="The bundle's CLIP, for Reward, Best and Reward Tune. It is loaded when first used.",
+                ),
             ],
         )
 
@@ -37,7 +40,7 @@ class Load(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, bundle: str | None = None) -> bool | str:
-        """Says what is missing when the workflow is queued; an input that is connected is seen by execute alone."""
+        """Reports missing files when the workflow is queued. ComfyUI passes no value here for a connected input."""
         try:
             return bundle is None or bool(host.bundle_files(bundle))
         except ValueError as error:

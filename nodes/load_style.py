@@ -1,4 +1,4 @@
-"""Load Style: a style file, tuned here or brought from elsewhere."""
+"""Load Style: reads a style file."""
 
 from comfy_api.latest import io
 
@@ -14,15 +14,15 @@ class LoadStyle(io.ComfyNode):
             node_id="StylerDALLE_LoadStyle",
             display_name="Load Style (StylerDALLE)",
             category=CATEGORY,
-            description="Reads a style file. It works with the translator it was tuned on.",
+            description="Reads a style file. A style works only with the translator it was tuned for.",
             inputs=[
                 io.Combo.Input(
                     "style",
                     options=host.styles(),
-                    tooltip="A file of models/stylerdalle/styles, or one that came with a bundle.",
+                    tooltip="A file in models/stylerdalle/styles, or one that came with a bundle.",
                 ),
             ],
-            outputs=[STYLE.Output(display_name="STYLE", tooltip="For Translate.")],
+            outputs=[STYLE.Output(display_name="STYLE", tooltip="For Translate, Style Region or Mix Styles.")],
         )
 
     @classmethod

@@ -1,9 +1,9 @@
-"""Mix Styles: one style out of two."""
+"""Mix Styles: the weighted sum of two styles."""
 
 from comfy_api.latest import io
 
 from ..stylerdalle import Style
-from ..stylerdalle.style import mix
+from ..stylerdalle.translator.style import mix
 from .types import CATEGORY, STYLE, expect
 
 
@@ -14,17 +14,17 @@ class MixStyles(io.ComfyNode):
             node_id="StylerDALLE_MixStyles",
             display_name="Mix Styles (StylerDALLE)",
             category=CATEGORY,
-            description="Adds two styles of the same translator, each with a weight.",
+            description="Makes a new style from two: their weighted sum. Both must be tuned for the same translator.",
             inputs=[
                 STYLE.Input("style_a", tooltip="A style from Load Style, Reward Tune or another Mix Styles."),
-                STYLE.Input("style_b", tooltip="Another style, tuned on the same translator."),
+                STYLE.Input("style_b", tooltip="Another style, tuned for the same translator."),
                 io.Float.Input(
                     "weight_a",
                     default=0.5,
                     min=-2.0,
                     max=2.0,
                     step=0.05,
-                    tooltip="How much of style_a: 0 is none, 1 all of it, below 0 its opposite.",
+                    tooltip="How much of style_a: 0 is none, 1 is all of it, below 0 moves away from it.",
                 ),
                 io.Float.Input(
                     "weight_b",
@@ -32,7 +32,7 @@ class MixStyles(io.ComfyNode):
                     min=-2.0,
                     max=2.0,
                     step=0.05,
-                    tooltip="How much of style_b: 0 is none, 1 all of it, below 0 its opposite.",
+                    tooltip="How much of style_b: 0 is none, 1 is all of it, below 0 moves away from it.",
                 ),
                 io.String.Input("name", default="mix", tooltip="The name of the new style."),
             ],

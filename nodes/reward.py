@@ -1,11 +1,11 @@
-"""Reward: how well pictures match a text, by CLIP."""
+"""Reward: the CLIP score of pictures for a text."""
 
 import torch
 from comfy_api.latest import io
 
 from ..stylerdalle import Bundle
-from ..stylerdalle.find import check_prompt, warn_of_unknown_words
-from ..stylerdalle.reward import judge
+from ..stylerdalle.clip.scores import judge
+from ..stylerdalle.resolve import check_prompt, warn_of_unknown_words
 from . import host
 from .types import CATEGORY, REWARD, each, expect
 
@@ -17,28 +17,43 @@ class Reward(io.ComfyNode):
             node_id="StylerDALLE_Reward",
             display_name="Reward (StylerDALLE)",
             category=CATEGORY,
-            description="Scores how well pictures match a text: the cosine of CLIP's embeddings, -1 to 1.",
+            description="Scores how well pictures match a text: the cosine similarity of CLIP embeddings, from -1 to 1.",
             inputs=[
-                REWARD.Input("reward", tooltip="The REWARD of Load StylerDALLE."),
-                io.Image.Input("image", tooltip="One or more pictures; transparent parts are seen as white."),
-                io.String.Input("text", default="a Van Gogh style oil painting", multiline=True, tooltip="What to look for."),
+                REWARD.Input("reward", tooltip="The REWARD output of Load StylerDALLE."),
+                io.Image.Input("image", tooltip="One or more pictures. Transparent areas count as white."),
+                io.String.Input(
+                    "text",
+                    default="a Van Gogh style oil painting",
+                    multiline=True,
+                    tooltip="The text to compare with, in English.",
+                ),
             ],
             outputs=[
-                io.Float.Output(display_name="score", tooltip="The mean over the pictures. Compare scores of one text only."),
-                io.String.Output(display_name="scores", tooltip="One line a picture."),
+                io.Float.Output(display_name="score", tooltip="The mean score. Compare only scores for the same text."),
+                io.String.Output(display_name="scores", tooltip="One line for each picture."),
             ],
         )
 
     @classmethod
     def execute(cls, reward: Bundle, image: torch.Tensor, text: str) -> io.NodeOutput:
-        bundle, text = expect(reward, Bundle, "REWARD"), check_prompt(text, "text")
-        warn_of_unknown_words(bundle.clip_path, text)
-        clip, progress = bundle.clip, host.progress()
-        host.use(bundle, clip)
-        score, scores = judge(clip, text), []
-        for picture in each(image):
-            scores.append(score(picture))
-            progress(len(scores), len(image))
+        scores = clip_scores(reward, image, text)
         mean = sum(scores) / len(scores)
         lines = [f"{value:+.4f}  picture {number}" for number, value in enumerate(scores, 1)]
         return io.NodeOutput(mean, "\n".join(lines), ui={"text": lines, "score": [mean], "scores": scores})
+
+
+def clip_scores(reward: Bundle, image: torch.Tensor, text: str) -> list[float]:
+    """The CLIP score of each picture of an IMAGE (B, H, W, 3 or 4) for a text, in [-1, 1]; with progress and cancel.
+
+    Raises:
+        ValueError: an input that cannot be used, such as an empty text.
+    """
+    bundle, text = expect(reward, Bundle, "REWARD"), check_prompt(text, "text")
+    warn_of_unknown_words(bundle.clip_path, text)
+    clip, progress = bundle.clip, host.progress()
+    host.use(bundle, clip)
+    score, scores = judge(clip, text), list[float]()
+    for picture in each(image):
+        scores.append(score(picture))
+        progress(len(scores), len(image))
+    return scores

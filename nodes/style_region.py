@@ -1,4 +1,4 @@
-"""Style Region: a style for a part of the picture."""
+"""Style Region: another style for a part of the picture."""
 
 import torch
 from comfy_api.latest import io
@@ -14,17 +14,23 @@ class StyleRegion(io.ComfyNode):
             node_id="StylerDALLE_StyleRegion",
             display_name="Style Region (StylerDALLE)",
             category=CATEGORY,
-            description="Gives a part of the picture a style of its own. Chain several; a later one lies over the ones before.",
+            description="Uses another style in a part of the picture. Several can be chained; later regions cover earlier ones.",
             inputs=[
-                io.Mask.Input("mask", tooltip="Where: white fully, grey partly, black not at all."),
+                io.Mask.Input("mask", tooltip="Where to use this style: white fully, grey partly, black not at all."),
                 io.String.Input(
                     "prompt",
                     default="a pencil sketch",
                     multiline=True,
-                    tooltip="The style there, as on Translate.",
+                    tooltip="The style of this region, written as in Translate.",
                 ),
-                STYLE.Input("style", optional=True, tooltip="A style from Load Style, in place of the prompt or under it."),
-                REGIONS.Input("regions", optional=True, tooltip="Regions that this one is laid over."),
+                STYLE.Input(
+                    "style",
+                    optional=True,
+                    tooltip="A style from Load Style. Leave the prompt empty to use only this style; other words are added.",
+                ),
+                REGIONS.Input(
+                    "regions", optional=True, tooltip="Earlier regions, from another Style Region. This one covers them."
+                ),
                 io.Int.Input(
                     "feather",
                     default=0,
@@ -32,7 +38,7 @@ class StyleRegion(io.ComfyNode):
                     max=4096,
                     step=1,
                     optional=True,
-                    tooltip="Pixels over which the mask's edges become soft, to either side.",
+                    tooltip="Softens the edge of the mask: this many pixels to each side.",
                 ),
             ],
             outputs=[REGIONS.Output(display_name="REGIONS", tooltip="For Translate, or for another Style Region.")],
@@ -44,5 +50,5 @@ class StyleRegion(io.ComfyNode):
     ) -> io.NodeOutput:
         before = expect(regions, Regions, "REGIONS").parts if regions else ()
         if style is None and not prompt.strip():
-            raise ValueError("the region has no style: write a prompt, or connect a STYLE")
+            raise ValueError("the region has no style: enter a prompt, or connect a STYLE")
         return io.NodeOutput(Regions((*before, Region(mask, prompt, style, feather))))

@@ -4,7 +4,7 @@ import torch
 from comfy_api.latest import io
 
 from ..stylerdalle import Bundle
-from ..stylerdalle.pipeline import encode
+from ..stylerdalle.tokenizers.codec import encode
 from . import host
 from .types import CATEGORY, TOKENIZER, TOKENS, expect, pixels
 
@@ -16,10 +16,10 @@ class Tokenize(io.ComfyNode):
             node_id="StylerDALLE_Tokenize",
             display_name="Tokenize (StylerDALLE)",
             category=CATEGORY,
-            description="Turns pictures of any size into content tokens, one for 8 x 8 pixels or as the translator needs them.",
+            description="Turns pictures of any size into content tokens: one for 8 x 8 pixels, or fewer for some translators.",
             inputs=[
-                TOKENIZER.Input("tokenizer", tooltip="The TOKENIZER of Load StylerDALLE."),
-                io.Image.Input("image", tooltip="One or more pictures of any size. An alpha channel is kept."),
+                TOKENIZER.Input("tokenizer", tooltip="The TOKENIZER output of Load StylerDALLE."),
+                io.Image.Input("image", tooltip="One or more pictures of any size. The alpha channel is kept."),
                 io.Float.Input(
                     "detail",
                     default=1.0,
@@ -27,8 +27,8 @@ class Tokenize(io.ComfyNode):
                     max=4.0,
                     step=0.05,
                     optional=True,
-                    tooltip="The size the picture is worked on at: 2 is twice its own, with marks half as large; 0.5 is half, "
-                    "with large marks and a quarter of the time. It comes back in its own size.",
+                    tooltip="The size used for processing. 2 is twice the size: brush marks half as large, four times the time. "
+                    "0.5 is half the size: marks twice as large, a quarter of the time. The result has the original size.",
                 ),
             ],
             outputs=[TOKENS.Output(display_name="TOKENS", tooltip="Content tokens, for Translate or Detokenize.")],

@@ -1,19 +1,119 @@
-"""Translate: content tokens to the tokens of the same picture in a style."""
+"""Translate: content tokens to stylised tokens."""
 
 from dataclasses import replace
-from functools import partial
+from typing import Any
 
 import torch
 from comfy_api.latest import io
 
 from ..stylerdalle import Bundle, Style
-from ..stylerdalle.find import find_style
-from ..stylerdalle.pipeline import of_all, translate
-from ..stylerdalle.sampling import SOFTNESS, Sampling
-from ..stylerdalle.style import mix
-from ..stylerdalle.tokenizers import Tokens, joined
+from ..stylerdalle.progress import split
+from ..stylerdalle.resolve import StyleFinder
+from ..stylerdalle.settings import SEEDS, SOFTNESS
+from ..stylerdalle.tokenizers.tokens import Tokens, joined
+from ..stylerdalle.translator.options import MaskedStyle, TranslateOptions
+from ..stylerdalle.translator.sampling import Sampling
+from ..stylerdalle.translator.style import mix
+from ..stylerdalle.translator.translate import translate
 from . import host
 from .types import CATEGORY, REGIONS, STYLE, TOKENS, TRANSLATOR, Regions, expect
+
+INPUTS = (
+    TRANSLATOR.Input("translator", tooltip="The TRANSLATOR output of Load StylerDALLE or Reward Tune."),
+    TOKENS.Input("tokens", tooltip="Content tokens from Tokenize with the same bundle."),
+    io.String.Input(
+        "prompt",
+        default="a Van Gogh style oil painting",
+        multiline=True,
+        tooltip="The style, in English: the name or prompt of an existing style, or your own words. "
+        "Mix several with weights: 'a pencil sketch:0.7, ukiyo-e:0.3'. "
+        "If a STYLE is connected: leave the prompt empty to use only that style; other words are added to it. "
+        "With the TRANSLATOR of Reward Tune: leave the prompt empty to use the new style.",
+    ),
+    STYLE.Input(
+        "style", optional=True, tooltip="A style from Load Style. If nothing is connected, the prompt chooses the style."
+    ),
+    io.Float.Input(
+        "strength",
+        default=1.0,
+        min=0.0,
+        max=2.0,
+        step=0.05,
+        tooltip="0 applies no style, 1 applies the style as it was tuned, 2 exaggerates it.",
+    ),
+    io.Float.Input(
+        "temperature",
+        default=0.0,
+        min=0.0,
+        max=5.0,
+        step=0.05,
+        tooltip="0 always takes the most likely token. Higher values choose more randomly; the result then depends on the seed.",
+    ),
+    io.Int.Input(
+        "top_k",
+        default=0,
+        min=0,
+        max=16384,
+        step=1,
+        tooltip="Choose only among this many most likely tokens; 0 means all. Only used if temperature is above 0.",
+    ),
+    io.Int.Input(
+        "seed",
+        default=0,
+        min=0,
+        max=SEEDS - 1,
+        step=1,
+        control_after_generate=True,
+        tooltip="The same seed gives the same picture. Another seed moves the brush marks and, if temperature is above 0, "
+        "chooses other tokens.",
+    ),
+    io.Mask.Input("mask", optional=True, tooltip="Where to apply the style: white fully, grey partly, black not at all."),
+    io.Float.Input(
+        "softness",
+        default=SOFTNESS,
+        min=0.0,
+        max=10.0,
+        step=0.05,
+        tooltip="0 uses one token at each place, as in the paper. Higher values blend the likely tokens: smoother, no blocks.",
+    ),
+    io.String.Input(
+        "negative",
+        default="",
+        multiline=True,
+        optional=True,
+        tooltip="A prompt to move away from, such as 'dark'. Only for bundles that accept any prompt.",
+    ),
+    REGIONS.Input("regions", optional=True, tooltip="Other styles for parts of the picture, from Style Region."),
+    io.Float.Input(
+        "steady",
+        default=0.0,
+        min=0.0,
+        max=1.0,
+        step=0.05,
+        optional=True,
+        tooltip="For video frames in order: how much of the previous frame is kept where the photo did not change. "
+        "0 treats each frame alone; 0.5 to 0.9 reduces flicker.",
+    ),
+    io.Int.Input(
+        "feather",
+        default=0,
+        min=0,
+        max=4096,
+        step=1,
+        optional=True,
+        tooltip="Softens the edge of the mask: this many pixels to each side.",
+    ),
+    io.Int.Input(
+        "candidates",
+        default=1,
+        min=1,
+        max=64,
+        step=1,
+        optional=True,
+        tooltip="How many versions of each picture to make, with consecutive seeds. Best can choose among them. "
+        "For more than 1, set temperature above 0.",
+    ),
+)
 
 
 class Translate(io.ComfyNode):
@@ -23,107 +123,14 @@ class Translate(io.ComfyNode):
             node_id="StylerDALLE_Translate",
             display_name="Translate (StylerDALLE)",
             category=CATEGORY,
-            description="Translates content tokens into the tokens of the same picture in the style you describe.",
-            inputs=[
-                TRANSLATOR.Input("translator", tooltip="The TRANSLATOR of Load StylerDALLE, or of Reward Tune."),
-                TOKENS.Input("tokens", tooltip="Content tokens, from Tokenize with the same bundle."),
-                io.String.Input(
-                    "prompt",
-                    default="a Van Gogh style oil painting",
-                    multiline=True,
-                    tooltip="The style: the name or prompt of a style you have, or any other words; "
-                    "several with weights: 'a pencil sketch:0.7, ukiyo-e:0.3'. "
-                    "With a STYLE connected: empty, or that style's name or prompt; other words are laid over it. "
-                    "With the TRANSLATOR of Reward Tune: empty for the style it learnt.",
-                ),
-                STYLE.Input("style", optional=True, tooltip="A style from Load Style; without it the prompt chooses one."),
-                io.Float.Input(
-                    "strength",
-                    default=1.0,
-                    min=0.0,
-                    max=2.0,
-                    step=0.05,
-                    tooltip="0 leaves the content as it is, 1 is the style as it was tuned, 2 exaggerates it.",
-                ),
-                io.Float.Input(
-                    "temperature",
-                    default=0.0,
-                    min=0.0,
-                    max=5.0,
-                    step=0.05,
-                    tooltip="0 takes the likeliest token everywhere; higher values draw more freely and vary with the seed.",
-                ),
-                io.Int.Input(
-                    "top_k",
-                    default=0,
-                    min=0,
-                    max=16384,
-                    step=1,
-                    tooltip="Draw among this many likeliest tokens only; 0 is all. It matters with temperature above 0.",
-                ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=0xFFFFFFFFFFFFFFFF,
-                    step=1,
-                    control_after_generate=True,
-                    tooltip="The same seed gives the same picture. Another moves the style's marks, and draws anew with "
-                    "temperature above 0.",
-                ),
-                io.Mask.Input("mask", optional=True, tooltip="Where to stylise: white fully, grey partly, black not at all."),
-                io.Float.Input(
-                    "softness",
-                    default=SOFTNESS,
-                    min=0.0,
-                    max=10.0,
-                    step=0.05,
-                    tooltip="0 shows one token a place, as in the paper; more blends the likely ones: smoother, no blocks.",
-                ),
-                io.String.Input(
-                    "negative",
-                    default="",
-                    multiline=True,
-                    optional=True,
-                    tooltip="A prompt to lead away from, such as 'dark'. Only for bundles that take any prompt.",
-                ),
-                REGIONS.Input("regions", optional=True, tooltip="Other styles for parts of the picture, from Style Region."),
-                io.Float.Input(
-                    "steady",
-                    default=0.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.05,
-                    optional=True,
-                    tooltip="For the frames of a video, in order: how much of the frame before stays where the photo did not "
-                    "change. 0 makes each by itself; 0.5 to 0.9 flickers less.",
-                ),
-                io.Int.Input(
-                    "feather",
-                    default=0,
-                    min=0,
-                    max=4096,
-                    step=1,
-                    optional=True,
-                    tooltip="Pixels over which the mask's edges become soft, to either side.",
-                ),
-                io.Int.Input(
-                    "candidates",
-                    default=1,
-                    min=1,
-                    max=64,
-                    step=1,
-                    optional=True,
-                    tooltip="So many pictures of each, with the seeds from this one on, for Best to choose from. "
-                    "Above 1 it needs temperature above 0.",
-                ),
-            ],
+            description="Translates content tokens into tokens of the same picture in the style that you describe.",
+            inputs=list(INPUTS),
             outputs=[TOKENS.Output(display_name="TOKENS", tooltip="Stylised tokens, for Detokenize.")],
         )
 
     @classmethod
     def fingerprint_inputs(cls, **inputs: object) -> str:
-        return host.stamp(host.style_file(name) for name in host.styles())  # a prompt may mean a new style tomorrow
+        return host.stamp(host.style_file(name) for name in host.styles())  # a new style file can change what a prompt means
 
     @classmethod
     def execute(
@@ -145,60 +152,57 @@ class Translate(io.ComfyNode):
         candidates: int = 1,
     ) -> io.NodeOutput:
         bundle, tokens = expect(translator, Bundle, "TRANSLATOR"), expect(tokens, Tokens, "TOKENS")
-        meant = [style_meant(bundle, prompt, style, negative)]
         parts = expect(regions, Regions, "REGIONS").parts if regions else ()
-        meant += [style_meant(bundle, part.prompt, part.style) for part in parts]
-        found = [some.to(bundle.device, torch.float32) for some in meant]
-        regional = [(style, planes(part.mask), part.feather) for style, part in zip(found[1:], parts, strict=True)]
         if candidates > 1 and temperature == 0:
-            raise ValueError(f"{candidates} candidates at temperature 0 would all be the same: raise the temperature")
-        seeds = [(seed + k) % 2**64 for k in range(candidates)]
-        progress = host.progress()
+            raise ValueError(f"{candidates} candidates at temperature 0 would be identical: raise the temperature")
+        finder = StyleFinder(with_user_styles(bundle))
+        used = [chosen_style(finder, prompt, style, negative), *(chosen_style(finder, p.prompt, p.style) for p in parts)]
+        main, *others = (some.to(bundle.device, torch.float32) for some in used)
+        masked = tuple(MaskedStyle(some, planes(part.mask), part.feather) for some, part in zip(others, parts, strict=True))
+        options = TranslateOptions(strength, None if mask is None else planes(mask), feather, masked, steady=steady)
+        seeds = [(seed + k) % SEEDS for k in range(candidates)]
+        updates = split(host.progress(), [1] * candidates)
         host.use(bundle, bundle.tokenizer, bundle.translator)
-        out = [
-            translate(
-                bundle.translator,
-                bundle.tokenizer,
-                tokens,
-                [(found[0], 1.0)],
-                strength,
-                None if mask is None else planes(mask),
-                Sampling(temperature, top_k, seed=number, softness=softness),
-                partial(of_all, progress, k, candidates),
-                regional,
-                feather,
-                steady,
-            )
-            for k, number in enumerate(seeds)
-        ]
-        told = {"text": [described(style) for style in meant], "style": [style.name or style.prompt for style in meant]}
-        told |= {"near": [style.metadata.get("near") for style in meant], "seed": seeds}
-        return io.NodeOutput(joined(out) if candidates > 1 else out[0], ui=told)
+        out = []
+        for number, update in zip(seeds, updates, strict=True):
+            how = replace(options, sampling=Sampling(temperature, top_k, seed=number, softness=softness))
+            out.append(translate(bundle.translator, bundle.tokenizer, tokens, [(main, 1.0)], how, update))
+        return io.NodeOutput(joined(out) if candidates > 1 else out[0], ui=shown(used, seeds))
 
 
-def described(style: Style) -> str:
-    """A line about a style that was used: where a network made it, how near its prompt is to what the network knows."""
-    near = style.metadata.get("near")
-    return f"{style.prompt or style.name}: {near}" if near else f"{style.prompt or style.name}: a style of its own"
+def with_user_styles(bundle: Bundle) -> Bundle:
+    """The bundle, with the user's style files for its translator added to its own."""
+    return replace(bundle, style_paths=(*bundle.style_paths, *host.styles_for(bundle)))
 
 
-def style_meant(bundle: Bundle, prompt: str, style: Style | None, negative: str = "") -> Style:
-    """The connected style; without one, the style the prompt describes; with both, the one laid over the other."""
+def chosen_style(finder: StyleFinder, prompt: str, style: Style | None, negative: str = "") -> Style:
+    """The connected style; without one, the style that the prompt describes; with both, the sum of the two.
+
+    Raises:
+        ValueError: the prompt is a file name, no style fits it, or the bundle has no network for prompts to add one to a style.
+    """
     text = " ".join(prompt.split())
     if text.endswith(host.SUFFIX):
-        raise ValueError(f"the prompt {text!r} is a file's name: describe the style in words, or use the Load Style node")
-    bundle = replace(bundle, style_paths=(*bundle.style_paths, *host.styles_for(bundle)))
+        raise ValueError(f"the prompt {text!r} is a file name: describe the style in words, or load the file with Load Style")
     if style is None:
-        return find_style(bundle, text, negative)
-    style = find_style(bundle, expect(style, Style, "STYLE"))
+        return finder.find(text, negative)
+    style, bundle = finder.find(expect(style, Style, "STYLE")), finder.bundle
     if not text or text.casefold() in (style.name.casefold(), style.prompt.casefold()):
         return style
     if bundle.hypernetwork_path is None:
         raise ValueError(
-            f"the prompt says {text!r}, the connected STYLE is {style.name!r} ({style.prompt!r}), and the bundle "
-            f"{bundle.name!r} takes no other prompts: empty the prompt, or disconnect the STYLE"
+            f"the prompt is {text!r}, but the connected STYLE is {style.name!r} ({style.prompt!r}), and the bundle "
+            f"{bundle.name!r} cannot combine them: empty the prompt, or disconnect the STYLE"
         )
-    return mix([(style, 1.0), (find_style(bundle, text, negative), 1.0)], f"{style.name} + {text}")
+    return mix([(style, 1.0), (finder.find(text, negative), 1.0)], f"{style.name} + {text}")
+
+
+def shown(styles: list[Style], seeds: list[int]) -> dict[str, list[Any]]:
+    """What the node shows and the history keeps: the styles used, how near a prompt is to the prompts trained on, the seeds."""
+    near = [style.metadata.get("near") for style in styles]  # only in styles made by the network for any prompt
+    names = [style.prompt or style.name for style in styles]
+    text = [f"{name}: {some}" if some else name for name, some in zip(names, near, strict=True)]
+    return {"text": text, "style": [style.name or style.prompt for style in styles], "near": near, "seed": seeds}
 
 
 def planes(mask: torch.Tensor) -> torch.Tensor:

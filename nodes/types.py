@@ -1,7 +1,8 @@
-"""The pack's socket types and what travels on them.
+"""The socket types of this pack, and the Python type of their values.
 
-TOKENIZER, TRANSLATOR and REWARD all carry the `Bundle` that Load opened: a tokenizer must know its translator's upscale, a
-translator its tokenizer's embedding. TOKENS carries `Tokens`, STYLE a `Style`, REGIONS the `Regions` below.
+TOKENIZER, TRANSLATOR and REWARD are all the `Bundle` that Load opened, because the nodes need several of its parts: Tokenize
+reads the translator's upscale, Translate the tokenizer's embedding. TOKENS is `Tokens`, STYLE a `Style`, REGIONS the `Regions`
+below.
 """
 
 from collections.abc import Iterator
@@ -26,40 +27,46 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Region:
-    """A part of the picture with a style of its own: a STYLE, a prompt, or both."""
+    """A part of the picture and its style: a STYLE, a prompt, or both."""
 
     mask: torch.Tensor  # (B or 1, H, W) in [0, 1]
     prompt: str
     style: Style | None
-    feather: float  # px of the picture
+    feather: float  # px of the picture, to each side of the mask's edge
 
 
 @dataclass(frozen=True)
 class Regions:
-    """In the order they are laid over each other."""
+    """Regions from bottom to top: a later one covers earlier ones."""
 
     parts: tuple[Region, ...]
 
 
 def expect(value: Any, kind: type[T], socket: str) -> T:
-    """The value of a socket. Raises ValueError where it is not ours: ComfyUI compares the names of types only."""
+    """The value of a socket. Raises ValueError if it is of another type: ComfyUI compares only the names of types."""
     if not isinstance(value, kind):
         raise ValueError(f"{socket} got a {type(value).__name__}: connect the {socket} output of a StylerDALLE node")
     return value
 
 
 def pixels(image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """An IMAGE (B, H, W, 3 or 4) as the library has it, not copied: (B, 3, H, W), and its alpha (B, 1, H, W) or None."""
+    """An IMAGE (B, H, W, 3 or 4) in the library's layout, as views: (B, 3, H, W), and alpha (B, 1, H, W) or None.
+
+    Raises:
+        ValueError: another shape, no pixels, or values that are NaN or infinite.
+    """
     if image.ndim != 4 or image.shape[-1] not in (3, 4) or not image.numel():
-        raise ValueError(f"the image has shape {tuple(image.shape)}: give pictures (B, H, W, 3), or 4 with alpha")
+        raise ValueError(
+            f"the image has shape {tuple(image.shape)}: connect pictures of shape (B, H, W, 3), or (B, H, W, 4) with alpha"
+        )
     if not all(picture.isfinite().all() for picture in image):
-        raise ValueError("the image has pixels that are not numbers: look for the node that made them")
+        raise ValueError("the image has NaN or infinite pixels: check the node that made it")
     planes = image.movedim(-1, 1)  # (B, C, H, W)
     return planes[:, :3], planes[:, 3:] if planes.shape[1] == 4 else None
 
 
 def each(image: torch.Tensor) -> Iterator[torch.Tensor]:
-    """The pictures of an IMAGE one at a time, float32 (1, 3 or 4, H, W) in [0, 1]."""
+    """The pictures of an IMAGE (B, H, W, 3 or 4), one at a time: float32 (1, 3 or 4, H, W) in [0, 1]."""
     pixels(image)
     for picture in image.split(1):
         yield picture.movedim(-1, 1).float().clamp(0, 1)

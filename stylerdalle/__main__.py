@@ -1,7 +1,7 @@
-"""`python -m stylerdalle`: the command line."""
+"""`python -m stylerdalle` is the command line, like the installed command `stylerdalle`."""
 
 import sys
 
-from .cli import main
+from .cli.main import main
 
 sys.exit(main())

@@ -1,4 +1,4 @@
-"""Bundles: a tokenizer, a translator, a CLIP and the styles that belong to them, opened together on one device."""
+"""Bundles: a tokenizer, a translator, a CLIP and styles that belong together, opened on one device."""
 
 from __future__ import annotations
 
@@ -11,43 +11,45 @@ from typing import Any
 import torch
 
 from . import cache, checkpoint
-from .hypernetwork import HyperNetwork
-from .processes import on_cpu, own_gpu, rank_and_world
-from .style import Style
-from .tokenizers import ImageTokenizer
-from .translator import Translator
+from .clip.protocol import CLIPModel
+from .device import choose_device, choose_dtype
+from .tokenizers.protocol import ImageTokenizer
+from .translator.hypernetwork import HyperNetwork
+from .translator.model import Translator
+from .translator.style import Style
 
 WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
-PARTS = ("tokenizer", "clip", "translator")
-OFFICIAL = ("dalle", "rudalle")  # StylerDALLE-1 and -Ru: of weights that others published, and a translator that nobody did
-Load = Callable[..., Any]  # (loader, path, device, dtype) -> what the loader gives, as `cache.load`
+BUNDLE_PARTS = ("tokenizer", "clip", "translator")  # files that every bundle has
+OFFICIAL = ("dalle", "rudalle")  # StylerDALLE-1 and -Ru: official tokenizer and CLIP; no translator for them was published
+Load = Callable[..., Any]  # a function like cache.load: (loader, path, device, dtype) -> loader(path, device, dtype)
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """A tokenizer, a translator, a CLIP and the styles that belong to them, on one device."""
+    """A tokenizer, a translator, a CLIP and styles that belong together, on one device."""
 
     name: str
     tokenizer: ImageTokenizer
     translator: Translator
     tokenizer_path: Path
     translator_path: Path
-    clip_path: Path  # the CLIP is loaded when first needed: a named style works without it
+    clip_path: Path  # the CLIP is loaded when first needed: a style given by its name works without it
     style_paths: tuple[Path, ...]
     device: torch.device
-    dtype: torch.dtype
-    load: Load = cache.load  # how its files are opened: a host that manages memory brings its own
-    default_style: Style | None = None  # what an empty prompt means, where there is one: a translator just tuned
-    hypernetwork_path: Path | None = None  # of the network that makes a style of any prompt, where there is one
+    dtype: torch.dtype  # of the tokenizer and the translator
+    load: Load = cache.load  # opens the files; a host that manages memory passes its own
+    default_style: Style | None = None  # the style of an empty prompt, such as one just tuned; None: a prompt is needed
+    hypernetwork_path: Path | None = None  # makes a style for any prompt; None: only prompts near the bundle's own styles
 
     @property
-    def clip(self) -> torch.nn.Module:
-        # float32 always: the model is small, and cosines differ in the third digit in bf16
-        model: torch.nn.Module = self.load(checkpoint.load_clip, self.clip_path, self.device, torch.float32)
+    def clip(self) -> CLIPModel:
+        """The CLIP, always in float32: it is small, and in bf16 cosines differ in the third digit."""
+        model: CLIPModel = self.load(checkpoint.load_clip, self.clip_path, self.device, torch.float32)
         return model
 
     @property
     def hypernetwork(self) -> HyperNetwork | None:
+        """In float32; None where the bundle has none. Raises ValueError if it was made for another translator or CLIP."""
         if self.hypernetwork_path is None:
             return None
         checkpoint.check_hypernetwork(self.hypernetwork_path, self.translator_path, self.clip_path)
@@ -55,64 +57,35 @@ class Bundle:
         return network
 
 
-def choose_device(device: str | torch.device = "auto") -> torch.device:
-    """`auto` is CUDA, then MPS, then the CPU; one of several processes has a GPU of its own. Raises ValueError for one this
-    machine does not have."""
-    if str(device) == "auto":
-        if rank_and_world()[1] > 1 and (on_cpu() or own_gpu()):
-            return own_gpu() or torch.device("cpu")
-        mps = torch.backends.mps.is_available()
-        return torch.device("cuda" if torch.cuda.is_available() else "mps" if mps else "cpu")
-    try:
-        chosen = torch.device(device)
-        torch.empty(0, device=chosen)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"device {str(device)!r} cannot be used here ({reason}): try auto or cpu") from error
-    return chosen
-
-
-def choose_dtype(device: torch.device, dtype: str | torch.dtype = "auto") -> torch.dtype:
-    """`auto` is fp16 on CUDA, bf16 on CPUs with bf16 instructions, else fp32."""
-    names = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-    if isinstance(dtype, torch.dtype):
-        return dtype
-    if dtype == "auto":
-        if device.type == "cuda":
-            return torch.float16
-        fast = device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
-        return torch.bfloat16 if fast else torch.float32
-    if dtype not in names:
-        raise ValueError(f"dtype {dtype!r} is not known: auto, {', '.join(names)}")
-    return names[dtype]
-
-
 def load_bundle(
     name_or_path: str | Path = "mini", device: str | torch.device = "auto", dtype: str | torch.dtype = "auto"
 ) -> Bundle:
-    """Open a bundle: a name under weights/ (`dalle` and `rudalle` once their files are there), or a folder with tokenizer,
-    translator and clip .safetensors, styles/ and, for any prompt, hypernetwork.safetensors.
+    """Open a bundle. Models come from the shared cache: a second call loads nothing.
 
-    Models come from the shared cache: a second call loads nothing.
+    Args:
+        name_or_path: a folder's name under weights/ (`dalle` and `rudalle` once their files are there), or any folder. The
+            folder holds tokenizer, translator and clip .safetensors, and optionally styles/ and hypernetwork.safetensors.
+        device, dtype: as choose_device and choose_dtype.
 
     Raises:
-        ValueError: no such bundle, an incomplete one, a damaged file, or a device this machine does not have.
+        ValueError: no such bundle, a missing or damaged file, or a device that this machine does not have.
     """
     known = sorted({*OFFICIAL, *(path.parent.name for path in WEIGHTS.glob("*/translator.safetensors"))})
     folder = WEIGHTS / name_or_path if str(name_or_path) in known else Path(name_or_path)
     if str(name_or_path) not in known and not folder.is_dir():
         raise ValueError(f"bundle {str(name_or_path)!r} is not known: {', '.join(known)}, or a folder's path")
-    paths = {part: folder / f"{part}.safetensors" for part in PARTS}
+    paths = {part: folder / f"{part}.safetensors" for part in BUNDLE_PARTS}
     if missing := [part for part, path in paths.items() if not path.is_file()]:
         raise ValueError(incomplete(folder.name, folder, missing))
     styles = sorted((folder / "styles").glob("*.safetensors"))
     network = folder / "hypernetwork.safetensors"
-    others = {"styles": styles, "hypernetwork": network if network.is_file() else None}
-    return open_bundle(folder.name, **paths, **others, device=device, dtype=dtype)  # type: ignore[arg-type]
+    optional = network if network.is_file() else None
+    tokenizer, clip, translator = paths.values()
+    return open_bundle(folder.name, tokenizer, translator, clip, styles, optional, device, dtype)
 
 
 def tokenizer_file(name_or_path: str | Path) -> Path:
-    """The tokenizer of a bundle that need not have anything else yet. Raises ValueError where it has none."""
+    """The tokenizer's file of a bundle, which may lack its other files. Raises ValueError if it is missing."""
     folder = WEIGHTS / name_or_path if (WEIGHTS / name_or_path).is_dir() or name_or_path in OFFICIAL else Path(name_or_path)
     path = folder / "tokenizer.safetensors"
     if not path.is_file():
@@ -121,7 +94,12 @@ def tokenizer_file(name_or_path: str | Path) -> Path:
 
 
 def incomplete(name: str, folder: Path, missing: Sequence[str], command: str = "stylerdalle") -> str:
-    """What to say of a bundle without some of its PARTS: which, where they go, and, of an official one, what brings them."""
+    """An error message for a bundle that lacks some of BUNDLE_PARTS: which, where they go and, if it is an official bundle, how
+    to get them.
+
+    Args:
+        command: how the user calls the command line.
+    """
     files = [f"{part}.safetensors" for part in missing]
     if name not in OFFICIAL:
         return f"bundle {folder} is not complete: {', '.join(files)} missing; put the files there"
@@ -149,15 +127,19 @@ def open_bundle(
     dtype: str | torch.dtype = "auto",
     load: Load = cache.load,
 ) -> Bundle:
-    """A bundle of files that may lie anywhere. Raises ValueError as load_bundle, and where the two models do not fit."""
+    """Open a bundle of files in any folders.
+
+    Raises:
+        ValueError: as load_bundle, or the translator was made for another tokenizer.
+    """
     where = choose_device(device)
     kind = choose_dtype(where, dtype)
     tokens = load(checkpoint.load_tokenizer, tokenizer, where, kind)
     nat = load(checkpoint.load_translator, translator, where, kind)
     if (nat.config.vocab_size, nat.config.embed_dim) != (tokens.vocab_size, tokens.embed_dim):
         raise ValueError(
-            f"the translator {translator} speaks {nat.config.vocab_size} tokens of {nat.config.embed_dim} numbers, "
-            f"the tokenizer {tokenizer} {tokens.vocab_size} of {tokens.embed_dim}: they do not belong together"
+            f"the translator {translator} has a vocabulary of {nat.config.vocab_size} tokens of {nat.config.embed_dim} numbers, "
+            f"the tokenizer {tokenizer} one of {tokens.vocab_size} of {tokens.embed_dim}: they do not belong together"
         )
     return Bundle(
         name, tokens, nat, tokenizer, translator, clip, tuple(styles), where, kind, load, hypernetwork_path=hypernetwork

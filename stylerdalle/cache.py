@@ -1,6 +1,6 @@
-"""Loaded models, shared by everyone in the process: nodes, prompts and library calls.
+"""A cache of loaded models, shared by everything in the process: nodes, prompts and library calls.
 
-A file is loaded once for each (path, mtime, size, dtype, device); a changed file is loaded again and replaces the old one.
+A model is loaded once for each (path, mtime, size, dtype, device). A changed file is loaded again and replaces the old model.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _lock = threading.RLock()
 
 
 def load(loader: Callable[[Path, torch.device, torch.dtype], T], path: str | Path, device: torch.device, dtype: torch.dtype) -> T:
-    """loader(path, device, dtype), or what it gave before for the same unchanged file.
+    """loader(path, device, dtype), or its earlier result for the same unchanged file.
 
     Raises:
         ValueError: the file does not exist.
@@ -41,11 +41,11 @@ def load(loader: Callable[[Path, torch.device, torch.dtype], T], path: str | Pat
 
 
 def clear() -> None:
-    """Forget every loaded model; memory returns when nobody else holds them."""
+    """Drop every model. Its memory is freed once nothing else refers to it."""
     with _lock:
         _models.clear()
 
 
 def size() -> int:
-    """How many models are held."""
+    """Number of models in the cache."""
     return len(_models)

@@ -1,5 +1,7 @@
 """Shared by all tests: one thread (tiny models are slower on many), and one bundle of tiny models a run."""
 
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,18 @@ from tiny import write_bundle
 import stylerdalle
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_before() -> Iterator[None]:
+    """Commands set levels and handlers for their process; here the next test goes on in it."""
+    loggers = [logging.getLogger(), logging.getLogger("stylerdalle")]
+    before = [(logger.level, list(logger.handlers)) for logger in loggers]
+    yield
+    for logger, (level, handlers) in zip(loggers, before, strict=True):
+        logger.setLevel(level)
+        logger.handlers[:] = handlers
+    logging.disable(logging.NOTSET)
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""A small fake ComfyUI on loopback, in a thread: the routes that `stylerdalle queue` uses, and ways to misbehave."""
+"""A small fake ComfyUI server in a thread: the HTTP routes that `stylerdalle queue` uses, and failures to test against."""
 
 import asyncio
 import json
@@ -12,11 +12,14 @@ from aiohttp import web
 
 
 class Fake:
-    """Runs prompts one by one; its SaveImage gives the photo's own bytes back.
+    """Runs prompts one after another; its SaveImage returns the photo's own bytes.
 
-    seconds: of a run. fails: names of photos whose run ends in an error. refuses: the answer to POST /prompt.
-    dies_after: stops, as a killed process does, in the run after so many; comes_back: and is there again at once, with nothing
-    queued.
+    Attributes:
+        seconds: the duration of a run.
+        dies_after: after this many runs, it stops during the next one, like a killed process.
+        comes_back: it then restarts at once, with an empty queue.
+        fails: names of photos whose run ends in an error.
+        refuses: if set, the answer to every POST /prompt.
     """
 
     def __init__(self, seconds: float = 0.0, dies_after: int | None = None, comes_back: bool = False):
@@ -27,12 +30,12 @@ class Fake:
         self.pending: list[tuple[str, dict[str, Any]]] = []
         self.running: str | None = None
         self.history: dict[str, Any] = {}
-        self.ran: list[str] = []  # photos whose runs came to an end
+        self.ran: list[str] = []  # photos whose runs finished
         self.prompts: list[dict[str, Any]] = []
         self.cancelled: list[str] = []
         self.sockets: list[web.WebSocketResponse] = []
-        self.silent = False  # its websocket says nothing
-        self.deaf = False  # it runs what it has, and answers nothing
+        self.silent = False  # its websocket sends nothing
+        self.deaf = False  # it runs its queue, but does not answer requests
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]

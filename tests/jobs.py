@@ -1,4 +1,4 @@
-"""Runs that test_processes.py does in one process and in several: `python jobs.py JOB FOLDER [STEPS]` writes FOLDER/RANK.pt."""
+"""Runs that test_distributed.py does in one process and in several: `python jobs.py JOB FOLDER [STEPS]` writes FOLDER/RANK.pt."""
 
 import contextlib
 import dataclasses
@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 from training.test_tokenizer import pictures
 
-from stylerdalle.hypernetwork import HyperConfig
-from stylerdalle.pretrain import PretrainConfig, train
-from stylerdalle.processes import rank_and_world
+from stylerdalle.distributed import rank_and_world
+from stylerdalle.learn.pretraining import PretrainConfig, train
+from stylerdalle.learn.run import Run
 from stylerdalle.training.amortise import AmortiseConfig, amortise
 from stylerdalle.training.prompts import Prompt
-from stylerdalle.training.run import Run
-from stylerdalle.tune import METHODS, TuneConfig, tune
+from stylerdalle.translator.hypernetwork import HyperConfig
+from stylerdalle.tune.config import METHODS, TuneConfig
+from stylerdalle.tune.loop import tune
 
 PRETRAIN = PretrainConfig(
     width=32,

@@ -1,6 +1,6 @@
-"""A web server on this machine that serves one file well or badly, for tests of downloads.
+"""A web server on this machine that serves one file, correctly or not, for tests of downloads.
 
-What it does with each request is the next of its `acts`, the last of them again and again. It remembers what was asked.
+It answers each request with the next of its `acts`, and repeats the last one. `asked` records the requests.
 """
 
 import hashlib
@@ -17,7 +17,9 @@ class Server(ThreadingHTTPServer):
 
     def __init__(self, data: bytes):
         super().__init__(("127.0.0.1", 0), Handler)
-        self.data, self.acts, self.asked = data, [good], []  # type: ignore[var-annotated]
+        self.data = data
+        self.acts: list[Act] = [good]
+        self.asked: list[tuple[str, str | None]] = []  # path and range of each request
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
         threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
 
@@ -37,7 +39,7 @@ class Handler(BaseHTTPRequestHandler):
         act(self, self.server.data)
 
     def send(self, status: int, body: bytes, **headers: Any) -> None:
-        """Headers with _ for -; None leaves one out."""
+        """Send an answer. Names of headers have _ for -; a header that is None is left out."""
         self.send_response(status)
         for name, value in {
             "Content_Length": len(body),
@@ -60,7 +62,7 @@ def etag(data: bytes) -> str:
 
 
 def part_asked(handler: Handler, data: bytes) -> tuple[int, int, dict[str, Any]]:
-    """(status, first byte, headers) of a well-behaved server."""
+    """(status, first byte, headers) that a correct server answers with."""
     asked, condition = handler.headers.get("Range"), handler.headers.get("If-Range")
     if not asked or condition not in (None, etag(data)):
         return 200, 0, {"ETag": etag(data)}
@@ -76,7 +78,7 @@ def good(handler: Handler, data: bytes) -> None:
 
 
 def breaks(after: int) -> Act:
-    """Promises all and closes after so many bytes."""
+    """Announces the whole file and closes the connection after so many bytes."""
 
     def act(handler: Handler, data: bytes) -> None:
         status, start, headers = part_asked(handler, data)
@@ -94,12 +96,12 @@ def ignores_range(act: Act) -> Act:
 
 
 def cuts(length: int) -> Act:
-    """Sends less and says that it is all."""
+    """Sends only a beginning, and announces no more."""
     return lambda handler, data: handler.send(200, data[:length])
 
 
 def silent_cut(length: int) -> Act:
-    """Sends less without saying how much there is."""
+    """Sends only a beginning, without announcing a size."""
     return lambda handler, data: handler.send(200, data[:length], Content_Length=None)
 
 
@@ -120,5 +122,5 @@ def redirects(to: str, **headers: Any) -> Act:
 
 
 def another_range(handler: Handler, data: bytes) -> None:
-    """Answers a request for a part with another part."""
+    """Answers with another part than the requested one."""
     handler.send(206, data[5:], ETag=etag(data), Content_Range=f"bytes 5-{len(data) - 1}/{len(data)}")

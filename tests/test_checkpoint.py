@@ -1,4 +1,4 @@
-"""Model files: round trips, and what is said of bad ones."""
+"""Model files: round trips, and the errors for bad ones."""
 
 import json
 import os
@@ -12,9 +12,9 @@ import tiny
 import torch
 from safetensors.torch import save_file
 
-from stylerdalle import checkpoint
-from stylerdalle.clip_package import clip
-from stylerdalle.style import Style
+from stylerdalle import checkpoint, storage
+from stylerdalle.clip.package import clip
+from stylerdalle.translator.style import Style
 
 FILES = {"tokenizer": checkpoint.load_tokenizer, "translator": checkpoint.load_translator, "clip": checkpoint.load_clip}
 
@@ -71,7 +71,7 @@ def test_a_clip_comes_back_and_loads_with_the_packages_own_builder(bundle_folder
 
 def test_a_style_comes_back_with_prompt_name_base_and_recipe(bundle_folder):
     loaded = checkpoint.load_style(bundle_folder / "styles" / "van-gogh.safetensors")
-    base = checkpoint.sha256(bundle_folder / "translator.safetensors")
+    base = storage.sha256(bundle_folder / "translator.safetensors")
     assert (loaded.name, loaded.prompt, loaded.base_sha256) == ("van-gogh", "a Van Gogh style oil painting", base)
     assert json.loads(loaded.metadata["recipe"])["method"] == "direct"
     assert loaded.metadata["format"] == "stylerdalle/1"
@@ -82,7 +82,7 @@ def test_a_style_loaded_and_saved_again_keeps_what_is_known_of_it(tmp_path):
     notes = {"recipe": {"steps": 3}, "scores": {"held_out": 0.25}, "licence": "MIT"}
     checkpoint.save_style(first, Style({"outNet.bias.delta": torch.ones(4)}, "a print", "first", "f" * 64), **notes)
     checkpoint.save_style(second, replace(checkpoint.load_style(first), name="second"))
-    before, after = checkpoint.read_metadata(first), checkpoint.read_metadata(second)
+    before, after = storage.read_metadata(first), storage.read_metadata(second)
     assert after == {**before, "name": "second"}
     assert json.loads(after["scores"]) == {"held_out": 0.25}
 
@@ -123,7 +123,7 @@ def test_a_file_that_is_no_safetensors_is_refused(tmp_path):
     path = tmp_path / "weights.safetensors"
     path.write_bytes(b"PK\x03\x04 a pickle in a zip, as torch.save writes it" * 10)
     with pytest.raises(ValueError, match="not a readable safetensors file"):
-        checkpoint.read_metadata(path)
+        storage.read_metadata(path)
 
 
 def test_foreign_weights_are_refused_with_what_to_do(tmp_path):
@@ -197,19 +197,19 @@ def test_a_missing_file_is_said_to_be_missing(tmp_path):
 
 def test_a_style_of_another_translator_file_is_refused_with_both_hashes(folder):
     path = folder / "translator.safetensors"
-    checkpoint.check_base(Style({}, base_sha256=checkpoint.sha256(path)), path)
+    checkpoint.check_base(Style({}, base_sha256=storage.sha256(path)), path)
     checkpoint.check_base(Style({}), path)  # a style that does not say where it belongs
     with pytest.raises(ValueError, match="ffffffffffff") as caught:
         checkpoint.check_base(Style({}, name="lost", base_sha256="f" * 64), path)
-    assert checkpoint.sha256(path)[:12] in str(caught.value)
+    assert storage.sha256(path)[:12] in str(caught.value)
 
 
 def test_the_hash_follows_the_file(tmp_path):
     path = tmp_path / "a"
     path.write_bytes(b"")
-    assert checkpoint.sha256(path) == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+    assert storage.sha256(path) == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
     path.write_bytes(b"abc")
-    assert re.match("ba7816bf", checkpoint.sha256(path))
+    assert re.match("ba7816bf", storage.sha256(path))
 
 
 def test_an_unknown_kind_cannot_be_written(tmp_path):

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "web" / "docs"  # what ComfyUI serves; pictures of every language's help are relative to it
 CONTRACT: dict[str, Any] = json.loads((ROOT / "tests" / "host" / "contract.json").read_text())
 LANGUAGES = ("en", "ja", "zh")

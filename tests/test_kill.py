@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 from training.test_tokenizer import pictures
 
-from stylerdalle.training.run import Run
+from stylerdalle.learn.run import Run
 
 KILLS = int(os.environ.get("STYLERDALLE_KILLS", "3"))
 

@@ -1,5 +1,6 @@
 """From pictures to stylised pictures, with a bundle of tiny random models."""
 
+import itertools
 import shutil
 from dataclasses import replace
 
@@ -9,12 +10,18 @@ import torch
 
 import stylerdalle
 from stylerdalle import bundle as bundles
-from stylerdalle import checkpoint, pipeline
+from stylerdalle import checkpoint
 from stylerdalle.bundle import load_bundle
-from stylerdalle.find import find_style
-from stylerdalle.pipeline import decode, encode, stylize, translate
-from stylerdalle.sampling import Sampling
-from stylerdalle.tokenizers import joined
+from stylerdalle.device import choose_device, choose_dtype
+from stylerdalle.pipeline import STEPS, stylize
+from stylerdalle.resolve import StyleFinder, find_style
+from stylerdalle.tokenizers import codec
+from stylerdalle.tokenizers.codec import decode, encode
+from stylerdalle.tokenizers.tokens import joined
+from stylerdalle.translator.model import Translator
+from stylerdalle.translator.options import TranslateOptions
+from stylerdalle.translator.sampling import Sampling
+from stylerdalle.translator.translate import translate
 
 
 def picture(height: int, width: int, channels: int = 3, batch: int = 1) -> torch.Tensor:
@@ -88,7 +95,7 @@ def test_a_mask_limits_where_the_style_goes(bundle):
     mask = torch.zeros(1, 64, 96)
     mask[..., 48:] = 1
     base, full, part = (
-        translate(bundle.translator, bundle.tokenizer, tokens, [(style, 1.0)], strength, mask=m).grid
+        translate(bundle.translator, bundle.tokenizer, tokens, [(style, 1.0)], TranslateOptions(strength, m)).grid
         for strength, m in ((0, None), (1, None), (1, mask))
     )
     assert torch.equal(part[..., :6], base[..., :6])
@@ -109,7 +116,9 @@ def test_the_same_seed_gives_the_same_tokens_and_another_seed_others(bundle):
     tokens = encode(bundle.tokenizer, picture(64, 64))
     style = find_style(bundle, "ukiyo-e")
     draws = [
-        translate(bundle.translator, bundle.tokenizer, tokens, [(style, 1.0)], sampling=Sampling(2.0, seed=seed)).grid
+        translate(
+            bundle.translator, bundle.tokenizer, tokens, [(style, 1.0)], TranslateOptions(sampling=Sampling(2.0, seed=seed))
+        ).grid
         for seed in (7, 7, 8)
     ]
     assert torch.equal(draws[0], draws[1])
@@ -120,6 +129,12 @@ def test_sampling_leaves_the_global_generator_alone(bundle):
     before = torch.random.get_rng_state()
     stylize(picture(32, 32), "ukiyo-e", bundle, sampling=Sampling(1.0, seed=3))
     assert torch.equal(torch.random.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("option", [{"strength": -0.1}, {"strength": 2.5}, {"steady": 1.5}, {"steady": -1}])
+def test_options_out_of_range_are_refused_before_any_work(option):
+    with pytest.raises(ValueError, match="out of range"):
+        TranslateOptions(**option)
 
 
 def test_a_strength_out_of_range_is_refused(bundle):
@@ -143,6 +158,19 @@ def test_the_input_is_left_as_it_was(bundle):
 @pytest.mark.parametrize("text", ["van-gogh", "VAN-GOGH", "a van gogh style oil painting", "  a  Van Gogh style oil painting "])
 def test_a_style_is_found_by_name_and_prompt(bundle, text):
     assert find_style(bundle, text).name == "van-gogh"
+
+
+def test_styles_and_their_metadata_are_read_once_for_several_prompts(bundle, monkeypatch):
+    reads, real = [], stylerdalle.list_styles
+
+    def read(bundle):
+        reads.append(bundle.name)
+        return real(bundle)
+
+    monkeypatch.setattr("stylerdalle.resolve.list_styles", read)
+    finder = StyleFinder(bundle)
+    one, two, again = (finder.find(text) for text in ("van-gogh:0.5, ukiyo-e", "ukiyo-e", "van-gogh:0.5, ukiyo-e"))
+    assert len(reads) == 1 and again is one and two.name == "ukiyo-e"
 
 
 def test_a_near_prompt_is_taken_as_the_style(bundle):
@@ -235,7 +263,7 @@ def test_models_that_do_not_belong_together_are_refused(bundle_folder, tmp_path)
     folder = tmp_path / "mixed"
     shutil.copytree(bundle_folder, folder)
     other = replace(tiny.translator(tiny.tokenizer()).config, embed_dim=17)
-    checkpoint.save_translator(folder / "translator.safetensors", pipeline.Translator(other))
+    checkpoint.save_translator(folder / "translator.safetensors", Translator(other))
     with pytest.raises(ValueError, match="do not belong together"):
         load_bundle(folder, "cpu", "fp32")
 
@@ -243,12 +271,12 @@ def test_models_that_do_not_belong_together_are_refused(bundle_folder, tmp_path)
 @pytest.mark.parametrize("device", ["cuda:99", "teapot"])
 def test_a_device_that_is_not_there_is_refused(device):
     with pytest.raises(ValueError, match="cannot be used here"):
-        bundles.choose_device(device)
+        choose_device(device)
 
 
 def test_an_unknown_dtype_is_refused():
     with pytest.raises(ValueError, match="fp32, bf16, fp16"):
-        bundles.choose_dtype(torch.device("cpu"), "int8")
+        choose_dtype(torch.device("cpu"), "int8")
 
 
 def test_tokens_of_another_tokenizer_or_scale_are_refused(bundle, half):
@@ -259,16 +287,28 @@ def test_tokens_of_another_tokenizer_or_scale_are_refused(bundle, half):
         translate(half.translator, half.tokenizer, tokens, [])
 
 
-def test_progress_is_told_and_may_stop_the_work(bundle):
+def test_progress_counts_all_three_steps(bundle):
     calls = []
-    stylize(picture(64, 64), "ukiyo-e", bundle, progress=lambda *call: calls.append(call))
-    assert calls[-1][0] == calls[-1][1] > 1
+    stylize(picture(64, 64, batch=2), "ukiyo-e", bundle, progress=lambda *call: calls.append(call))
+    shares = [done / total for done, total in calls]
+    assert shares == sorted(shares) and calls[-1][0] == calls[-1][1]
+    ends = [sum(STEPS[:k]) / sum(STEPS) for k in range(len(STEPS) + 1)]
+    for low, high in itertools.pairwise(ends):  # within each step, and at its end
+        assert any(low < share < high for share in shares) and high in shares
+
+
+@pytest.mark.parametrize("step", range(len(STEPS)))
+def test_a_raise_in_progress_cancels_each_of_the_three_steps(bundle, monkeypatch, step):
+    later = [("encode", "translate", "decode")[k] for k in range(step + 1, 3)]
+    for name in later:
+        monkeypatch.setattr(f"stylerdalle.pipeline.{name}", lambda *_, **__: pytest.fail("not cancelled"))
 
     def stop(done: int, total: int) -> None:
-        raise InterruptedError
+        if done / total > sum(STEPS[:step]) / sum(STEPS):
+            raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        stylize(picture(64, 64), "ukiyo-e", bundle, progress=stop)
+        stylize(picture(64, 64, batch=2), "ukiyo-e", bundle, progress=stop)
 
 
 def test_bf16_gives_a_picture_too(bundle_folder):
@@ -296,7 +336,7 @@ def test_tiles_of_another_detail_have_no_seams(bundle, monkeypatch):
     images = picture(150, 170)
     tokens = encode(bundle.tokenizer, images, detail=1.4)
     whole = decode(bundle.tokenizer, tokens)
-    monkeypatch.setattr(pipeline, "TILE", 8)
+    monkeypatch.setattr(codec, "TILE_TOKENS", 8)
     assert torch.equal(encode(bundle.tokenizer, images, detail=1.4).grid, tokens.grid)
     assert torch.allclose(decode(bundle.tokenizer, tokens), whole, atol=1e-5)
 
@@ -320,7 +360,7 @@ def test_every_picture_gets_the_same_noise(bundle):
 def test_steady_frames_need_frames_that_were_tokenized_together(bundle):
     tokens = replace(encode(bundle.tokenizer, picture(32, 32, batch=2)), photo=None)
     with pytest.raises(ValueError, match="tokenize all frames together"):
-        translate(bundle.translator, bundle.tokenizer, tokens, [], steady=0.5)
+        translate(bundle.translator, bundle.tokenizer, tokens, [], TranslateOptions(steady=0.5))
 
 
 def test_tokens_of_one_kind_can_be_joined(bundle):

@@ -1,4 +1,4 @@
-"""The README's own commands and code, so that it cannot rot."""
+"""The commands and code in the README, so that they stay correct."""
 
 import re
 import shlex
@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 import stylerdalle
-from stylerdalle.cli import build_parser, main
+from stylerdalle.cli.main import build_parser, main
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()

@@ -11,16 +11,16 @@ import golden_vqgan
 import torch
 from dall_e import Decoder, Encoder
 
-from stylerdalle import checkpoint
-from stylerdalle.clip_package import clip
-from stylerdalle.hypernetwork import HyperConfig, HyperNetwork, changed
-from stylerdalle.reward import embed_texts
-from stylerdalle.style import Style, new_adapter
-from stylerdalle.texture import Texture
-from stylerdalle.tokenizers import ImageTokenizer
+from stylerdalle import checkpoint, storage
+from stylerdalle.clip.package import clip
+from stylerdalle.clip.scores import embed_texts
 from stylerdalle.tokenizers.dvae import DVAE
+from stylerdalle.tokenizers.protocol import ImageTokenizer
 from stylerdalle.tokenizers.vqgan import VQGAN
-from stylerdalle.translator import Translator, TranslatorConfig, start_as_identity
+from stylerdalle.translator.hypernetwork import HyperConfig, HyperNetwork, changed
+from stylerdalle.translator.model import Translator, TranslatorConfig, start_as_identity
+from stylerdalle.translator.style import Style, new_adapter
+from stylerdalle.translator.texture import Texture
 
 STYLES = {"ukiyo-e": "a ukiyo-e print", "van-gogh": "a Van Gogh style oil painting"}
 PARTS = ((checkpoint.load_translator, "translator"), (checkpoint.load_clip, "clip"))
@@ -98,7 +98,7 @@ def style(translator: Translator, name: str, base_sha256: str = "", size: float 
     return Style(tensors, STYLES.get(name, name), name, base_sha256, texture=texture)
 
 
-def write_bundle(folder: Path, upscale: int = 1, tokens: DVAE | VQGAN | None = None) -> Path:
+def write_bundle(folder: Path, upscale: int = 1, tokens: ImageTokenizer | None = None) -> Path:
     """Write tokenizer (a dVAE unless given), translator, clip and two styles as a bundle's folder -> the folder."""
     folder = Path(folder)
     tokens = tokens or tokenizer()
@@ -106,7 +106,7 @@ def write_bundle(folder: Path, upscale: int = 1, tokens: DVAE | VQGAN | None = N
     checkpoint.save_tokenizer(folder / "tokenizer.safetensors", tokens, licence="MIT")
     checkpoint.save_translator(folder / "translator.safetensors", nat, licence="MIT")
     checkpoint.save_clip(folder / "clip.safetensors", clip_model(), licence="MIT")
-    base = checkpoint.sha256(folder / "translator.safetensors")
+    base = storage.sha256(folder / "translator.safetensors")
     for name in STYLES:
         notes = {"method": "direct", "recipe": {"method": "direct", "steps": 0}, "licence": "MIT"}
         checkpoint.save_style(folder / "styles" / f"{name}.safetensors", style(nat, name, base), **notes)
@@ -114,7 +114,7 @@ def write_bundle(folder: Path, upscale: int = 1, tokens: DVAE | VQGAN | None = N
 
 
 def write_hypernetwork(folder: Path) -> Path:
-    """Write a random network for any prompt into a bundle's folder -> the file."""
+    """Write a random hypernetwork into a bundle's folder -> the file."""
     nat, model = (load(folder / f"{part}.safetensors") for load, part in PARTS)
     prompts = ["a mosaic", "a dark etching"]
     with torch.random.fork_rng(devices=[]):

@@ -1,8 +1,8 @@
 """Tensors of foreign model files by name: safetensors, torch's zip format (TorchScript included) and its format before 1.6.
 
-Pickles are read by pickles.py, which runs nothing; the numbers are taken straight from the file. One reader for all of them
-rather than torch.load(weights_only=True) for some: that knows neither whole modules nor TorchScript, and the torch of a host
-may be one whose weights_only still had a hole (CVE-2025-32434).
+pickles.py reads the pickles without running them; the numbers are copied from the file's bytes. torch.load(weights_only=True)
+would not do: it reads neither whole modules nor TorchScript, and the installed torch may be one in which it was still unsafe
+(CVE-2025-32434).
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from .pickles import Record, Storage, TensorRef, load
+from .pickles import Record, StorageRef, TensorRef, load
 
-MAGIC, VERSION = 0x1950A86A20F9469CFC6C, 1001  # of torch's format before 1.6
-LARGEST_PICKLE = 64 << 20  # bytes, within a zip: it holds names and sizes, the numbers are beside it
+MAGIC, VERSION = 0x1950A86A20F9469CFC6C, 1001  # of the format before 1.6
+LARGEST_PICKLE = 64 << 20  # bytes in a zip: it holds names and sizes, the numbers are in other parts
 MOST_MODULES, LONGEST_NAME = 10_000, 500
 DAMAGE = (SafetensorError, zipfile.BadZipFile, struct.error, EOFError, NotImplementedError, RuntimeError, OverflowError)
 BIG_ENDIAN = "its numbers are big-endian: save it again on an ordinary machine"
@@ -34,8 +34,8 @@ def read(path: str | Path) -> dict[str, Tensor]:
     """The tensors of a model file, by state-dict name.
 
     Raises:
-        ValueError: the file is missing, damaged, of no known format, or wants something that a model does not need (which is
-            named); nothing of it was run.
+        ValueError: the file is missing, damaged, of an unknown format, or asks for something that no model needs (the message
+            names it).
     """
     path = Path(path)
     if not path.is_file():
@@ -73,7 +73,7 @@ def _read_zip(file: BinaryIO, size: int) -> dict[str, Tensor]:
         def part(name: str, limit: int) -> bytes:
             member = stored.get(f"{folders[0]}/{name}")
             if member is None or member.file_size != member.compress_size or member.file_size > limit:
-                raise ValueError(f"its part {ascii(name)[:80]} is missing or not as torch writes it: copy it again")
+                raise ValueError(f"its part {ascii(name)[:80]} is missing, or not as torch writes it: copy it again")
             return archive.read(member)
 
         if f"{folders[0]}/byteorder" in stored and part("byteorder", 16) != b"little":
@@ -83,8 +83,7 @@ def _read_zip(file: BinaryIO, size: int) -> dict[str, Tensor]:
 
 
 def _read_legacy(file: BinaryIO, size: int) -> dict[str, Tensor]:
-    """Pickles of a magic number, a version, the machine, the model and the storages' keys; then of each storage its count and
-    its bytes."""
+    """Five pickles (magic number, version, machine, model, the storages' keys), then the count and the bytes of each storage."""
     with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         stream: Any = data
         if load(stream)[0] != MAGIC or load(stream)[0] != VERSION:
@@ -95,7 +94,7 @@ def _read_legacy(file: BinaryIO, size: int) -> dict[str, Tensor]:
         root, storages = load(stream)
         keys = load(stream)[0]
         if not isinstance(keys, list) or {k for k in keys if isinstance(k, str)} != storages.keys() or len(keys) != len(storages):
-            raise ValueError("its storages are not those of its tensors: copy it again")
+            raise ValueError("its storages do not match its tensors: copy it again")
         places: dict[str, tuple[int, int]] = {}
         place = data.tell()
         for key in keys:
@@ -107,12 +106,12 @@ def _read_legacy(file: BinaryIO, size: int) -> dict[str, Tensor]:
         return _tensors(root, lambda storage: data[slice(*places[storage.key])], size)
 
 
-def _tensors(root: Any, read_bytes: Callable[[Storage], bytes], size: int) -> dict[str, Tensor]:
+def _tensors(root: Any, read_bytes: Callable[[StorageRef], bytes], size: int) -> dict[str, Tensor]:
     found = _references(root)
     if not found:
         raise ValueError("it has no tensors with names: a state dict or a module is needed")
-    if sum(ref.count * ref.storage.dtype.itemsize for ref in found.values()) > 2 * size:  # twice: tied weights are one storage
-        raise ValueError(f"its tensors claim far more than its {size} bytes: copy it again")
+    if sum(ref.count * ref.storage.dtype.itemsize for ref in found.values()) > 2 * size:  # tied weights share one
+        raise ValueError(f"its tensors claim more than its {size} bytes can hold: copy it again")
     tensors = {}
     for name, ref in found.items():
         dtype, raw = ref.storage.dtype, read_bytes(ref.storage)
@@ -124,7 +123,7 @@ def _tensors(root: Any, read_bytes: Callable[[Storage], bytes], size: int) -> di
 
 
 def _references(root: Any) -> dict[str, TensorRef]:
-    """Tensors by name: of a state dict, of what a training tool saved with one under "state_dict", or of a module."""
+    """Tensors by name: of a state dict, of a checkpoint with one under "state_dict", or of a module."""
     if isinstance(root, dict):
         inner = root.get("state_dict", root)
         return {str(k): v for k, v in inner.items() if isinstance(v, TensorRef)} if isinstance(inner, dict) else {}
@@ -132,7 +131,7 @@ def _references(root: Any) -> dict[str, TensorRef]:
     todo = [("", root)] if isinstance(root, Record) else []
     for visited, (prefix, module) in enumerate(todo):  # grows as it goes
         if visited > MOST_MODULES or len(prefix) > LONGEST_NAME:
-            raise ValueError("its modules contain themselves: it is no model")
+            raise ValueError("its modules contain themselves: it is not a model")
         parts = [module.state.get(key, {}) for key in ("_parameters", "_buffers", "_modules")]
         attributes = [part for part in parts if isinstance(part, dict)] if any(parts) else [module.state]  # else: TorchScript
         for name, value in (item for part in attributes for item in part.items()):

@@ -1,6 +1,6 @@
 """OpenAI's dVAE: encoder.pkl and decoder.pkl, whole modules pickled in 2021, to one tokenizer file.
 
-Only their tensors are taken. As modules they do not run on today's torch ('Upsample' object has no attribute
+Only their tensors are read: the modules themselves do not run on current torch ('Upsample' object has no attribute
 'recompute_scale_factor').
 """
 
@@ -18,7 +18,7 @@ def convert(halves: list[dict[str, Tensor]]) -> tuple[dict[str, Tensor], dict[st
     """The tensors of encoder and decoder, in either order -> (tensors of a tokenizer file, its arch).
 
     Raises:
-        ValueError: these are not the two halves of one dVAE.
+        ValueError: they are not the encoder and decoder of one dVAE.
     """
     from dall_e import Decoder, Encoder
 
@@ -26,8 +26,8 @@ def convert(halves: list[dict[str, Tensor]]) -> tuple[dict[str, Tensor], dict[st
         part: half for part in ("encoder", "decoder") for half in halves if _part(half) == part
     }
     if len(halves) != 2 or len(parts) != 2:
-        said = ", ".join(_part(half) or "something else" for half in halves)
-        raise ValueError(f"a dVAE is made of its encoder and its decoder, here is: {said}; give encoder.pkl and decoder.pkl")
+        found = ", ".join(_part(half) or "something else" for half in halves)
+        raise ValueError(f"a dVAE needs its encoder and its decoder, but got: {found}; give encoder.pkl and decoder.pkl")
     encoder, decoder = parts["encoder"], parts["decoder"]
     try:
         common = {
@@ -42,14 +42,14 @@ def convert(halves: list[dict[str, Tensor]]) -> tuple[dict[str, Tensor], dict[st
             "decoder": Decoder(**common, n_init=arch["n_init"], device=meta).state_dict(),
         }
     except (KeyError, IndexError, TypeError, ValueError) as error:
-        raise ValueError(f"these are no encoder and decoder of OpenAI's dVAE ({error})") from error
+        raise ValueError(f"these are not the encoder and decoder of OpenAI's dVAE ({error})") from error
     tensors = {f"{part}.{name}": tensor for part in want for name, tensor in parts[part].items()}
     if problems := misfits({f"{part}.{name}": t for part in want for name, t in want[part].items()}, tensors):
-        raise ValueError(f"these are no encoder and decoder of OpenAI's dVAE: {problems}")
+        raise ValueError(f"these are not the encoder and decoder of OpenAI's dVAE: {problems}")
     return tensors, arch
 
 
 def _part(tensors: dict[str, Tensor]) -> str | None:
-    """encoder (pixels in: a kernel wider than 1) or decoder."""
+    """encoder, whose first kernel is wider than 1 (it sees pixels), or decoder; None for anything else."""
     first = tensors.get("blocks.input.w")
     return None if first is None or first.ndim != 4 else "decoder" if first.shape[-1] == 1 else "encoder"

@@ -1,9 +1,9 @@
-"""Reads the pickles inside model files without running them.
+"""Reads the pickles in model files without running them.
 
-A pickle is a program for a small stack machine, and among its instructions are "import this" and "call that". The machine here
-knows only the instructions that models are saved with, and it imports and calls nothing: a class is a `Name`, an object of it a
-`Record` of its attributes, a tensor a `TensorRef` to a place in the file. Anything else is refused by name. The standard
-library's pickletools splits the bytes into instructions; it runs none of them.
+A pickle is a program for a stack machine, with instructions that import and call anything. The machine here knows only the
+instructions that model files need, and imports and calls nothing: a class becomes a `Name`, an object a `Record` of its
+attributes, a tensor a `TensorRef` to a place in the file. Everything else is refused by name. The standard library's pickletools
+splits the bytes into instructions and runs none of them.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import IO, Any
 
 import torch
 
-MOST = 500_000  # instructions; the largest pickle among the official files has some 20,000
-DIMS = 8  # of a tensor, at most
+MOST_INSTRUCTIONS = 500_000  # the largest pickle of the official files has about 20,000
+MOST_DIMS = 8  # of a tensor
 STORAGES = {
     "FloatStorage": torch.float32,
     "HalfStorage": torch.float16,
@@ -30,7 +30,7 @@ STORAGES = {
     "ByteStorage": torch.uint8,
     "BoolStorage": torch.bool,
 }
-# classes whose objects are kept as records: of the dVAE's package, of torch's layers, and what a TorchScript file calls its own
+# classes whose objects become records: those of the dVAE's package, torch's layers, and a TorchScript file's own
 CLASSES = re.compile(
     r"(dall_e\.(encoder|decoder|utils)|torch\.nn\.modules\.[a-z_]+)\.[A-Z]\w*|__torch__(\.\w+)*\.[A-Za-z_]\w*", re.ASCII
 )
@@ -60,15 +60,15 @@ class Name:
 
 @dataclass(eq=False)
 class Record:
-    """An object of a class of the file: its attributes, no behaviour."""
+    """An object in the file: its class's name and its attributes."""
 
     cls: Name
     state: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class Storage:
-    """`count` numbers kept elsewhere in the file under `key`."""
+class StorageRef:
+    """A torch storage: `count` numbers elsewhere in the file, under `key`."""
 
     key: str
     dtype: torch.dtype
@@ -77,104 +77,139 @@ class Storage:
 
 @dataclass(frozen=True)
 class TensorRef:
-    """A tensor within a storage, checked to lie inside it."""
+    """A tensor: a view of a storage, checked to lie within it."""
 
-    storage: Storage
+    storage: StorageRef
     offset: int
     shape: tuple[int, ...]
     stride: tuple[int, ...]
-    count: int  # of its numbers
+    count: int  # of numbers
 
 
-def load(stream: IO[bytes]) -> tuple[Any, dict[str, Storage]]:
-    """What the next pickle of a stream describes, and the storages it speaks of. The stream is left behind it.
+def load(stream: IO[bytes]) -> tuple[Any, dict[str, StorageRef]]:
+    """Read the next pickle of a stream -> (what it describes, the storages it refers to by key).
 
     Raises:
-        ValueError: it is cut short, or wants something that model files do not need, which is named.
+        ValueError: it is damaged or cut short, or asks for something that model files do not need (the message names it).
     """
-    stack: list[Any] = []
-    marks: list[int] = []
-    memo: dict[int, Any] = {}
-    storages: dict[str, Storage] = {}
-
-    def pop(kind: type | tuple[type, ...] = object) -> Any:
-        if len(stack) <= (marks[-1] if marks else 0) or not isinstance(stack[-1], kind):
-            raise ValueError("its pickle is damaged: copy it again")
-        return stack.pop()
-
-    def pop_mark() -> list[Any]:
-        if not marks:
-            raise ValueError("its pickle is damaged: copy it again")
-        start = marks.pop()
-        items = stack[start:]
-        del stack[start:]
-        return items
-
+    machine = Machine()
     for op, arg in _instructions(stream):
+        if op == "STOP":
+            return machine.result(), machine.storages
+        machine.step(op, arg)
+    raise ValueError("its pickle is cut short: copy it again")
+
+
+class Machine:
+    """The stack machine. Any instruction that does not fit the stack raises ValueError."""
+
+    def __init__(self) -> None:
+        self.stack: list[Any] = []
+        self.marks: list[int] = []  # heights of the stack
+        self.memo: dict[int, Any] = {}
+        self.storages: dict[str, StorageRef] = {}
+
+    def step(self, op: str, arg: Any) -> None:
+        """Carry out one instruction, by its name in pickletools."""
         match op:
             case "PROTO" | "FRAME":
                 pass
             case "MARK":
-                marks.append(len(stack))
+                self.marks.append(len(self.stack))
             case "NONE" | "NEWTRUE" | "NEWFALSE":
-                stack.append({"NONE": None, "NEWTRUE": True, "NEWFALSE": False}[op])
+                self.stack.append({"NONE": None, "NEWTRUE": True, "NEWFALSE": False}[op])
             case "BININT" | "BININT1" | "BININT2" | "LONG1" | "BINFLOAT" | "BINUNICODE" | "SHORT_BINUNICODE":
-                stack.append(arg)
-            case "EMPTY_TUPLE" | "TUPLE1" | "TUPLE2" | "TUPLE3":
-                items = [pop() for _ in range(0 if op == "EMPTY_TUPLE" else int(op[-1]))]
-                stack.append(tuple(reversed(items)))
-            case "TUPLE":
-                stack.append(tuple(pop_mark()))
-            case "EMPTY_LIST":
-                stack.append([])
-            case "APPEND" | "APPENDS":
-                items = [pop()] if op == "APPEND" else pop_mark()
-                stack.append(_all_in(pop(list), items))
-            case "EMPTY_DICT":
-                stack.append({})
-            case "SETITEM" | "SETITEMS":
-                items = [pop(), pop()][::-1] if op == "SETITEM" else pop_mark()
-                stack.append(_set_in(pop(dict), items))
+                self.stack.append(arg)
+            case "EMPTY_TUPLE" | "TUPLE1" | "TUPLE2" | "TUPLE3" | "TUPLE":
+                self.stack.append(self._tuple(op))
+            case "EMPTY_LIST" | "APPEND" | "APPENDS":
+                self.stack.append([] if op == "EMPTY_LIST" else self._extended_list(op))
+            case "EMPTY_DICT" | "SETITEM" | "SETITEMS":
+                self.stack.append({} if op == "EMPTY_DICT" else self._extended_dict(op))
             case "BINPUT" | "LONG_BINPUT" | "MEMOIZE":
-                memo[len(memo) if op == "MEMOIZE" else arg] = top = pop()
-                stack.append(top)
+                self.memo[len(self.memo) if op == "MEMOIZE" else arg] = top = self.pop()
+                self.stack.append(top)
             case "BINGET" | "LONG_BINGET":
-                if arg not in memo:
-                    raise ValueError("its pickle is damaged: copy it again")
-                stack.append(memo[arg])
-            case "GLOBAL":
-                stack.append(_name(*arg.split(" ", 1)))
-            case "STACK_GLOBAL":
-                attribute, module = pop(str), pop(str)
-                stack.append(_name(module, attribute))
-            case "NEWOBJ":
-                args, cls = pop(tuple), pop(Name)
-                if args or not CLASSES.fullmatch(cls.full):
-                    raise _refused(f"makes {cls.full} of {_short(args)}")
-                stack.append(Record(cls))
-            case "REDUCE":
-                args, called = pop(tuple), pop(Name)
-                stack.append(_call(called.full, args))
-            case "BUILD":
-                state, target = pop(dict), pop((Record, dict))
-                if isinstance(target, Record):  # a dict's own attributes, as `_metadata` of a state dict, are not needed
-                    target.state.update(state)
-                stack.append(target)
-            case "BINPERSID":
-                stack.append(_persistent(pop(tuple), storages))
-            case "STOP":
-                value = pop()
-                if stack or marks:
-                    raise ValueError("its pickle is damaged: copy it again")
-                return value, storages
+                if arg not in self.memo:
+                    raise _damaged()
+                self.stack.append(self.memo[arg])
+            case "GLOBAL" | "STACK_GLOBAL" | "NEWOBJ" | "REDUCE" | "BUILD" | "BINPERSID":
+                self.stack.append(self._object(op, arg))
             case _:
                 raise _refused(f"has the pickle instruction {op}{'' if arg is None else ' ' + _short(arg)}")
-    raise ValueError("its pickle is cut short: copy it again")
+
+    def result(self) -> Any:
+        """The one value that is left at the end."""
+        value = self.pop()
+        if self.stack or self.marks:
+            raise _damaged()
+        return value
+
+    def pop(self, kind: type | tuple[type, ...] = object) -> Any:
+        """Take the top value, which must lie above the last mark and be of a kind."""
+        if len(self.stack) <= (self.marks[-1] if self.marks else 0) or not isinstance(self.stack[-1], kind):
+            raise _damaged()
+        return self.stack.pop()
+
+    def pop_mark(self) -> list[Any]:
+        """Take the last mark and all values above it."""
+        if not self.marks:
+            raise _damaged()
+        start = self.marks.pop()
+        items = self.stack[start:]
+        del self.stack[start:]
+        return items
+
+    def _tuple(self, op: str) -> tuple[Any, ...]:
+        if op == "TUPLE":
+            return tuple(self.pop_mark())
+        return tuple(reversed([self.pop() for _ in range(0 if op == "EMPTY_TUPLE" else int(op[-1]))]))
+
+    def _extended_list(self, op: str) -> list[Any]:
+        items = [self.pop()] if op == "APPEND" else self.pop_mark()
+        target: list[Any] = self.pop(list)
+        target.extend(items)
+        return target
+
+    def _extended_dict(self, op: str) -> dict[Any, Any]:
+        items = [self.pop(), self.pop()][::-1] if op == "SETITEM" else self.pop_mark()
+        target: dict[Any, Any] = self.pop(dict)
+        if len(items) % 2:
+            raise _damaged()
+        for key, value in zip(items[::2], items[1::2], strict=True):
+            if not isinstance(key, (str, int)):  # hashing a deeply nested tuple can take forever
+                raise _refused(f"has a {type(key).__name__} as a key")
+            target[key] = value
+        return target
+
+    def _object(self, op: str, arg: Any) -> Any:
+        """A class or function by name, an object, or the result of a call. Nothing is imported or called."""
+        match op:
+            case "GLOBAL":
+                return _name(*arg.split(" ", 1))
+            case "STACK_GLOBAL":
+                attribute, module = self.pop(str), self.pop(str)
+                return _name(module, attribute)
+            case "NEWOBJ":
+                args, cls = self.pop(tuple), self.pop(Name)
+                if args or not CLASSES.fullmatch(cls.full):
+                    raise _refused(f"makes {cls.full} of {_short(args)}")
+                return Record(cls)
+            case "REDUCE":
+                args, called = self.pop(tuple), self.pop(Name)
+                return _call(called.full, args)
+            case "BUILD":
+                state, target = self.pop(dict), self.pop((Record, dict))
+                if isinstance(target, Record):  # attributes of a dict, such as `_metadata` of a state dict, are not needed
+                    target.state.update(state)
+                return target
+            case _:  # BINPERSID
+                return _persistent(self.pop(tuple), self.storages)
 
 
 def _instructions(stream: IO[bytes]) -> Iterator[tuple[str, Any]]:
     instructions = pickletools.genops(stream)
-    for _ in range(MOST):
+    for _ in range(MOST_INSTRUCTIONS):
         try:
             op, arg, _ = next(instructions)
         except StopIteration:
@@ -182,15 +217,19 @@ def _instructions(stream: IO[bytes]) -> Iterator[tuple[str, Any]]:
         except (ValueError, OverflowError) as error:
             raise ValueError(f"its pickle is damaged ({str(error)[:80]}): copy it again") from error
         yield op.name, arg
-    raise _refused(f"has more than {MOST:,} pickle instructions")
+    raise _refused(f"has more than {MOST_INSTRUCTIONS:,} pickle instructions")
+
+
+def _damaged() -> ValueError:
+    return ValueError("its pickle is damaged: copy it again")
 
 
 def _refused(does: str) -> ValueError:
-    return ValueError(f"it {does}, which no model that is read here needs: it may be unsafe, and nothing of it was run")
+    return ValueError(f"it {does}, which no supported model needs: it may be unsafe, and nothing of it was run")
 
 
 def _short(value: Any) -> str:
-    """A value of the file for a message: no control characters, not long (nor deep: only texts and numbers are shown)."""
+    """A value of the file for a message: short, without control characters; only texts and numbers are shown."""
     return ascii(value)[:120] if isinstance(value, (str, bytes, int, float)) else type(value).__name__
 
 
@@ -201,23 +240,8 @@ def _name(module: str, attribute: str = "") -> Name:
     return Name(full)
 
 
-def _all_in(target: list[Any], items: list[Any]) -> list[Any]:
-    target.extend(items)
-    return target
-
-
-def _set_in(target: dict[Any, Any], items: list[Any]) -> dict[Any, Any]:
-    if len(items) % 2:
-        raise ValueError("its pickle is damaged: copy it again")
-    for key, value in zip(items[::2], items[1::2], strict=True):
-        if not isinstance(key, (str, int)):  # a tuple of tuples of tuples takes forever to hash
-            raise _refused(f"has a {type(key).__name__} as a key")
-        target[key] = value
-    return target
-
-
 def _call(name: str, args: tuple[Any, ...]) -> Any:
-    """What the call would give, without calling."""
+    """The result of a call, found without calling anything."""
     short = name.removeprefix("torch._utils.").removeprefix("torch.jit._pickle.")
     match short, args:
         case "collections.OrderedDict", ():
@@ -228,7 +252,7 @@ def _call(name: str, args: tuple[Any, ...]) -> Any:
             return device
         case (
             ("_rebuild_tensor" | "_rebuild_tensor_v2"),
-            (Storage() as storage, offset, tuple() as shape, tuple() as stride, *_),
+            (StorageRef() as storage, offset, tuple() as shape, tuple() as stride, *_),
         ):
             return _tensor(storage, offset, shape, stride)
         case "_rebuild_parameter", (TensorRef() as tensor, *_):
@@ -240,10 +264,10 @@ def _call(name: str, args: tuple[Any, ...]) -> Any:
     raise _refused(f"calls {name} with ({', '.join(map(_short, args))[:120]})")
 
 
-def _tensor(storage: Storage, offset: Any, shape: tuple[Any, ...], stride: tuple[Any, ...]) -> TensorRef:
+def _tensor(storage: StorageRef, offset: Any, shape: tuple[Any, ...], stride: tuple[Any, ...]) -> TensorRef:
     numbers = (offset, *shape, *stride)
-    # `type`, not `isinstance`: True is an int
-    if len(shape) != len(stride) or len(shape) > DIMS or any(type(n) is not int or n < 0 for n in numbers):
+    # `type`, not `isinstance`, which takes True for an int
+    if len(shape) != len(stride) or len(shape) > MOST_DIMS or any(type(n) is not int or n < 0 for n in numbers):
         raise _refused(f"has a tensor at {_short(offset)} of shape ({', '.join(map(_short, shape))[:120]})")
     count = 1
     for n in shape:
@@ -254,16 +278,15 @@ def _tensor(storage: Storage, offset: Any, shape: tuple[Any, ...], stride: tuple
     return TensorRef(storage, offset, shape, stride, count)
 
 
-def _persistent(parts: tuple[Any, ...], storages: dict[str, Storage]) -> Any:
-    """What is kept outside the pickle: a storage, or (in files of torch < 1.6) a module's class with its source, which is not
-    looked at."""
+def _persistent(parts: tuple[Any, ...], storages: dict[str, StorageRef]) -> Any:
+    """An object kept outside the pickle: a storage, or in files of torch < 1.6 a module's class (its source code is ignored)."""
     match parts:
         case ("module", Name() as cls, *_) if CLASSES.fullmatch(cls.full):
             return cls
         case ("storage", Name() as kind, str() as key, str(), int() as count, *view) if (
             kind.full in TYPES and count >= 0 and view in ([], [None])
         ):
-            storage = Storage(key, TYPES[kind.full], count)
+            storage = StorageRef(key, TYPES[kind.full], count)
             if storages.setdefault(key, storage) != storage:
                 raise _refused(f"has the storage {_short(key)} twice, with different sizes")
             return storage

@@ -1,4 +1,4 @@
-"""A translator of the StylerDALLE authors' research code (a state dict) to a translator file."""
+"""A translator of the StylerDALLE authors' research code, a state dict, to a translator file."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import torch
 from torch import Tensor
 
 from ..checkpoint import misfits
-from ..translator import Translator, TranslatorConfig
+from ..translator.model import Translator, TranslatorConfig
 
-HEADS = 8  # the authors': how a projection is split into heads is not in the tensors
+HEADS = 8  # the authors' number: it cannot be inferred from the tensors
 
 
 def convert(sources: list[dict[str, Tensor]]) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors of one checkpoint -> (tensors of a translator file, its arch).
 
     Raises:
-        ValueError: this is no translator of theirs.
+        ValueError: they are not a translator of that code.
     """
     if len(sources) != 1:
-        raise ValueError(f"a translator is one file, here are {len(sources)}")
-    tensors = {name.removeprefix("module."): tensor for name, tensor in sources[0].items()}  # saved from several GPUs
+        raise ValueError(f"a translator is one file, not {len(sources)}")
+    tensors = {name.removeprefix("module."): tensor for name, tensor in sources[0].items()}  # added by training on several GPUs
     try:
         width, embed_dim = tensors["linear_proj.weight"].shape
         grid = len(tensors["nat_enc.pos_embedding.row_embed.weight"])
@@ -40,9 +40,9 @@ def convert(sources: list[dict[str, Tensor]]) -> tuple[dict[str, Tensor], dict[s
         with torch.device("meta"):  # names and shapes only
             want = Translator(config).state_dict()
     except (KeyError, TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:
-        raise ValueError(f"this is no translator of the authors' research code ({error})") from error
+        raise ValueError(f"this is not a translator of the authors' research code ({error})") from error
     if problems := misfits(want, tensors):
-        raise ValueError(f"this is no translator of the authors' research code: {problems}")
+        raise ValueError(f"this is not a translator of the authors' research code: {problems}")
     return tensors, asdict(config)
 
 

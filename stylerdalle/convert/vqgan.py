@@ -1,4 +1,4 @@
-"""ruDALL-E's VQGAN: the checkpoint of its training (taming-transformers' GumbelVQ) to one tokenizer file."""
+"""ruDALL-E's VQGAN: a training checkpoint (GumbelVQ of taming-transformers) to a tokenizer file."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from torch import Tensor
 
 from ..checkpoint import misfits
 
-RESOLUTION = 256  # px it was trained on: not in the tensors, and only says at which level there is attention
+RESOLUTION = 256  # px of the training pictures, not in the tensors; only decides at which levels there is attention
 
 
 def convert(sources: list[dict[str, Tensor]]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors of one checkpoint -> (tensors of a tokenizer file, its arch). The loss network's are left out.
+    """The tensors of one checkpoint -> (tensors of a tokenizer file, its arch). The loss network is left out.
 
     Raises:
-        ValueError: this is no Gumbel VQGAN.
+        ValueError: they are not a Gumbel VQGAN.
     """
     from ..tokenizers.vqgan import VQGAN, VQGANConfig
 
     if len(sources) != 1:
-        raise ValueError(f"a VQGAN is one file, here are {len(sources)}")
+        raise ValueError(f"a VQGAN is one file, not {len(sources)}")
     tensors = {name: tensor for name, tensor in sources[0].items() if not name.startswith("loss.")}
     try:
         ch = len(tensors["encoder.conv_in.weight"])
@@ -40,7 +40,7 @@ def convert(sources: list[dict[str, Tensor]]) -> tuple[dict[str, Tensor], dict[s
         with torch.device("meta"):  # names and shapes only
             model = VQGAN(config)
     except (KeyError, IndexError, TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:
-        raise ValueError(f"this is no Gumbel VQGAN with the names of taming-transformers ({error})") from error
+        raise ValueError(f"this is not a Gumbel VQGAN with the names of taming-transformers ({error})") from error
     if problems := misfits(model.state_dict(), tensors):
-        raise ValueError(f"this is no Gumbel VQGAN with the names of taming-transformers: {problems}")
+        raise ValueError(f"this is not a Gumbel VQGAN with the names of taming-transformers: {problems}")
     return tensors, model.arch()

@@ -1,5 +1,6 @@
-"""Batches over ComfyUI's HTTP API: `stylerdalle queue`.
+"""Batches over ComfyUI's HTTP API, for the command `stylerdalle queue`.
 
-workflow.py reads and sets API-format workflows, host.py is one ComfyUI server, journal.py what is done on disk,
-batch.py shares the photos among the servers, commands.py the command.
+workflow.py reads API-format workflows and sets their inputs. server.py is one ComfyUI server, results.py reads what its runs
+made. journal.py records on disk what is done. policy.py holds the settings of a batch, batch.py shares the photos among the
+servers.
 """

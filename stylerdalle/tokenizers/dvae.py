@@ -1,13 +1,15 @@
 """OpenAI's discrete VAE (Ramesh et al. 2021, arXiv 2102.12092; github.com/openai/DALL-E) as an image tokenizer.
 
-The modules are the `dall_e` package's own Encoder and Decoder, so their state dicts and ours are the same.
-What differs is how they are run, with equal results:
-- a token's row of the decoder's first 1x1 convolution is looked up instead of multiplied with a one-hot tensor
-  (33 MB an image saved at 256x256);
-- ReLU and 1x1 convolutions commute with nearest upsampling, so they run before it, on a quarter of the pixels;
-- only the 3 channels that make the picture are computed of the 6 (the others are the Laplace scale);
-- the dtype is chosen once (`cast`), in channels_last; as in the package, the encoder's last and the decoder's first
-  convolution stay float32: near ties between codes are decided there.
+The modules are the `dall_e` package's own Encoder and Decoder, so the state dicts are the same. They are run differently, with
+equal results:
+- a token's row of the decoder's first 1x1 convolution is looked up, not multiplied with a one-hot tensor, which saves 33 MB for
+  an image of 256 x 256;
+- ReLU and 1x1 convolutions commute with nearest upsampling and run before it, on a quarter of the pixels;
+- of the decoder's 6 output channels only the 3 means are computed (the others are the Laplace scale);
+- the dtype is chosen once (`cast`), in channels_last. As in the package, the encoder's last and the decoder's first convolution
+  stay float32: near ties between codes are decided there.
+
+Letters: B pictures of H x W pixels; h x w tokens, h = H / 8; V codes.
 """
 
 from __future__ import annotations
@@ -20,17 +22,20 @@ import torch.nn.functional as F
 from dall_e import Decoder, Encoder
 from torch import Tensor, nn
 
-from . import check_pixels
+from .protocol import check_pixels
 
-EPSILON = 0.1  # logit-Laplace: pixels live in [0.1, 0.9] (`dall_e.utils.logit_laplace_eps`)
+EPSILON = 0.1  # the logit-Laplace distribution has pixels in [0.1, 0.9] (`dall_e.utils.logit_laplace_eps`)
 
 
 class DVAE(nn.Module):
-    """`ImageTokenizer` over a dVAE.
+    """A dVAE as an `ImageTokenizer`.
 
     Args:
         encoder: `dall_e.Encoder` with 3 input channels.
         decoder: `dall_e.Decoder` with the same vocabulary and 3 output channels.
+
+    Raises:
+        ValueError: the two have vocabularies of different size.
     """
 
     downsample = 8
@@ -46,17 +51,18 @@ class DVAE(nn.Module):
         self.vocab_size: int = decoder.vocab_size
         self.embed_dim: int = decoder.n_init
         blocks_a_group = max(encoder.n_blk_per_group, decoder.n_blk_per_group)
-        # tokens around a place that its value depends on: three 3x3s a block, a 7x7
+        # the receptive field: three 3x3 convolutions a block, and one of 7x7
         self.halo: int = -(-(3 + 3 * blocks_a_group * (1 + 2 + 4 + 8)) // self.downsample)
         self.to(memory_format=torch.channels_last)
 
     @classmethod
     def of(cls, arch: Mapping[str, Any]) -> DVAE:
-        """With random weights, of the sizes that `arch` gave."""
+        """A dVAE with random weights, of the sizes that `arch` gave."""
         sizes = {key: int(arch[key]) for key in ("n_hid", "n_blk_per_group", "vocab_size")}
         return cls(Encoder(**sizes), Decoder(**sizes, n_init=int(arch["n_init"])))
 
     def arch(self) -> dict[str, Any]:
+        """Its type and sizes, as ImageTokenizer.arch."""
         return {
             "type": "dvae",
             "n_hid": self.encoder.n_hid,
@@ -67,10 +73,11 @@ class DVAE(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
+        """Of the convolutions."""
         return self.encoder.blocks.input.w.dtype
 
     def cast(self, dtype: torch.dtype) -> DVAE:
-        """Run in `dtype` (in place), all but the two convolutions over the vocabulary."""
+        """Run in `dtype`, in place, except for the two convolutions over the vocabulary."""
         self.to(dtype)
         self.encoder.blocks.output.conv.float()
         self.decoder.blocks.input.float()
@@ -84,7 +91,7 @@ class DVAE(nn.Module):
             return conv(self.encoder.blocks.output.conv, features)  # (B, V, h, w)
 
     def features(self, x: Tensor) -> Tensor:
-        """Mapped pixels (B, 3, H, W) -> what the encoder's last convolution reads, (B, 8 n_hid, h, w)."""
+        """Mapped pixels (B, 3, H, W) -> the input of the encoder's last convolution, (B, 8 n_hid, h, w)."""
         blocks = self.encoder.blocks
         x = conv(blocks.input, x)  # (B, n_hid, H, W)
         for group in (blocks.group_1, blocks.group_2, blocks.group_3, blocks.group_4):
@@ -98,12 +105,12 @@ class DVAE(nn.Module):
         return self.logits(images).argmax(1)
 
     def embed(self, tokens: Tensor) -> Tensor:
-        """Tokens (B, h, w) -> rows of the decoder's first layer with its bias, (B, h, w, n_init): the paper's embedding."""
+        """Tokens (B, h, w) -> rows of the decoder's first layer plus its bias (B, h, w, n_init), the paper's embedding."""
         layer = self.decoder.blocks.input
         return F.embedding(tokens, self.codebook()) + layer.b
 
     def codebook(self) -> Tensor:
-        """(V, n_init): what each token adds at the decoder's input, without the bias."""
+        """(V, n_init): the rows of the decoder's first layer, without the bias."""
         return self.decoder.blocks.input.w[:, :, 0, 0].t()
 
     def decode(self, tokens: Tensor) -> Tensor:
@@ -116,14 +123,14 @@ class DVAE(nn.Module):
         return self.decode_mixture(x + self.decoder.blocks.input.b[:, None, None])
 
     def decode_mixture(self, embeddings: Tensor) -> Tensor:
-        """Mean embeddings (B, n_init, h, w), as `embed` gives them for one token -> images (B, 3, 8h, 8w) in [0, 1]."""
+        """Mean embeddings (B, n_init, h, w) of the likely tokens -> images (B, 3, 8h, 8w) in [0, 1]."""
         return to_pixels(self.decode_embedded(embeddings))
 
     def decode_embedded(self, x: Tensor) -> Tensor:
-        """Embedded tokens (B, n_init, h, w) -> the decoder's three mean channels, before sigmoid (B, 3, 8h, 8w)."""
+        """Mean embeddings (B, n_init, h, w) -> the decoder's three mean channels before the sigmoid, (B, 3, 8h, 8w)."""
         blocks = self.decoder.blocks
         x = x.to(self.dtype).contiguous(memory_format=torch.channels_last)
-        upsample = False  # a pending nearest upsampling, done inside the next block where it is cheapest
+        upsample = False  # whether the next block begins with a nearest upsampling
         for group in (blocks.group_1, blocks.group_2, blocks.group_3, blocks.group_4):
             for layer in group:
                 if isinstance(layer, nn.Upsample):
@@ -136,14 +143,16 @@ class DVAE(nn.Module):
 
 
 def conv(layer: Any, x: Tensor) -> Tensor:
-    """A `dall_e.utils.Conv2d` in the dtype of its weights."""
+    """A `dall_e.utils.Conv2d` on x (B, C, H, W), in the dtype of its weights."""
     return F.conv2d(x, layer.w, layer.b, padding=layer.kw // 2)
 
 
 def residual(block: Any, x: Tensor, upsample: bool = False) -> Tensor:
-    """A `dall_e` encoder or decoder block; with `upsample`, the block's value on the x2 nearest-upsampled input.
+    """A block of the `dall_e` encoder or decoder on x (B, C, H, W).
 
-    The decoder block's first convolution and its id_path are 1x1: they run before the upsampling.
+    Args:
+        upsample: first double the height and width of x (nearest). A decoder block's first convolution and its id_path are 1x1
+            and therefore run before it.
     """
     path = block.res_path
     h = F.relu(conv(path.conv_1, F.relu(x)))
@@ -155,10 +164,10 @@ def residual(block: Any, x: Tensor, upsample: bool = False) -> Tensor:
 
 
 def map_pixels(images: Tensor) -> Tensor:
-    """[0, 1] -> [0.1, 0.9], where the logit-Laplace distribution lives."""
+    """Pixels in [0, 1] -> [0.1, 0.9], for the logit-Laplace distribution."""
     return (1 - 2 * EPSILON) * images + EPSILON
 
 
 def to_pixels(x: Tensor) -> Tensor:
-    """The decoder's mean channels -> float32 pixels in [0, 1]: the logit-Laplace mean, unmapped and clamped."""
+    """The decoder's mean channels -> float32 pixels in [0, 1], clamped."""
     return ((torch.sigmoid(x.float()) - EPSILON) / (1 - 2 * EPSILON)).clamp(0, 1)

@@ -2,12 +2,14 @@
 
 Modules are named as in taming-transformers (github.com/CompVis/taming-transformers), so checkpoints of its GumbelVQ load as
 they are. What differs from the authors:
-- a place's token is the likeliest code, not a Gumbel draw: the same picture always gives the same tokens;
-- attention runs through `scaled_dot_product_attention`, which need not hold all pairs of places at once;
-- pictures of more than TILE tokens a side are done in tiles. Attention is quadratic in the area, and with it and the group
-  norms a tile is not exactly its part of the whole: neighbours overlap and fade into each other, before the argmax and in
-  the pixels;
-- it runs in float32 where float16 is asked for, as ruDALL-E does; the projection to the vocabulary and the codebook always.
+- the token of a place is the likeliest code, not a Gumbel sample: a picture always gives the same tokens;
+- attention is `scaled_dot_product_attention`, which does not hold all pairs of places at once;
+- pictures of more than VQGAN_TILE tokens a side go through in tiles, because attention is quadratic in the area. Attention and
+  group norms make a tile differ a little from its part of the whole, so neighbours are blended, before the argmax and in the
+  pixels (images/tiling.py);
+- float32 takes the place of float16, as in ruDALL-E; the projection to the vocabulary and the codebook are always float32.
+
+Letters: B pictures of H x W pixels; h x w tokens; V codes; D the embed_dim; C any channels.
 """
 
 from __future__ import annotations
@@ -20,13 +22,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..windows import blended
-from . import check_pixels
+from ..images.tiling import blended
+from .protocol import check_pixels
 
 GROUPS = 32  # of every group norm
-TILE = 72  # tokens a side done at once: 512 px are still one piece, 1024 px are 2 x 2
+VQGAN_TILE = 72  # largest side of a tile in tokens: 512 px are one tile, 1024 px are 2 x 2
 OVERLAP = 16  # tokens that neighbouring tiles share
-LOGITS = 2**26  # numbers of logits held at once, 256 MB
+LOGITS = 2**26  # logits held at once, 256 MB
 
 
 @dataclass(frozen=True)
@@ -49,9 +51,9 @@ class VQGANConfig:
 
 
 class VQGAN(nn.Module):
-    """`ImageTokenizer` over a Gumbel VQGAN."""
+    """A Gumbel VQGAN as an `ImageTokenizer`."""
 
-    halo = None  # with attention and group norms every place depends on all
+    halo = None  # with attention and group norms every place depends on all others
 
     def __init__(self, config: VQGANConfig):
         super().__init__()
@@ -66,21 +68,23 @@ class VQGAN(nn.Module):
 
     @classmethod
     def of(cls, arch: Mapping[str, Any]) -> VQGAN:
-        """With random weights, of the sizes that `arch` gave."""
+        """A VQGAN with random weights, of the sizes that `arch` gave."""
         sizes: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value for key, value in arch.items() if key != "type"
         }
         return cls(VQGANConfig(**sizes))
 
     def arch(self) -> dict[str, Any]:
+        """Its type and sizes, as ImageTokenizer.arch."""
         return {"type": "vqgan", **asdict(self.config)}
 
     @property
     def dtype(self) -> torch.dtype:
+        """Of the convolutions."""
         return self.encoder.conv_in.weight.dtype
 
     def cast(self, dtype: torch.dtype) -> VQGAN:
-        """Run in `dtype` (in place), the vocabulary's layers in float32; float16, whose range is small, means float32."""
+        """Run in `dtype`, in place, the vocabulary's layers in float32. float16 means float32: its range is too small here."""
         self.to(torch.float32 if dtype == torch.float16 else dtype)
         self.quantize.float()
         return self
@@ -89,22 +93,22 @@ class VQGAN(nn.Module):
         """Images (B, 3, H, W) in [0, 1], sides multiples of downsample -> tokens, long (B, h, w), the likeliest at each place."""
         unit = self.downsample
         check_pixels(images, unit)
-        z = blended(self.features, images, unit, TILE * unit, OVERLAP * unit, 1 / unit)
+        z = blended(self.features, images, unit, VQGAN_TILE * unit, OVERLAP * unit, 1 / unit)
         rows = max(1, LOGITS // (len(z) * z.shape[3] * self.vocab_size))
         return torch.cat([self.logits(part).argmax(1) for part in z.split(rows, 2)], 1)
 
     def features(self, images: Tensor) -> Tensor:
-        """Images (B, 3, H, W) in [0, 1] -> what the logits are a linear function of, (B, embed_dim, h, w)."""
+        """Images (B, 3, H, W) in [0, 1] -> the features that `logits` projects, (B, D, h, w)."""
         x = (2 * images - 1).to(self.dtype).contiguous(memory_format=torch.channels_last)
         return self.quant_conv(self.encoder(x))
 
     def logits(self, z: Tensor) -> Tensor:
-        """Features (B, embed_dim, h, w) -> (B, V, h, w), unnormalised, in float32."""
+        """Features (B, D, h, w) -> logits (B, V, h, w), float32."""
         with torch.autocast(z.device.type, enabled=False):
             return self.quantize.proj(z.float())
 
     def embed(self, tokens: Tensor) -> Tensor:
-        """Tokens (B, h, w) -> rows of the codebook, (B, h, w, embed_dim): the paper's embedding."""
+        """Tokens (B, h, w) -> rows of the codebook (B, h, w, D), the paper's embedding."""
         return self.quantize.embed(tokens)
 
     def decode(self, tokens: Tensor) -> Tensor:
@@ -116,12 +120,12 @@ class VQGAN(nn.Module):
         return self.decode_mixture(torch.einsum("bvhw,vd->bdhw", probabilities, self.quantize.embed.weight))
 
     def decode_mixture(self, embeddings: Tensor) -> Tensor:
-        """Mean embeddings (B, embed_dim, h, w), as `embed` gives them for one token -> images (B, 3, H, W) in [0, 1]."""
-        x = blended(self.decode_embedded, embeddings, 1, TILE, OVERLAP, self.downsample)
+        """Mean embeddings (B, D, h, w) of the likely tokens -> images (B, 3, H, W) in [0, 1]."""
+        x = blended(self.decode_embedded, embeddings, 1, VQGAN_TILE, OVERLAP, self.downsample)
         return (x.float().clamp(-1, 1) + 1) / 2
 
     def decode_embedded(self, embeddings: Tensor) -> Tensor:
-        """Mean embeddings (B, embed_dim, h, w) -> pixels (B, 3, H, W), about [-1, 1]."""
+        """Mean embeddings (B, D, h, w) -> pixels (B, 3, H, W), about [-1, 1]."""
         x = embeddings.to(self.dtype).contiguous(memory_format=torch.channels_last)
         return self.decoder(self.post_quant_conv(x))
 
@@ -148,6 +152,7 @@ class Encoder(nn.Module):
         self.norm_out, self.conv_out = norm(widths[-1]), nn.Conv2d(widths[-1], config.z_channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, z_channels, h, w)."""
         x = self.conv_in(x)  # (B, ch, H, W)
         for level in self.down:
             x = level(x)
@@ -162,12 +167,13 @@ class Decoder(nn.Module):
         widths = [config.ch * mult for mult in config.ch_mult]
         self.conv_in = nn.Conv2d(config.z_channels, widths[-1], 3, padding=1)
         self.mid = Middle(widths[-1])
-        self.up = nn.ModuleList()  # as in the encoder, level 0 is full resolution: they run from last to first
+        self.up = nn.ModuleList()  # level 0 is full resolution, as in the encoder; they run from the last to the first
         for i, (before, width) in enumerate(zip([*widths[1:], widths[-1]], widths, strict=True)):
             self.up.append(Level(before, width, config.num_res_blocks + 1, attends(config, i), double=i > 0))
         self.norm_out, self.conv_out = norm(widths[0]), nn.Conv2d(widths[0], 3, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, z_channels, h, w) -> (B, 3, H, W)."""
         x = self.mid(self.conv_in(x))  # (B, ch * ch_mult[-1], h, w)
         for level in reversed(self.up):
             x = level(x)
@@ -175,6 +181,7 @@ class Decoder(nn.Module):
 
 
 def attends(config: VQGANConfig, level: int) -> bool:
+    """Whether this level has attention."""
     return config.resolution // 2**level in config.attn_resolutions
 
 
@@ -189,6 +196,7 @@ class Level(nn.Module):
         self.upsample = Double(width) if double else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C', H / 2, W / 2), (B, C', 2 H, 2 W) or (B, C', H, W)."""
         for i, block in enumerate(self.block):
             x = block(x)
             if self.attn:
@@ -204,6 +212,7 @@ class Middle(nn.Module):
         self.block_1, self.attn_1, self.block_2 = Residual(width, width), Attention(width), Residual(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C, h, w) -> (B, C, h, w)."""
         return self.block_2(self.attn_1(self.block_1(x)))
 
 
@@ -217,6 +226,7 @@ class Residual(nn.Module):
         self.nin_shortcut = nn.Identity() if before == width else nn.Conv2d(before, width, 1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C', H, W)."""
         h = self.conv1(F.silu(self.norm1(x)))
         h = self.conv2(F.silu(self.norm2(h)))
         return self.nin_shortcut(x) + h
@@ -231,9 +241,10 @@ class Attention(nn.Module):
         self.q, self.k, self.v, self.proj_out = (nn.Conv2d(width, width, 1) for _ in range(4))
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C, h, w) -> (B, C, h, w)."""
         h = self.norm(x)
-        q, k, v = (layer(h).flatten(2).transpose(1, 2)[:, None] for layer in (self.q, self.k, self.v))  # (B, 1, hw, D)
-        h = F.scaled_dot_product_attention(q, k, v)[:, 0].transpose(1, 2).unflatten(2, x.shape[2:])  # (B, D, h, w)
+        q, k, v = (layer(h).flatten(2).transpose(1, 2)[:, None] for layer in (self.q, self.k, self.v))  # (B, 1, hw, C)
+        h = F.scaled_dot_product_attention(q, k, v)[:, 0].transpose(1, 2).unflatten(2, x.shape[2:])  # (B, C, h, w)
         return x + self.proj_out(h)
 
 
@@ -245,6 +256,7 @@ class Halve(nn.Module):
         self.conv = nn.Conv2d(width, width, 3, stride=2)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, H / 2, W / 2)."""
         return self.conv(F.pad(x, (0, 1, 0, 1)))
 
 
@@ -256,8 +268,10 @@ class Double(nn.Module):
         self.conv = nn.Conv2d(width, width, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, 2 H, 2 W)."""
         return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
 
 
 def norm(width: int) -> nn.GroupNorm:
+    """The group norm of taming-transformers."""
     return nn.GroupNorm(GROUPS, width, eps=1e-6)

@@ -1,11 +1,11 @@
-"""One network for all prompts (hypernetwork.py), learnt on a list of them: amortised tuning.
+"""Amortised tuning: one network for all prompts (translator/hypernetwork.py), learnt on a list of them (prompts.py).
 
-A step takes a few prompts of the list that have a filter or a tone and learns from made pairs (cross-entropy on the tokens of
-the made picture), and another prompt for CLIP's reward as in tune.py, method `direct`: every second time one that has no pairs.
-For these the text is thin: what is asked of the picture leans towards the pictures of art whose captions are nearest to the
-prompt. Held-out families are only scored.
+In a step, some prompts that have a filter or a tone learn from made pairs: cross-entropy on the tokens of the made picture. One
+other prompt learns from CLIP's reward, as in tuning by the method `direct`; in every second step it is one that has no pairs. For
+such a prompt the aim is not the text alone: it leans towards the pictures of art whose captions are nearest (art.py). Prompts
+of held-out families are only scored.
 
-The same is behind `stylerdalle tune --styles FILE`; the file of the box is made by
+`stylerdalle tune --styles FILE` does this; the bundled file is made by
 
     stylerdalle tune --styles stylerdalle/training/prompts.txt --images SHARDS --output prompts.safetensors
 """
@@ -13,166 +13,210 @@ The same is behind `stylerdalle tune --styles FILE`; the file of the box is made
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from .. import reward
-from ..hypernetwork import HyperConfig, HyperNetwork, changed
-from ..objective import Objective
-from ..pretrain import soft_cross_entropy
-from ..processes import processes
-from ..style import Style, translate_with
-from ..texture import field, under
-from ..tokenizers import ImageTokenizer
-from ..translator import Translator
-from ..tune import TuneConfig
-from .data import Picture, at_least, batches, random_crop, to_tensor
-from .data import generator as generator_of
-from .filters.tones import tone
-from .joint import Coded, coded_pairs
+from ..clip import scores as reward
+from ..clip.protocol import CLIPModel
+from ..distributed import Processes, processes
+from ..learn.crops import at_least, random_crop, to_tensor
+from ..learn.loop import Descent, Loop, Numbers
+from ..learn.pictures import Picture
+from ..learn.run import Run
+from ..learn.schedule import generator, learning_rate
+from ..learn.targets import soft_cross_entropy
+from ..settings import setting
+from ..tokenizers.protocol import ImageTokenizer
+from ..translator.hypernetwork import HyperConfig, HyperNetwork, changed
+from ..translator.model import Translator
+from ..translator.style import Style, translate_with
+from ..translator.texture import field_under, texture_field
+from ..tune.config import TuneConfig
+from ..tune.methods import METHODS
+from ..tune.objective import Objective
+from .art import stored_art_targets
+from .prompt_pairs import pairs_of_prompts
 from .prompts import Prompt
-from .run import Run
-from .tokenizer import schedule
-
-if TYPE_CHECKING:
-    from clip.model import CLIP
 
 log = logging.getLogger(__name__)
-NEAREST = 24  # pictures of art whose mean stands for a prompt
 
 
 @dataclass(frozen=True)
 class AmortiseConfig:
-    """Defaults are the recipe of the shipped file."""
+    """Options of amortised tuning; the defaults are the recipe of the bundled file."""
 
     steps: int = 1200
-    prompts: int = 6  # of each step, with pairs
-    batch: int = 4  # windows of each of them
-    rewarded: int = 1  # prompts of each step for the reward, one photo each
-    lr: float = 1e-3  # Adam; cosine to 2 %
-    reward_weight: float = 0.05  # of the reward's loss beside the cross-entropy
-    art_weight: float = 0.5  # how far a rewarded prompt's embedding leans to that of art
-    per_filter: int = 600  # made pairs a filter
-    per_tone: int = 120  # of them, taken for a filter under a tone
+    prompts: int = setting(6, "prompts with pairs a step")
+    batch: int = setting(4, "windows of each of them")
+    rewarded: int = setting(1, "prompts a step for the reward, one photo each")
+    lr: float = setting(1e-3, "peak learning rate of Adam; falls on a cosine to 2 %")
+    reward_weight: float = setting(0.05, "weight of the reward's loss beside the cross-entropy")
+    art_weight: float = setting(0.5, "how far the aim of a prompt without pairs leans towards pictures of art")
+    per_filter: int = setting(600, "made pairs of a filter")
+    per_tone: int = setting(120, "how many of them are used under a tone")
     seed: int = 0
 
 
-Pairs = dict[str, Coded]
+class Lessons(NamedTuple):
+    """The prompts of one step."""
+
+    pairs: list[tuple[Prompt, Tensor]]  # and which of its pairs, long (B)
+    photos: list[tuple[Prompt, Tensor]]  # and a photo for the reward, (1, 3, S, S) in [0, 1]
 
 
-@torch.no_grad()
-def make_pairs(
-    tokenizer: ImageTokenizer,
-    photos: Sequence[Picture],
-    prompts: Sequence[Prompt],
-    window: int,
-    config: AmortiseConfig,
-    folder: Path,
-) -> Pairs:
-    """Made pairs of every prompt; kept in `folder` for the next time.
+class Course:
+    """The prompts of a run and what they are to learn.
 
-    A tone is laid over the made picture as the tokenizer shows it; a prompt without a filter has it laid over the photo.
+    Args:
+        prompts: those that are not held out.
+        photos: to learn on.
+        art: pictures with captions.
     """
-    filters = sorted({p.filter for p in prompts if p.filter})
-    plain: Pairs = {}
-    for i, name in enumerate(filters):
-        first = i * len(photos) // len(filters)  # other photos for every filter
-        plain[name] = coded_pairs(tokenizer, [*photos[first:], *photos[:first]], name, window, config.per_filter, folder)
-        log.info("pairs of %s", name)
-    contents = torch.cat([c.content for c in plain.values()]) if plain else coded_photos(tokenizer, photos, window, config)
-    photo = Coded(contents, contents, torch.zeros(len(contents), 2, dtype=torch.long), None)
-    path = folder / f"toned-{config.per_filter}-{config.per_tone}.pt"
-    toned: dict[str, Tensor] = torch.load(path, weights_only=True) if path.is_file() else {}
-    side = window // tokenizer.downsample
-    made: Pairs = {}
-    for i, p in enumerate(prompts):
-        coded = plain[p.filter] if p.filter else photo
-        if not p.tone:
-            made[p.text] = coded
-            continue
-        rows = torch.from_numpy(np.random.default_rng([config.seed, i]).permutation(len(coded))[: config.per_tone])
-        key = f"{i} {p.text} {p.filter} {p.tone}"
-        if key not in toned:
-            parts = coded.target[rows].unflatten(1, (side, side)).split(30)
-            tokens = [tokenizer.encode(tone(p.tone, tokenizer.decode(part).float())) for part in parts]
-            toned[key] = torch.cat(tokens).flatten(1).to(torch.int32)
-            torch.save(toned, path.with_suffix(".part"))
-            path.with_suffix(".part").replace(path)
-        made[p.text] = Coded(coded.content[rows], toned[key].long(), coded.places[rows], coded.texture)
-    return made
 
+    def __init__(
+        self,
+        objective: Objective,
+        photos: Sequence[Picture],
+        art: Sequence[Picture],
+        prompts: Sequence[Prompt],
+        config: AmortiseConfig,
+        run: Run,
+    ):
+        self.objective, self.photos, self.prompts, self.config = objective, photos, prompts, config
+        self.paired = [p for p in prompts if p.paired]
+        self.alone = [p for p in prompts if not p.paired]
+        with torch.no_grad():
+            self.texts = reward.embed_texts(objective.clip, [p.text for p in prompts])  # (P, E)
+        self.text = dict(zip((p.text for p in prompts), self.texts, strict=True))  # embedding (E) of each prompt
+        tokenizer, c = objective.tokenizer, config
+        with processes().main_first():
+            window = tokenizer.downsample * objective.translator.config.grid
+            self.pairs = pairs_of_prompts(tokenizer, photos, self.paired, window, c.per_filter, c.per_tone, c.seed, run.folder)
+        self.aim = {**self.text, **self._leaning(art, run)}  # embedding (E) that the reward of each prompt is measured by
+        textures = {p.filter: coded.texture for p in self.paired if (coded := self.pairs[p.text]).texture}
+        self.fields: dict[str, Tensor] = {}  # by filter, what the translator reads of its texture
+        for name, texture in textures.items():
+            read = texture_field([(texture, 1.0)], objective.embeddings)
+            if read is not None:
+                self.fields[name] = read
+        self.number = {name: k for k, name in enumerate(textures)}  # of each filter's texture in the network
+        self.tiles = torch.cat([texture.tokens for texture in textures.values() if texture]) if textures else None
 
-def coded_photos(tokenizer: ImageTokenizer, photos: Sequence[Picture], window: int, config: AmortiseConfig) -> Tensor:
-    """Tokens (N, n*n) of photo crops, where no filter makes any."""
-    rng = np.random.default_rng(config.seed)
-    some = [photos[i] for i in rng.integers(len(photos), size=config.per_tone)]
-    crops = to_tensor([random_crop(at_least(p.open(), window), window, rng, (0.4, 1.3)) for p in some])
-    return torch.cat([tokenizer.encode(part) for part in crops.split(30)]).flatten(1)
+    def _leaning(self, art: Sequence[Picture], run: Run) -> dict[str, Tensor]:
+        """Aims of the prompts without pairs, by their texts; none without art. Collective."""
+        weight, texts = self.config.art_weight, [p.text for p in self.alone]
+        if not texts or not weight:
+            return {}
+        with processes().main_first():
+            found = stored_art_targets(self.objective.clip, art, texts, torch.stack([self.text[t] for t in texts]), run)
+        if found is None:
+            return {}
+        return {text: F.normalize(self.text[text] + weight * a, dim=-1) for text, a in zip(texts, found, strict=True)}
 
+    def batch(self, step: int, rng: np.random.Generator) -> Lessons:
+        """The prompts of a step, each with what it learns from."""
+        c, size = self.config, self.objective.config.size
+        pairs = [
+            (p, torch.from_numpy(rng.integers(len(self.pairs[p.text]), size=c.batch)))
+            for p in self._turn(self.paired, step, c.prompts)
+        ]
+        photos = []
+        for p in self._turn((self.alone or self.prompts) if step % 2 else self.prompts, step // 2, c.rewarded):
+            photo = self.photos[int(rng.integers(len(self.photos)))]
+            photos.append((p, to_tensor([random_crop(at_least(photo.open(), size), size, rng, (0.5, 1.5))])))
+        return Lessons(pairs, photos)
 
-@torch.inference_mode()
-def art_targets(model: CLIP, pictures: Sequence[Picture], texts: Tensor, most: int = 6000, seed: int = 0) -> Tensor | None:
-    """What pictures of art have in common whose captions are nearest to each text (P, E): unit vectors (P, E), or None
-    where there is no art. Image embeddings are taken without the mean of them all, for it is far from any text."""
-    art = [p for p in pictures if p.kind != "photo" and p.captions]
-    if not art:
-        return None
-    chosen = np.random.default_rng(seed).permutation(len(art))[:most]
-    captions, images = [], []
-    for part in np.array_split(chosen, max(1, len(chosen) // 64)):
-        some = [art[i] for i in part]
-        captions.append(reward.embed_texts(model, [p.captions[0] for p in some]))
-        size = model.visual.input_resolution
-        crops = to_tensor([np.asarray(at_least(p.open(), size).resize((size, size))) for p in some])
-        images.append(reward.embed_images(model, crops))
-    seen = torch.cat(images)
-    nearest = (texts @ torch.cat(captions).T).topk(min(NEAREST, len(seen)), -1).indices  # (P, NEAREST)
-    return F.normalize(seen[nearest].mean(1) - seen.mean(0), dim=-1)
+    def _turn(self, prompts: Sequence[Prompt], step: int, count: int) -> list[Prompt]:
+        """The next `count` prompts: each round takes all of them once, in a random order of its own."""
+        places = range(step * count, (step + 1) * count) if prompts else range(0)
+        rngs = {i // len(prompts): np.random.default_rng([self.config.seed, i // len(prompts)]) for i in places}
+        orders = {turn: rng.permutation(len(prompts)) for turn, rng in rngs.items()}
+        return [prompts[orders[i // len(prompts)][i % len(prompts)]] for i in places]
 
+    def pairs_loss(self, network: HyperNetwork, p: Prompt, rows: Tensor, generator: torch.Generator) -> Tensor:
+        """Cross-entropy of a prompt's made pictures under their texture, plus that of choosing this texture: a scalar."""
+        coded, o = self.pairs[p.text], self.objective
+        style = Style(network(self.text[p.text], generator))
+        shown = (
+            field_under(self.fields[p.filter], coded.places[rows], o.translator.config.grid) if p.filter in self.fields else None
+        )
+        with torch.autocast(o.device.type, torch.bfloat16):
+            logits = translate_with(o.translator, o.embeddings[coded.content[rows]], [(style, 1.0)], shown)
+        chosen = network.choose(self.text[p.text], generator)[self.number.get(p.filter, -1)]
+        return soft_cross_entropy(logits, coded.target[rows], *o.targets).mean() - chosen
 
-def kept_art_targets(model: CLIP, art: Sequence[Picture], prompts: list[str], texts: Tensor, run: Run) -> Tensor | None:
-    """art_targets, which take minutes, kept in the run's folder for the next time."""
-    path = run.folder / "art.pt"
-    kept = torch.load(path, weights_only=True) if path.is_file() and run.resume else {}
-    if kept.get("prompts") != prompts:
-        kept = {"prompts": prompts, "targets": art_targets(model, art, texts)}
-        torch.save(kept, path)
-    found: Tensor | None = kept["targets"]
-    return found
+    def reward_loss(self, network: HyperNetwork, p: Prompt, photo: Tensor, generator: torch.Generator) -> Tensor:
+        """The loss of the method `direct` on a photo (1, 3, S, S), plus the KL to the base translator: a scalar."""
+        o = self.objective.aimed_at(self.aim[p.text])
+        with torch.no_grad():
+            texture = network.textures_for(self.text[p.text])
+        style = Style(network(self.text[p.text], generator), texture=texture)
+        with torch.autocast(o.device.type, torch.bfloat16):
+            content = o.content(photo)
+            logits = o.logits(content, style).float()
+            kl = o.kl(logits, content)
+            judged = METHODS["direct"].loss(o, logits, photo, o.style, generator)
+        return judged.loss + o.config.kl_weight * kl
+
+    def learn(self, network: HyperNetwork, step: int, lessons: Lessons, team: Processes) -> Numbers:
+        """Add the gradient of a step, summed over the processes -> loss of pairs, -loss of the reward. Collective."""
+        pairs, photos = lessons
+        sums = torch.zeros(2, dtype=torch.float64)
+        for k in team.shard(range(len(pairs) + len(photos))):
+            own = generator(self.config.seed, step, k)
+            if k < len(pairs):
+                loss = self.pairs_loss(network, *pairs[k], own) / len(pairs)
+                loss.backward()
+                sums[0] += loss.item()
+            else:
+                loss = self.reward_loss(network, *photos[k - len(pairs)], own) / len(photos)
+                (self.config.reward_weight * loss).backward()
+                sums[1] -= loss.item()
+        team.all_reduce_gradients(network.parameters(), sums)
+        return dict(zip(("pairs", "reward"), sums.tolist(), strict=True))
 
 
 def start_as_tuned(
-    network: HyperNetwork, styles: Sequence[Style], prompts: Sequence[tuple[Prompt, Tensor]], which: Mapping[str, int]
+    network: HyperNetwork, styles: Sequence[Style], prompts: Sequence[tuple[Prompt, Tensor]], number: Mapping[str, int]
 ) -> None:
-    """Make a new network give every prompt with a filter (and its embedding) the tuned style of that filter, and a tone alone
-    none of them; training then begins where tuning ended. `which` has the number of each filter's texture."""
-    said = network.start_from(styles)
+    """Make a new network give tuned styles: training then begins where tuning ended.
+
+    A prompt with a filter gives the tuned style of that filter, one with a tone alone gives none.
+
+    Args:
+        styles: tuned; the filter of each is that of the prompt with its text.
+        prompts: each with its embedding (E).
+        number: of each filter's texture in the network.
+    """
+    changes = network.start_from(styles)
     filters = {p.text: p.filter for p, _ in prompts}
-    of = {filters[style.prompt]: k for k, style in enumerate(styles) if style.prompt in filters}
-    rows = [(text, of.get(p.filter), which.get(p.filter, len(which))) for p, text in prompts if not p.filter or p.filter in of]
+    style_of = {filters[style.prompt]: k for k, style in enumerate(styles) if style.prompt in filters}
+    rows = [
+        (text, style_of.get(p.filter), number.get(p.filter, len(number)))
+        for p, text in prompts
+        if not p.filter or p.filter in style_of
+    ]
     if not rows:
         return
-    nothing = torch.zeros_like(said[0])
+    nothing = torch.zeros_like(changes[0])
     loss = network.imitate(
         torch.stack([text for text, _, _ in rows]),
-        torch.stack([nothing if k is None else said[k] for _, k, _ in rows]),
+        torch.stack([nothing if k is None else changes[k] for _, k, _ in rows]),
         torch.tensor([texture for _, _, texture in rows]),
     )
-    log.info("began with %d tuned styles on %d prompts, loss %.3f", len(of), len(rows), loss)
+    log.info("started with %d tuned styles on %d prompts, loss %.3f", len(style_of), len(rows), loss)
 
 
 def amortise(
     tokenizer: ImageTokenizer,
     translator: Translator,
-    model: CLIP,
+    model: CLIPModel,
     photos: Sequence[Picture],
     art: Sequence[Picture],
     prompts: Sequence[Prompt],
@@ -183,132 +227,49 @@ def amortise(
     callback: Callable[[int, float], None] | None = None,
     minutes_between_saves: float = 3,
 ) -> HyperNetwork:
-    """Train a network on the prompts that are not held out, from `run`'s state where there is one. The models are left as
-    they are.
+    """Train a network on the prompts that are not held out, from `run`'s state if it has one -> the network. Collective.
+
+    The models are left as they are.
 
     Args:
         photos: to learn on.
         art: pictures with captions, for prompts without pairs.
-        styles: tuned styles whose changes fill the basis at first; prompts with their filters begin as these.
-        callback: (steps done, loss), once a step; what it raises stops the run.
+        styles: tuned styles to start with: their changes fill the basis, and prompts with their filters give them.
+        callback: (steps done, loss), called once a step. What it raises ends the run.
 
     Raises:
-        ValueError: no prompts or photos, or options that do not fit.
+        ValueError: no prompts or photos, options that do not fit, or a loss that is not finite.
     """
     seen = [p for p in prompts if not p.held_out]
     if not seen or not photos:
         raise ValueError("there is nothing to train on: need prompts that are not held out, and photos")
-    objective = Objective(tokenizer, translator, model, "", TuneConfig())
-    with torch.no_grad():
-        texts = reward.embed_texts(model, [p.text for p in seen])
-    at = dict(zip((p.text for p in seen), texts, strict=True))
-    paired = [p for p in seen if p.paired]
-    alone = [p for p in seen if not p.paired]
-    team = processes()
-    with team.main_first():
-        pairs = make_pairs(tokenizer, photos, paired, tokenizer.downsample * translator.config.grid, config, run.folder)
-    aims = dict(at)
-    if alone and config.art_weight:
-        with team.main_first():
-            leaning = kept_art_targets(model, art, [p.text for p in alone], torch.stack([at[p.text] for p in alone]), run)
-        if leaning is not None:
-            aims |= {p.text: F.normalize(at[p.text] + config.art_weight * a, dim=-1) for p, a in zip(alone, leaning, strict=True)}
-    shown = {p.filter: coded.texture for p in paired if (coded := pairs[p.text]).texture}
-    fields = {name: field([(texture, 1.0)], objective.embeddings) for name, texture in shown.items()}
-    which = {name: k for k, name in enumerate(shown)}
-    tiles = torch.cat([texture.tokens for texture in shown.values()]) if shown else None
-    torch.manual_seed(config.seed)
-    network = HyperNetwork(hyper, changed(translator, hyper.kind), [p.text for p in seen], tiles)
-    network.learn_scale(texts)
-    optimizer = torch.optim.Adam(network.parameters(), lr=config.lr, betas=(0.9, 0.98))
-    first = 0
-    if state := run.load({**asdict(config), **{f"hyper_{k}": v for k, v in asdict(hyper).items()}, "count": len(seen)}):
-        network.load_state_dict(state["network"])
-        optimizer.load_state_dict(state["optimizer"])
-        first = state["step"]
-        log.info("resumed at step %d", first)
-    elif styles:
-        start_as_tuned(network, styles, [(p, at[p.text]) for p in paired], which)
+    course = Course(Objective(tokenizer, translator, model, "", TuneConfig()), photos, art, seen, config, run)
+    torch.manual_seed(config.seed)  # for the network's initial weights
+    network = HyperNetwork(hyper, changed(translator, hyper.kind), [p.text for p in seen], course.tiles)
+    network.learn_scale(course.texts)
+    parameters, team = list(network.parameters()), processes()
+    optimizer = torch.optim.Adam(parameters, lr=config.lr, betas=(0.9, 0.98))
 
-    team.share(network.state_dict().values())
+    def rate(step: int) -> float:
+        return config.lr * learning_rate(step, config.steps, warm=30)
 
-    def turn(things: Sequence[Prompt], step: int, count: int) -> list[Prompt]:
-        """The prompts of a step: all of them by turns, in an order of their own each round."""
-        places = range(step * count, (step + 1) * count) if things else range(0)
-        orders = {i // len(things): np.random.default_rng([config.seed, i // len(things)]) for i in places}
-        mixed = {key: rng.permutation(len(things)) for key, rng in orders.items()}
-        return [things[mixed[i // len(things)][i % len(things)]] for i in places]
-
-    def make(step: int, rng: np.random.Generator) -> tuple[list[tuple[Prompt, Tensor]], list[tuple[Prompt, Tensor]]]:
-        rows = [
-            (p, torch.from_numpy(rng.integers(len(pairs[p.text]), size=config.batch))) for p in turn(paired, step, config.prompts)
-        ]
-        size = objective.config.size
-        crops = []
-        for p in turn(alone or seen, step // 2, config.rewarded) if step % 2 else turn(seen, step // 2, config.rewarded):
-            photo = photos[rng.integers(len(photos))]
-            crops.append((p, to_tensor([random_crop(at_least(photo.open(), size), size, rng, (0.5, 1.5))])))
-        return rows, crops
-
-    def cross(p: Prompt, rows: Tensor, generator: torch.Generator) -> Tensor:
-        """Of the pairs' tokens, under the texture they were made with, and of the choice of that texture."""
-        coded = pairs[p.text]
-        style = Style(network(at[p.text], generator))
-        read = under(fields[p.filter], coded.places[rows], translator.config.grid) if p.filter in fields else None
-        with torch.autocast(objective.device.type, torch.bfloat16):
-            logits = translate_with(translator, objective.embeddings[coded.content[rows]], [(style, 1.0)], read)
-        chosen = network.choose(at[p.text], generator)[which.get(p.filter, -1)]
-        return soft_cross_entropy(logits, coded.target[rows], objective.index, objective.shares).mean() - chosen
-
-    def rewarded(p: Prompt, photo: Tensor, generator: torch.Generator) -> Tensor:
-        objective.style = aims[p.text]
-        with torch.no_grad():
-            texture = network.texture(at[p.text])
-        style = Style(network(at[p.text], generator), texture=texture)
-        with torch.autocast(objective.device.type, torch.bfloat16):
-            content = objective.content(photo)
-            logits = objective.logits(content, style).float()
-            kl = objective.kl(logits, content)
-            loss, _, _ = objective.direct(logits, photo, objective.style, generator)
-        return loss + objective.config.kl_weight * kl
-
-    def save(step: int) -> None:
-        run.save({"network": network.state_dict(), "optimizer": optimizer.state_dict(), "step": step})
-
-    mean = {"pairs": 0.0, "reward": 0.0}
-    started = saved = time.monotonic()
-    for step, (rows, crops) in enumerate(batches(make, config.seed, first, config.steps), first):
-        sums = torch.zeros(2, dtype=torch.float64)
-        for k in team.mine(range(len(rows) + len(crops))):
-            generator = generator_of(config.seed, step, k)
-            if k < len(rows):
-                loss = cross(*rows[k], generator) / len(rows)
-                loss.backward()
-                sums[0] += loss.item()
-            else:
-                loss = rewarded(*crops[k - len(rows)], generator) / len(crops)
-                (config.reward_weight * loss).backward()
-                sums[1] -= loss.item()
-        team.sum_gradients(network.parameters(), sums)
-        totals = dict(zip(("pairs", "reward"), sums.tolist(), strict=True))
-        if not np.isfinite(sum(totals.values())):
-            raise ValueError(
-                f"the loss became {totals} at step {step + 1}: lower the learning rate ({config.lr:g}) and try again"
-            )
-        for group in optimizer.param_groups:
-            group["lr"] = config.lr * schedule(step, config.steps, warm=30, floor=0.02)
-        nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        for key, value in totals.items():
-            mean[key] += min(1.0, 0.02 + 1 / (step + 1 - first)) * (value - mean[key])
-        run.log(step=step + 1, **totals)
-        if (step + 1) % 50 == 0:
-            pace = (time.monotonic() - started) / (step + 1 - first)
-            log.info("step %d %s, %.2f s/step", step + 1, {k: round(v, 3) for k, v in mean.items()}, pace)
-        if step + 1 == config.steps or time.monotonic() - saved > 60 * minutes_between_saves:
-            save(step + 1)
-            saved = time.monotonic()
+    def tell(done: int, numbers: Numbers) -> None:
         if callback:
-            callback(step + 1, sum(totals.values()))
+            callback(done, sum(value or 0.0 for value in numbers.values()))
+
+    loop = Loop(
+        run,
+        config.steps,
+        config.seed,
+        {"network": network, "optimizer": optimizer},
+        [Descent(optimizer, rate, parameters)],
+        minutes_between_saves,
+        report_every=50,
+        curve_of_steps=True,
+    )
+    options = {**asdict(config), **{f"hyper_{k}": v for k, v in asdict(hyper).items()}, "count": len(seen)}
+    if not loop.resume(options) and styles:
+        start_as_tuned(network, styles, [(p, course.text[p.text]) for p in course.paired], course.number)
+    team.broadcast(network.state_dict().values())
+    loop.train(course.batch, lambda step, lessons: course.learn(network, step, lessons, team), callback=tell)
     return network.eval().requires_grad_(False)

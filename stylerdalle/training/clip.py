@@ -1,18 +1,18 @@
-"""How the mini CLIP was made: a genuine `clip.model.CLIP` (ResNet, 128 px) on captioned pictures.
+"""Training of the mini CLIP: OpenAI's `clip.model.CLIP` (ResNet, 128 px) on captioned pictures.
 
-The loss is CLIP's own (Radford et al. 2021, arXiv 2103.00020) plus a style term: every picture is classified among the
-prompts of all common styles, encoded anew each step with a random template. Pictures are sampled by 1/sqrt(pictures of
-their style), and for the last steps all styles alike. The text tower is trained on 32 positions and extended to CLIP's 77
-when saved.
+The loss is CLIP's own (Radford et al. 2021, arXiv 2103.00020) plus a style term: each picture is classified among the prompts
+of all common styles, which are encoded in every step, in random templates. A picture is sampled with a weight of 1/sqrt(pictures
+of its style); in the last steps, 1/(pictures of its style): all styles alike. The text tower is trained on 32 positions and
+extended to CLIP's 77 when saved.
+
+Letters: B pictures; K styles that are classes; E the size of an embedding.
 
     stylerdalle train-clip --images SHARDS --output weights/mini/clip.safetensors
 """
 
 from __future__ import annotations
 
-import logging
 import re
-import time
 from collections import Counter
 from collections.abc import Sequence
 from copy import deepcopy
@@ -24,17 +24,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..clip_package import clip
-from ..reward import MEAN, STD, embed_images, embed_texts
-from .data import Picture, batches, centre_crop, random_crop, to_tensor
-from .run import Run
-from .tokenizer import schedule
+from ..clip.package import clip
+from ..clip.scores import MEAN, STD, embed_images, embed_texts
+from ..learn.crops import centre_crop, random_crop, to_tensor
+from ..learn.loop import Descent, Loop, Numbers
+from ..learn.pictures import Picture
+from ..learn.run import Run
+from ..learn.schedule import learning_rate
+from ..settings import setting
 
 if TYPE_CHECKING:
     from clip.model import CLIP
 
-log = logging.getLogger(__name__)
-RARE = 0.15  # sampling weight of a picture whose style has too few for a class; 0.1 is that of a style with 100
+
+RARE = 0.15  # sampling weight of a picture whose style is no class; a picture of a style with 100 pictures has 0.1
 
 TEMPLATES = {
     "photo": ("a photo", "a photograph", "a real photo", "a photo of something"),
@@ -46,29 +49,29 @@ TEMPLATES = {
 
 @dataclass(frozen=True)
 class ClipConfig:
-    """Defaults are the recipe of the shipped file."""
+    """Options of CLIP's training; the defaults are the recipe of the bundled file."""
 
     embed_dim: int = 256
-    resolution: int = 128  # px
-    vision_width: int = 32  # ResNet of (2, 2, 2, 2) blocks
-    text_width: int = 128  # its heads are 64 wide
+    resolution: int = setting(128, "side of the pictures that it sees, px")
+    vision_width: int = setting(32, "width of the ResNet, of (2, 2, 2, 2) blocks")
+    text_width: int = setting(128, "width of the text transformer; a head is 64 wide")
     text_layers: int = 3
-    context: int = 32  # text positions trained; longer texts are read with repeated last positions
+    context: int = setting(32, "text positions to train; longer texts are read with copies of the last one")
     steps: int = 5600
     batch: int = 128
-    lr: float = 1e-3  # AdamW, cosine to 2 %
-    last_steps: int = 2400  # of the steps: all styles drawn alike, pictures nearly whole
-    last_lr: float = 6e-4  # the same for them
+    lr: float = setting(1e-3, "peak learning rate of AdamW; falls on a cosine to 2 %")
+    last_steps: int = setting(2400, "last of the steps, in which all styles are drawn alike, and pictures nearly whole")
+    last_lr: float = setting(6e-4, "peak learning rate of the last steps")
     weight_decay: float = 0.05
-    style_weight: float = 1.0  # of the style term beside CLIP's loss
-    least: int = 12  # pictures a style needs to be a class of the style term
-    average: float = 0.995  # decay of the running mean of the weights; the mean is what is measured and saved
+    style_weight: float = setting(1.0, "weight of the style term beside CLIP's loss")
+    least: int = setting(12, "pictures that a style needs to be a class of the style term")
+    average: float = setting(0.995, "decay of the moving average of the weights, which is what is measured and saved")
     seed: int = 0
-    compile: bool = False  # torch.compile of the picture tower
+    compile: bool = setting(False, "torch.compile of the picture tower")
 
 
-def build(config: ClipConfig) -> CLIP:
-    """An untrained CLIP of the config's sizes."""
+def build_clip(config: ClipConfig) -> CLIP:
+    """An untrained CLIP of the config's sizes. It draws its weights from torch's global generator."""
     return clip.model.CLIP(
         embed_dim=config.embed_dim,
         image_resolution=config.resolution,
@@ -84,7 +87,7 @@ def build(config: ClipConfig) -> CLIP:
 
 
 def with_full_context(model: CLIP, config: ClipConfig) -> CLIP:
-    """A copy that reads CLIP's 77 positions: those beyond the trained ones repeat the last."""
+    """A copy with CLIP's 77 text positions: those beyond the trained ones are copies of the last."""
     tensors = dict(model.state_dict())
     positions = tensors["positional_embedding"]
     tensors["positional_embedding"] = torch.cat([positions, positions[-1:].expand(77 - len(positions), -1)])
@@ -92,7 +95,7 @@ def with_full_context(model: CLIP, config: ClipConfig) -> CLIP:
 
 
 def style_classes(pictures: Sequence[Picture], least: int) -> dict[str, str]:
-    """Style -> kind for styles with at least `least` pictures; all photos are one class, "photo"."""
+    """Style -> kind, for styles with at least `least` pictures. All photos are one class, "photo"."""
     count = Counter((p.style or "photo", p.kind) for p in pictures if p.kind not in ("photo", "wallpaper"))
     classes = {style: kind for (style, kind), n in sorted(count.items()) if n >= least}
     classes["photo"] = "photo"
@@ -100,6 +103,7 @@ def style_classes(pictures: Sequence[Picture], least: int) -> dict[str, str]:
 
 
 def class_of(picture: Picture) -> str:
+    """The picture's style, or "photo"."""
     return "photo" if picture.kind in ("photo", "wallpaper") else picture.style
 
 
@@ -118,7 +122,7 @@ def caption_of(picture: Picture, rng: np.random.Generator) -> str:
 
 
 def words(pictures: Sequence[Picture], least: int = 5) -> list[str]:
-    """Words of captions and styles seen at least `least` times: what prompts can be made of without a warning."""
+    """Words that captions and style prompts have at least `least` times: prompts made of them give no warning."""
     count: Counter[str] = Counter()
     for picture in pictures:
         texts = [*picture.captions, *prompts_of(picture.style or "photo", picture.kind)]
@@ -127,105 +131,136 @@ def words(pictures: Sequence[Picture], least: int = 5) -> list[str]:
 
 
 def normalised(images: Tensor) -> Tensor:
+    """(B, 3, H, W) in [0, 1] -> the same with CLIP's mean and standard deviation, channels_last."""
     mean, std = (images.new_tensor(v).view(3, 1, 1) for v in (MEAN, STD))
     return ((images - mean) / std).contiguous(memory_format=torch.channels_last)
+
+
+class Sampler:
+    """Draws the pictures and texts of a step.
+
+    Args:
+        pictures: to learn from.
+        classes: style -> kind, as of `style_classes`.
+    """
+
+    def __init__(self, pictures: Sequence[Picture], classes: dict[str, str], config: ClipConfig):
+        self.pictures, self.classes, self.config = pictures, classes, config
+        self.index = {style: i for i, style in enumerate(classes)}
+        count = Counter(class_of(p) for p in pictures)
+        self.cumulative = []  # shares of the pictures, in the main steps and in the last
+        for power, rare in ((0.5, RARE), (1.0, RARE / 10)):
+            weight = np.array([count[class_of(p)] ** -power if class_of(p) in self.index else rare for p in pictures])
+            self.cumulative.append(np.cumsum(weight / weight.sum()))
+
+    def batch(self, step: int, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """(pictures (B, 3, S, S), texts (B + K, context), classes (B), captions (B)) of a step.
+
+        The texts are a caption of each picture, then a prompt of each class. A picture without a class has class -100. Pictures
+        with the same number in the last tensor have the same caption.
+        """
+        last = step >= self.config.steps - self.config.last_steps
+        drawn = np.searchsorted(self.cumulative[last], rng.random(self.config.batch)).clip(max=len(self.pictures) - 1)
+        chosen = [self.pictures[i] for i in drawn.tolist()]
+        crops = [self._crop(picture, last, rng) for picture in chosen]
+        texts = [caption_of(p, rng) for p in chosen]
+        first = {text: i for i, text in reversed(list(enumerate(texts)))}
+        same = torch.tensor([first[text] for text in texts])
+        for style, kind in self.classes.items():
+            prompts = prompts_of(style, kind)
+            texts.append(prompts[rng.integers(len(prompts))])
+        labels = torch.tensor([self.index.get(class_of(p), -100) for p in chosen])
+        return to_tensor(crops), clip.tokenize(texts, self.config.context, truncate=True), labels, same
+
+    def _crop(self, picture: Picture, last: bool, rng: np.random.Generator) -> np.ndarray:
+        image = picture.open()
+        share = rng.uniform(0.7 if last else 0.55, 1.0)  # of the shortest side
+        zoom = self.config.resolution / (share * min(image.size))
+        return random_crop(image, self.config.resolution, rng, (zoom, zoom))
+
+
+def new_optimizer(model: CLIP, config: ClipConfig) -> torch.optim.AdamW:
+    """AdamW that decays weights, but not biases and other vectors."""
+    plain = [p for p in model.parameters() if p.ndim < 2]
+    decayed = [p for p in model.parameters() if p.ndim >= 2]
+    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.98))
+
+
+def losses(model: CLIP, seen: Tensor, read: Tensor, labels: Tensor, same: Tensor) -> tuple[Tensor, Tensor]:
+    """(CLIP's symmetric contrastive loss, cross-entropy of the styles).
+
+    Args:
+        seen: unit embeddings of the pictures, (B, E).
+        read: unit embeddings of their captions and of the classes' prompts, (B + K, E).
+        labels: class of each picture, (B).
+        same: pictures with the same number have the same caption, (B): each is a right answer for the others.
+    """
+    captions, styles = read[: len(seen)], read[len(seen) :]
+    scale = model.logit_scale.exp().clamp(max=100)
+    logits = scale * seen @ captions.t()  # (B, B)
+    target = (same[:, None] == same[None]).float()
+    target = target / target.sum(1, keepdim=True)
+    contrast = 0.5 * (F.cross_entropy(logits, target) + F.cross_entropy(logits.t(), target))
+    style = F.cross_entropy(scale * seen @ styles.t(), labels, ignore_index=-100, label_smoothing=0.1)
+    return contrast, style
 
 
 def train(
     pictures: Sequence[Picture], valid: Sequence[Picture], config: ClipConfig, run: Run, minutes_between_saves: float = 5
 ) -> CLIP:
-    """Train from `run`'s state (or anew) to config.steps -> a CLIP with 77 positions."""
+    """Train to config.steps, from `run`'s state if it has one -> a CLIP with 77 text positions.
+
+    Args:
+        pictures: to learn from.
+        valid: to measure how many art and graphics are classified right.
+
+    Raises:
+        ValueError: `run` has a state of other options, or the loss is not finite.
+    """
     torch.manual_seed(config.seed)  # clip's modules draw their initial weights from the global generator
-    model = build(config).train()
+    model = build_clip(config).train()
     model.to(memory_format=torch.channels_last)
-    plain = [p for p in model.parameters() if p.ndim < 2]
-    decayed = [p for p in model.parameters() if p.ndim >= 2]
-    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.98))
+    optimizer = new_optimizer(model, config)
     mean_model = deepcopy(model).eval().requires_grad_(False)
-    first = 0
-    if state := run.load(asdict(config)):
-        model.load_state_dict(state["model"])
-        mean_model.load_state_dict(state["mean_model"])
-        optimizer.load_state_dict(state["optimizer"])
-        first = state["step"]
-        log.info("resumed at step %d", first)
+    main_steps = config.steps - config.last_steps
+
+    def rate(step: int) -> float:
+        if step < main_steps:
+            return config.lr * learning_rate(step, main_steps)
+        return config.last_lr * learning_rate(step - main_steps, config.last_steps)
+
+    state = {"model": model, "mean_model": mean_model, "optimizer": optimizer}
+    descents = [Descent(optimizer, rate, list(model.parameters()))]
+    loop = Loop(run, config.steps, config.seed, state, descents, minutes_between_saves, report_every=50)
+    loop.resume(asdict(config))
     visual = torch.compile(model.visual) if config.compile else model.visual
     classes = style_classes(pictures, config.least)
-    names = list(classes)
-    place = {name: i for i, name in enumerate(names)}
-    count = Counter(class_of(p) for p in pictures)
-    main_steps = config.steps - config.last_steps
-    edges = []  # of the main steps, and of the last
-    for power, rare in ((0.5, RARE), (1.0, RARE / 10)):
-        weight = np.array([count[class_of(p)] ** -power if class_of(p) in place else rare for p in pictures])
-        edges.append(np.cumsum(weight / weight.sum()))
+    judged = [p for p in valid if class_of(p) in classes and p.kind in ("art", "graphic")]
 
-    def make(step: int, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        last = step >= main_steps
-        chosen = [pictures[i] for i in np.searchsorted(edges[last], rng.random(config.batch)).clip(max=len(pictures) - 1)]
-        crops = []
-        for picture in chosen:
-            image = picture.open()
-            share = rng.uniform(0.7 if last else 0.55, 1.0)  # of the shortest side
-            zoom = config.resolution / (share * min(image.size))
-            crops.append(random_crop(image, config.resolution, rng, (zoom, zoom)))
-        texts = [caption_of(p, rng) for p in chosen]
-        for name in names:
-            prompts = prompts_of(name, classes[name])
-            texts.append(prompts[rng.integers(len(prompts))])
-        labels = torch.tensor([place.get(class_of(p), -100) for p in chosen])
-        # a caption shared by two pictures of a batch is no wrong answer for either
-        index = {text: i for i, text in reversed(list(enumerate(texts[: len(chosen)])))}
-        same = torch.tensor([index[text] for text in texts[: len(chosen)]])
-        return to_tensor(crops), clip.tokenize(texts, config.context, truncate=True), labels, same
-
-    def save(step: int) -> None:
-        state = {"model": model.state_dict(), "mean_model": mean_model.state_dict()}
-        run.save({**state, "optimizer": optimizer.state_dict(), "step": step})
-
-    mean = {"contrast": 0.0, "style": 0.0}
-    started = saved = time.monotonic()
-    for step, (images, texts, labels, same) in enumerate(batches(make, config.seed, first, config.steps), first):
-        last = step >= main_steps
-        rate = config.last_lr * schedule(step - main_steps, config.last_steps) if last else config.lr * schedule(step, main_steps)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
+    def learn(step: int, batch: tuple[Tensor, Tensor, Tensor, Tensor]) -> Numbers:
+        images, texts, labels, same = batch
         with torch.autocast("cpu", torch.bfloat16):
             seen = F.normalize(visual(normalised(images)).float(), dim=-1)
-            said = F.normalize(model.encode_text(texts).float(), dim=-1)
-        captions, styles = said[: len(images)], said[len(images) :]
-        scale = model.logit_scale.exp().clamp(max=100)
-        logits = scale * seen @ captions.t()  # (B, B)
-        target = (same[:, None] == same[None]).float()
-        target = target / target.sum(1, keepdim=True)
-        contrast = 0.5 * (F.cross_entropy(logits, target) + F.cross_entropy(logits.t(), target))
-        style = F.cross_entropy(scale * seen @ styles.t(), labels, ignore_index=-100, label_smoothing=0.1)
+            read = F.normalize(model.encode_text(texts).float(), dim=-1)
+        contrast, style = losses(model, seen, read, labels, same)
         (contrast + config.style_weight * style).backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        accumulate(mean_model, model, min(config.average, (step + 1) / (step + 10)))
-        for key, value in (("contrast", contrast), ("style", style)):
-            mean[key] += 0.05 * (value.item() - mean[key])
-        if (step + 1) % 50 == 0:
-            full = with_full_context(mean_model, config)
-            accuracy = style_accuracy(full, [p for p in valid if class_of(p) in place and p.kind in ("art", "graphic")], classes)
-            speed = (step + 1 - first) * config.batch / (time.monotonic() - started)
-            log.info(
-                "step %d %s valid %.3f, %.0f pictures/s", step + 1, {k: round(v, 3) for k, v in mean.items()}, accuracy, speed
-            )
-            run.log(step=step + 1, valid_accuracy=accuracy, **mean)
-        if time.monotonic() - saved > 60 * minutes_between_saves:
-            save(step + 1)
-            saved = time.monotonic()
-    save(config.steps)
+        return {"contrast": contrast.item(), "style": style.item()}
+
+    def after(step: int, numbers: Numbers) -> Numbers:
+        average_weights(mean_model, model, min(config.average, (step + 1) / (step + 10)))
+        return {}
+
+    def measure() -> Numbers:
+        return {"valid_accuracy": style_accuracy(with_full_context(mean_model, config), judged, classes)}
+
+    loop.train(Sampler(pictures, classes, config).batch, learn, after, measure)
     return with_full_context(mean_model, config)
 
 
 @torch.no_grad()
-def accumulate(mean_model: nn.Module, model: nn.Module, decay: float) -> None:
-    """mean_model <- decay * mean_model + (1 - decay) * model, weights and running statistics alike."""
+def average_weights(mean_model: nn.Module, model: nn.Module, decay: float) -> None:
+    """mean_model <- decay * mean_model + (1 - decay) * model, for weights and running statistics."""
     new = model.state_dict()
     for name, tensor in mean_model.state_dict().items():
         if tensor.is_floating_point():
@@ -236,10 +271,11 @@ def accumulate(mean_model: nn.Module, model: nn.Module, decay: float) -> None:
 
 @torch.inference_mode()
 def style_accuracy(model: CLIP, pictures: Sequence[Picture], classes: dict[str, str]) -> float:
-    """Macro top-1: pictures classified among `classes` (style -> kind) by the mean text embedding of the style's prompts.
+    """Macro-averaged top-1 accuracy of zero-shot style classification, in [0, 1].
 
-    Returns:
-        the mean over the styles that occur in `pictures` of the share of their pictures classified right.
+    Args:
+        pictures: the mean is over the styles that they have.
+        classes: style -> kind; a style is represented by the mean text embedding of its prompts.
     """
     names = list(classes)
     ensemble = torch.stack([embed_prompts(model, prompts_of(name, kind)) for name, kind in classes.items()])  # (K, E)
@@ -257,12 +293,15 @@ def style_accuracy(model: CLIP, pictures: Sequence[Picture], classes: dict[str, 
 
 
 def embed_prompts(model: CLIP, prompts: Sequence[str]) -> Tensor:
-    """Prompt ensemble: the normalised mean of the prompts' unit text embeddings, (E)."""
+    """The prompts as an ensemble: the normalised mean of their unit text embeddings, (E)."""
     return F.normalize(embed_texts(model, prompts).mean(0), dim=-1)
 
 
 def bench_classes(pictures: Sequence[Picture], train: Sequence[Picture], most: int = 24) -> dict[str, str]:
-    """The `most` commonest styles of `pictures` (held-out art and graphics) -> kind; ties go to the commoner in `train`."""
+    """Style -> kind, for the `most` most frequent styles of `pictures`, held-out art and graphics.
+
+    Of two that are equally frequent, the one that is more frequent in `train`.
+    """
     art = [p for p in pictures if p.kind in ("art", "graphic") and p.style]
     count, common = Counter(p.style for p in art), Counter(p.style for p in train)
     kind = {p.style: p.kind for p in art}

@@ -1,9 +1,9 @@
-"""The translator of the box and the styles of the box, learnt together on made pairs.
+"""Joint training of the bundled translator and the bundled styles, on made pairs.
 
-A small translator that was only ever the identity has nothing in it that sees edges, directions or shapes, and a low-rank
-adapter cannot bring that along. Here the whole translator learns beside the adapters: without an adapter it stays the
-identity (and fills in hidden tokens, as in pretrain.py), with one it paints. What all styles need ends in the translator,
-and what is special to one in its adapter; a new style then has more to build on too.
+A small translator that has only learnt the identity does not see edges, directions or shapes, and a low-rank adapter cannot add
+that. So the whole translator learns together with the adapters. Without an adapter it stays the identity and fills in hidden
+tokens, as in pretraining; with one it paints. What all styles need goes into the translator, what one style needs into its
+adapter, and a new style can build on both.
 
     python -m stylerdalle.training.joint --images SHARDS --translator pretrained.safetensors --output FOLDER
 """
@@ -12,222 +12,208 @@ from __future__ import annotations
 
 import argparse
 import logging
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from .. import checkpoint
-from ..bundle import WEIGHTS, choose_device, choose_dtype
-from ..pretrain import all_embeddings, soft_cross_entropy, soft_targets
-from ..style import Style, new_adapter, translate_with
-from ..texture import Texture, field, under
-from ..tokenizers import ImageTokenizer
-from ..translator import Translator
-from .data import Picture, batches, read_pictures, split
-from .pairs import coded_texture, make_pairs
-from .run import Run
-from .styles import LICENCE, RECIPES, large_photos
-from .tokenizer import schedule
+from .. import checkpoint, storage
+from ..bundle import WEIGHTS
+from ..device import choose_device, choose_dtype
+from ..learn.loop import Descent, Loop, Numbers, Stateful, Tensors
+from ..learn.pictures import split_validation
+from ..learn.run import Run
+from ..learn.schedule import learning_rate
+from ..learn.sources import read_pictures
+from ..learn.targets import soft_cross_entropy, soft_targets
+from ..tokenizers.protocol import ImageTokenizer, all_embeddings
+from ..translator.model import Translator
+from ..translator.style import Style, new_adapter, translate_with
+from ..translator.texture import field_under, texture_field
+from .coded import Coded, coded_pairs
+from .registry import BUNDLED, STYLES
+from .styles import LICENCE, large_photos
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class JointConfig:
-    """Defaults are the recipe of the shipped files."""
+    """Options of joint training; the defaults are the recipe of the bundled files."""
 
     steps: int = 3000
-    styles: int = 4  # of each step, by turns
-    batch: int = 5  # windows of each of them, and of the translator alone
-    lr: float = 4e-4  # AdamW on the translator, cosine to 2 %
-    adapter_lr: float = 3e-3  # Adam on the adapters, the same
-    rank: int = 8
-    pairs: int = 600  # made pairs a style
-    whole: float = 0.5  # share of the translator's own windows in which nothing is hidden
-    hidden_weight: float = 0.2  # of hidden places in the translator's own loss; those that are seen, and a style's, have 1
+    styles: int = 4  # of a step, taken in turn
+    batch: int = 5  # windows of each of these styles, and of the base translator
+    lr: float = 4e-4  # peak learning rate of AdamW on the translator; falls on a cosine to 2 %
+    adapter_lr: float = 3e-3  # the same of Adam on the adapters
+    rank: int = 8  # of the adapters
+    pairs: int = 600  # made pairs of a style
+    whole: float = 0.5  # share of the base translator's windows in which no token is hidden
+    hidden_weight: float = 0.2  # of hidden tokens in the base translator's loss; visible tokens, and styles, have 1
     neighbours: int = 16  # codes that share a soft target
-    softness: float = 0.25  # their spread, as in pretrain.py
+    softness: float = 0.25  # spread of a soft target, as in pretraining
     seed: int = 0
 
 
-@dataclass(frozen=True)
-class Coded:
-    """Made pairs as tokens: of photos and of made pictures (N, n*n) each, their places on the texture (N, 2), and the texture."""
+class JointBatch(NamedTuple):
+    """What a step learns from. B = config.batch."""
 
-    content: Tensor
-    target: Tensor
-    places: Tensor
-    texture: Texture | None
-
-    def __len__(self) -> int:
-        return len(self.content)
+    rows: list[tuple[str, Tensor]]  # styles, and which of their pairs, long (B) each
+    tokens: Tensor  # the base translator's windows, long (B, n*n)
+    hidden: Tensor  # which of their tokens it does not see, bool (B, n*n)
 
 
-@torch.no_grad()
-def coded_pairs(
-    tokenizer: ImageTokenizer, photos: Sequence[Picture], made_by: str, window: int, count: int, folder: Path
-) -> Coded:
-    """`count` made pairs of a filter; kept in `folder` for the next time."""
-    path = folder / f"pairs-{made_by}-{count}.pt"
-    if not path.is_file():
-        *sides, places = make_pairs(photos, made_by, window, count, unit=tokenizer.downsample)
-        coded = [torch.cat([tokenizer.encode(part.float() / 255) for part in side.split(32)]) for side in sides]
-        torch.save([*(tokens.flatten(1).to(torch.int32) for tokens in coded), places], path.with_suffix(".part"))
-        path.with_suffix(".part").replace(path)
-    content, target, places = torch.load(path, weights_only=True)
-    return Coded(content.long(), target.long(), places, coded_texture(tokenizer, made_by))
+class Joint:
+    """The translator and the adapters, and their losses on made pairs.
+
+    Args:
+        pairs: by style; the first of every twenty are kept for validation.
+        start: styles to start from, by name; their tensors of another shape are left out.
+    """
+
+    def __init__(
+        self,
+        tokenizer: ImageTokenizer,
+        translator: Translator,
+        pairs: Mapping[str, Coded],
+        config: JointConfig,
+        start: Mapping[str, Style],
+    ):
+        self.translator, self.pairs, self.config, self.names = translator, pairs, config, list(pairs)
+        self.embeddings = all_embeddings(tokenizer)
+        self.targets = soft_targets(self.embeddings, config.neighbours, config.softness)
+        self.validation = {name: len(coded) // 20 for name, coded in pairs.items()}  # pairs kept
+        self.textures = {name: texture_field([(c.texture, 1.0)], self.embeddings) for name, c in pairs.items()}
+        self.adapters = {
+            name: new_adapter(translator, config.rank, torch.Generator().manual_seed(config.seed), coded.texture is not None)
+            for name, coded in pairs.items()
+        }
+        for name, style in start.items():
+            own = self.adapters[name]
+            own |= {key: t.clone() for key, t in style.tensors.items() if key in own and t.shape == own[key].shape}
+
+    def batch(self, step: int, rng: np.random.Generator) -> JointBatch:
+        """The batch of a step."""
+        c, names = self.config, self.names
+        order = np.random.default_rng([c.seed, step * c.styles // len(names)]).permutation(len(names))
+        chosen = [names[order[(step * c.styles + i) % len(names)]] for i in range(c.styles)]
+        rows = [self._rows(name, rng) for name in chosen]
+        name = names[rng.integers(len(names))]  # the base translator learns from photos and from made pictures of one style
+        half = self._rows(name, rng)
+        tokens = torch.cat([self.pairs[name].content[half[::2]], self.pairs[name].target[half[1::2]]])
+        share = np.cos(rng.uniform(0, np.pi / 2, (len(tokens), 1))) * (rng.random((len(tokens), 1)) >= c.whole)
+        hidden = torch.from_numpy(rng.random(tuple(tokens.shape)) < share)
+        return JointBatch(list(zip(chosen, rows, strict=True)), tokens, hidden)
+
+    def _rows(self, name: str, rng: np.random.Generator) -> Tensor:
+        return torch.from_numpy(rng.integers(self.validation[name], len(self.pairs[name]), self.config.batch))
+
+    def style_loss(self, name: str, rows: Tensor) -> Tensor:
+        """Cross-entropy of a style's made pictures, given their photos; rows long (B) -> a scalar."""
+        coded, texture = self.pairs[name], self.textures[name]
+        shown = None if texture is None else field_under(texture, coded.places[rows], self.translator.config.grid)
+        with torch.autocast("cpu", torch.bfloat16):
+            read = self.embeddings[coded.content[rows]]  # (B, n*n, D_tok)
+            logits = translate_with(self.translator, read, [(Style(self.adapters[name]), 1.0)], shown)
+        return soft_cross_entropy(logits, coded.target[rows], *self.targets).mean()
+
+    def base_loss(self, tokens: Tensor, hidden: Tensor) -> Tensor:
+        """Cross-entropy of tokens (B, n*n) by the translator alone, which does not see those `hidden` (B, n*n) -> a scalar."""
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = self.translator(self.embeddings[tokens] * ~hidden[..., None])
+        loss = soft_cross_entropy(logits, tokens, *self.targets)
+        parts = ((self.config.hidden_weight, hidden), (1.0, ~hidden))
+        return torch.stack([weight * loss[place].mean() for weight, place in parts if place.any()]).sum()
+
+    def learn(self, step: int, batch: JointBatch) -> Numbers:
+        """Add a step's gradients -> the losses of the base translator and of the styles."""
+        base = self.base_loss(batch.tokens, batch.hidden)
+        base.backward()
+        total = 0.0
+        for name, rows in batch.rows:
+            loss = self.style_loss(name, rows)
+            loss.backward()
+            total += loss.item() / len(batch.rows)
+        return {"own": base.item(), "styles": total}
+
+    @torch.no_grad()
+    def measure(self) -> Numbers:
+        """The mean loss of the styles on the pairs kept for validation."""
+        losses = {name: self.style_loss(name, torch.arange(kept)).item() for name, kept in self.validation.items()}
+        log.info("validation %s", {name: round(loss, 2) for name, loss in losses.items()})
+        return {"valid": sum(losses.values()) / len(losses)}
 
 
 def train(
     tokenizer: ImageTokenizer,
     translator: Translator,
-    pairs: dict[str, Coded],
+    pairs: Mapping[str, Coded],
     config: JointConfig,
     run: Run,
     minutes_between_saves: float = 4,
     start: Mapping[str, Style] | None = None,
 ) -> dict[str, dict[str, Tensor]]:
-    """Train `translator` in place, from `run`'s state where there is one -> the adapter of every style.
+    """Train `translator` in place, from `run`'s state if it has one -> the adapter of every style.
 
     Args:
-        pairs: by style name; one in twenty is kept for validation.
-        start: styles to begin with, by name, as far as they have the tensors that these get.
+        pairs: by style; one in twenty is kept for validation.
+        start: styles to start from, by name; their tensors of another shape are left out.
+
+    Raises:
+        ValueError: `run` has a state of other options, or the loss is not finite.
     """
-    embeddings = all_embeddings(tokenizer)
-    index, shares = soft_targets(embeddings, config.neighbours, config.softness)
-    names = list(pairs)
-    adapters = {
-        name: new_adapter(translator, config.rank, torch.Generator().manual_seed(config.seed), coded.texture is not None)
-        for name, coded in pairs.items()
-    }
-    for name, style in (start or {}).items():
-        begun = {key: t for key, t in style.tensors.items() if key in adapters[name] and t.shape == adapters[name][key].shape}
-        adapters[name] |= {key: t.clone() for key, t in begun.items()}
-    own = torch.optim.AdamW(translator.requires_grad_(True).parameters(), lr=config.lr, betas=(0.9, 0.98), weight_decay=0.01)
-    each = {
-        name: torch.optim.Adam([t.requires_grad_(True) for t in adapter.values()], lr=config.adapter_lr, betas=(0.9, 0.98))
-        for name, adapter in adapters.items()
-    }
-    first = 0
-    if state := run.load({**asdict(config), "names": names}):
-        translator.load_state_dict(state["model"])
-        own.load_state_dict(state["optimizer"])
-        for name in names:
-            for key, tensor in state["adapters"][name].items():
-                adapters[name][key].data.copy_(tensor)
-            each[name].load_state_dict(state["optimizers"][name])
-        first = state["step"]
-        log.info("resumed at step %d", first)
-    kept = {name: len(coded) // 20 for name, coded in pairs.items()}
-    textures = {name: field([(coded.texture, 1.0)], embeddings) if coded.texture else None for name, coded in pairs.items()}
+    joint = Joint(tokenizer, translator, pairs, config, start or {})
+    own = list(translator.requires_grad_(True).parameters())
+    optimizer = torch.optim.AdamW(own, lr=config.lr, betas=(0.9, 0.98), weight_decay=0.01)
 
-    def loss_of(name: str, rows: Tensor) -> Tensor:
-        coded, texture = pairs[name], textures[name]
-        read = None if texture is None else under(texture, coded.places[rows], translator.config.grid)
-        with torch.autocast("cpu", torch.bfloat16):
-            logits = translate_with(translator, embeddings[coded.content[rows]], [(Style(adapters[name]), 1.0)], read)
-        return soft_cross_entropy(logits, coded.target[rows], index, shares).mean()
+    def falling(peak: float) -> Callable[[int], float]:
+        return lambda step: peak * learning_rate(step, config.steps, warm=30)
 
-    def own_loss(tokens: Tensor, hidden: Tensor) -> Tensor:
-        with torch.autocast("cpu", torch.bfloat16):
-            logits = translator(embeddings[tokens] * ~hidden[..., None])
-        loss = soft_cross_entropy(logits, tokens, index, shares)
-        parts = ((config.hidden_weight, hidden), (1.0, ~hidden))
-        return torch.stack([weight * loss[place].mean() for weight, place in parts if place.any()]).sum()
-
-    def make(step: int, rng: np.random.Generator) -> tuple[list[str], list[Tensor], Tensor, Tensor]:
-        order = np.random.default_rng([config.seed, step * config.styles // len(names)]).permutation(len(names))
-        chosen = [names[order[(step * config.styles + i) % len(names)]] for i in range(config.styles)]
-        rows = [torch.from_numpy(rng.integers(kept[name], len(pairs[name]), config.batch)) for name in chosen]
-        some = names[rng.integers(len(names))]  # the translator's own: photos, and made pictures of one style
-        half = torch.from_numpy(rng.integers(kept[some], len(pairs[some]), config.batch))
-        tokens = torch.cat([pairs[some].content[half[::2]], pairs[some].target[half[1::2]]])
-        share = np.cos(rng.uniform(0, np.pi / 2, (len(tokens), 1))) * (rng.random((len(tokens), 1)) >= config.whole)
-        return chosen, rows, tokens, torch.from_numpy(rng.random(tuple(tokens.shape)) < share)
-
-    def save(step: int) -> None:
-        states = {name: optimizer.state_dict() for name, optimizer in each.items()}
-        tensors = {name: {key: t.detach() for key, t in adapter.items()} for name, adapter in adapters.items()}
-        run.save(
-            {
-                "model": translator.state_dict(),
-                "optimizer": own.state_dict(),
-                "adapters": tensors,
-                "optimizers": states,
-                "step": step,
-            }
-        )
-
-    mean = {"own": 0.0, "styles": 0.0}
-    started = saved = time.monotonic()
-    for step, (chosen, rows, tokens, hidden) in enumerate(batches(make, config.seed, first, config.steps), first):
-        factor = schedule(step, config.steps, warm=30)
-        alone = own_loss(tokens, hidden)
-        alone.backward()
-        total = 0.0
-        for name, places in zip(chosen, rows, strict=True):
-            loss = loss_of(name, places)
-            loss.backward()
-            total += loss.item() / len(chosen)
-        for optimizer, peak in ((own, config.lr), *((each[name], config.adapter_lr) for name in set(chosen))):
-            for group in optimizer.param_groups:
-                group["lr"] = peak * factor
-            nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], 1.0)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-        for key, value in (("own", alone.item()), ("styles", total)):
-            mean[key] += min(1.0, 0.02 + 1 / (step + 1 - first)) * (value - mean[key])
-        if (step + 1) % 100 == 0 or step + 1 == config.steps:
-            with torch.no_grad():
-                valid = {name: loss_of(name, torch.arange(kept[name])).item() for name in names}
-            log.info(
-                "step %d %s valid %s, %.2f s/step",
-                step + 1,
-                {k: round(v, 3) for k, v in mean.items()},
-                {k: round(v, 2) for k, v in valid.items()},
-                (time.monotonic() - started) / (step + 1 - first),
-            )
-            run.log(step=step + 1, **mean, valid=sum(valid.values()) / len(valid))
-        if time.monotonic() - saved > 60 * minutes_between_saves:
-            save(step + 1)
-            saved = time.monotonic()
-    save(config.steps)
+    state: dict[str, Stateful] = {"model": translator, "optimizer": optimizer}
+    descents = [Descent(optimizer, falling(config.lr), own)]
+    for name, adapter in joint.adapters.items():
+        tensors = [tensor.requires_grad_(True) for tensor in adapter.values()]
+        adapter_optimizer = torch.optim.Adam(tensors, lr=config.adapter_lr, betas=(0.9, 0.98))
+        state |= {f"adapter {name}": Tensors(adapter), f"optimizer {name}": adapter_optimizer}
+        descents.append(Descent(adapter_optimizer, falling(config.adapter_lr), tensors))
+    loop = Loop(run, config.steps, config.seed, state, descents, minutes_between_saves, report_every=100)
+    loop.resume({**asdict(config), "names": joint.names})
+    loop.train(joint.batch, joint.learn, measure=joint.measure)
     translator.eval().requires_grad_(False)
-    return {name: {key: t.detach() for key, t in adapter.items()} for name, adapter in adapters.items()}
+    return {name: {key: t.detach() for key, t in adapter.items()} for name, adapter in joint.adapters.items()}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of: {', '.join(RECIPES)}; default all")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of: {', '.join(BUNDLED)}; default all")
     parser.add_argument("--images", nargs="+", required=True, help="shards or folders with photos")
     parser.add_argument("--tokenizer", type=Path, default=WEIGHTS / "mini" / "tokenizer.safetensors")
-    parser.add_argument("--translator", type=Path, required=True, help="what `stylerdalle pretrain` made")
-    parser.add_argument("--start", type=Path, metavar="FOLDER", help="of styles to begin with, NAME.safetensors each")
+    parser.add_argument("--translator", type=Path, required=True, help="the file that `stylerdalle pretrain` wrote")
+    parser.add_argument("--start", type=Path, metavar="FOLDER", help="of styles to start from, NAME.safetensors each")
     parser.add_argument("--output", type=Path, required=True, help="folder for translator.safetensors and styles/")
-    parser.add_argument("--steps", type=int, default=JointConfig.steps, help="0 only makes the pairs")
+    parser.add_argument("--steps", type=int, default=JointConfig.steps, help="0: only make the pairs")
     parser.add_argument("--run-dir", type=Path, default=Path.home() / ".cache" / "stylerdalle" / "runs" / "joint")
     parser.add_argument("--no-resume", action="store_true")
     args = parser.parse_args()
-    if unknown := [name for name in args.names if name not in RECIPES]:
-        parser.error(f"no recipe for {', '.join(unknown)}: choose from {', '.join(RECIPES)}")
+    if unknown := [name for name in args.names if name not in BUNDLED]:
+        parser.error(f"no recipe for {', '.join(unknown)}: choose from {', '.join(BUNDLED)}")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     config = JointConfig(steps=args.steps)
     run = Run(args.run_dir, resume=not args.no_resume)
     tokenizer = checkpoint.load_tokenizer(args.tokenizer, dtype=choose_dtype(choose_device("cpu")))
     translator = checkpoint.load_translator(args.translator)
     window = tokenizer.downsample * translator.config.grid
-    photos = split(read_pictures(args.images))[0]
+    photos = split_validation(read_pictures(args.images))[0]
     photos = large_photos(photos) + [p for p in photos if p.kind == "photo"][::20]
-    names, pairs = args.names or list(RECIPES), {}
+    names, pairs = args.names or list(BUNDLED), {}
     for i, name in enumerate(names):
         first = i * len(photos) // len(names)  # other photos for every style
         some = photos[first:] + photos[:first]
-        pairs[name] = coded_pairs(tokenizer, some, RECIPES[name].filter, window, config.pairs, run.folder)
+        pairs[name] = coded_pairs(tokenizer, some, name, window, config.pairs, run.folder)
         log.info("pairs of %s", name)
     if not args.steps:
         return
@@ -236,8 +222,8 @@ def main() -> None:
     base = args.output / "translator.safetensors"
     checkpoint.save_translator(base, translator, recipe={"command": "joint", **asdict(config)})
     for name, tensors in adapters.items():
-        how = {"command": "joint", **asdict(config), "warm_start": f"{config.pairs} pairs made by {RECIPES[name].filter!r}"}
-        style = Style(tensors, RECIPES[name].prompt, name, checkpoint.sha256(base), texture=pairs[name].texture)
+        how = {"command": "joint", **asdict(config), "warm_start": f"{config.pairs} pairs made by {STYLES[name].key!r}"}
+        style = Style(tensors, STYLES[name].prompt, name, storage.sha256(base), texture=pairs[name].texture)
         checkpoint.save_style(args.output / "styles" / f"{name}.safetensors", style, recipe=how, licence=LICENCE)
 
 

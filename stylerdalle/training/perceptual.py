@@ -33,6 +33,9 @@ class Features(nn.Module):
         blocks: (kernel (outputs, inputs, 3, 3), bias (outputs,)) of each convolution, block by block.
     """
 
+    kernel0: Tensor
+    means: Tensor
+
     def __init__(self, blocks: Sequence[Sequence[tuple[Tensor, Tensor]]]):
         super().__init__()
         self.sizes = [len(block) for block in blocks]

@@ -1,4 +1,4 @@
-"""Lists of style prompts to train on: one a line, in families.
+"""Lists of prompts to train on: one prompt a line, in families.
 
     [watercolour]
     a watercolour painting | watercolour
@@ -7,7 +7,8 @@
     [mosaic, held out]
     a mosaic of small tiles
 
-After the prompt may stand the filter that makes pairs for it (filters/) and a tone laid over them (filters/tones.py).
+After the prompt may follow the style (registry.py) whose filter makes pairs for it, spelled with - or _, and the tone
+(filters/tones.py) of the filtered photo.
 """
 
 from __future__ import annotations
@@ -15,31 +16,42 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from .filters import FILTERS
 from .filters.tones import TONES
+from .registry import STYLES, style_name
 
-PROMPTS = Path(__file__).with_name("prompts.txt")  # those of the box
+PROMPTS = Path(__file__).with_name("prompts.txt")  # the shipped list
 HELD_OUT = ", held out"
 
 
 @dataclass(frozen=True)
 class Prompt:
+    """One line of a list.
+
+    Attributes:
+        text: the prompt itself.
+        family: heading that it stands under; the prompt itself without one.
+        filter: style whose filter makes pairs for it, or "".
+        tone: of the filtered photo (of the photo, without a filter), or "".
+        held_out: never trained on, like its whole family.
+    """
+
     text: str
     family: str
     filter: str = ""
     tone: str = ""
-    held_out: bool = False  # with its whole family
+    held_out: bool = False
 
     @property
     def paired(self) -> bool:
+        """Whether pairs can be made for it."""
         return bool(self.filter or self.tone)
 
 
 def read_prompts(path: str | Path = PROMPTS) -> list[Prompt]:
-    """The prompts of a list, held-out ones included.
+    """Read a list of prompts, held-out ones included.
 
     Raises:
-        ValueError: no such file, no prompts, one twice, or an unknown filter or tone, with the line.
+        ValueError: the file cannot be read, has no prompt or one prompt twice, or a line names an unknown filter or tone.
     """
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
@@ -55,14 +67,15 @@ def read_prompts(path: str | Path = PROMPTS) -> list[Prompt]:
             family, held_out = line[1:-1].removesuffix(HELD_OUT), line[1:-1].endswith(HELD_OUT)
             continue
         text, made, tone, *more = (part.strip() for part in (line + "||").split("|"))
-        if made not in ("", *FILTERS) or tone not in ("", *TONES) or any(more):
+        made = style_name(made)
+        if made not in ("", *STYLES) or tone not in ("", *TONES) or any(more):
             raise ValueError(
-                f"{path}, line {number}: {line!r} is not `prompt | filter | tone`; filters: {', '.join(FILTERS)}; "
+                f"{path}, line {number}: {line!r} is not `prompt | filter | tone`; filters: {', '.join(STYLES)}; "
                 f"tones: {', '.join(TONES)}"
             )
         if not text or text in prompts:
-            raise ValueError(f"{path}, line {number}: {'this prompt stands above already' if text else 'there is no prompt'}")
+            raise ValueError(f"{path}, line {number}: {'the list already has this prompt' if text else 'the prompt is missing'}")
         prompts[text] = Prompt(text, family or text, made, tone, held_out)
     if not prompts:
-        raise ValueError(f"{path} holds no prompt: write one a line")
+        raise ValueError(f"{path} has no prompt: write one prompt a line")
     return list(prompts.values())

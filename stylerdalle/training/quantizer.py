@@ -1,6 +1,6 @@
-"""Vector quantisation with a codebook kept by moving averages (van den Oord et al. 2017, arXiv 1711.00937, appendix A).
+"""Vector quantisation with a codebook learnt by moving averages (van den Oord et al. 2017, arXiv 1711.00937, appendix A.1).
 
-Codes that fall out of use are moved onto vectors of the current batch.
+Unlike there, unused codes are moved onto vectors of the current batch.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 
 class Quantizer(nn.Module):
-    """K codes of `dim` numbers.
+    """A codebook of K vectors.
 
     Args:
-        codes: size of the codebook, K.
-        dim: numbers a code.
-        decay: of the moving averages; smaller follows the encoder faster.
+        codes: K.
+        dim: size of a code.
+        decay: of the moving averages; a smaller one follows the encoder faster.
     """
 
     codebook: Tensor
@@ -31,25 +31,32 @@ class Quantizer(nn.Module):
         self.register_buffer("total", torch.zeros(codes, dim))
 
     def nearest(self, z: Tensor) -> Tensor:
-        """Vectors (N, dim) -> indices (N) of their nearest codes; in float32, and in parts that stay in the cache."""
+        """Vectors (N, dim) -> indices (N) of their nearest codes, in float32. Works in parts that fit the CPU's cache."""
         bias = -0.5 * self.codebook.square().sum(1)
         with torch.autocast(z.device.type, enabled=False):
             return torch.cat([torch.addmm(bias, part, self.codebook.t()).argmax(1) for part in z.split(512)])
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """z (B, dim, h, w) -> quantised z with straight-through gradient, indices (B, h, w), commitment loss."""
+        """z (B, dim, h, w) -> (quantised z with straight-through gradient, indices (B, h, w), commitment loss).
+
+        In training mode the codebook then follows z.
+        """
         flat = z.permute(0, 2, 3, 1).reshape(-1, z.shape[1]).float()  # (N, dim)
         with torch.no_grad():
             index = self.nearest(flat)
             if self.training:
-                self._follow(flat, index)
+                self._update(flat, index)
         code = self.codebook[index].view(z.shape[0], z.shape[2], z.shape[3], -1).permute(0, 3, 1, 2)
         commitment = F.mse_loss(z.float(), code)
         return z + (code - z).detach(), index.view(z.shape[0], *z.shape[2:]), commitment
 
     @torch.no_grad()
-    def start(self, vectors: Tensor, generator: torch.Generator, rounds: int = 8) -> None:
-        """Place the codes by a few rounds of k-means over sample vectors (N, dim), N >= K."""
+    def place_codes(self, vectors: Tensor, generator: torch.Generator, rounds: int = 8) -> None:
+        """Place the codes by `rounds` of k-means on vectors (N, dim).
+
+        Raises:
+            ValueError: N < K.
+        """
         if len(vectors) < len(self.codebook):
             raise ValueError(
                 f"{len(vectors)} vectors cannot place {len(self.codebook)} codes: "
@@ -65,7 +72,8 @@ class Quantizer(nn.Module):
         self.count.fill_(len(vectors) / len(self.codebook))
         self.total.copy_(self.codebook * self.count[:, None])
 
-    def _follow(self, flat: Tensor, index: Tensor) -> None:
+    def _update(self, flat: Tensor, index: Tensor) -> None:
+        """Move the codes towards the vectors (N, dim) that were assigned to them by index (N)."""
         count = torch.bincount(index, minlength=len(self.codebook)).float()
         total = torch.zeros_like(self.codebook).index_add_(0, index, flat)
         self.count.lerp_(count, 1 - self.decay)

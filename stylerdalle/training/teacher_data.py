@@ -13,8 +13,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from .data import Picture, at_least, key_of, random_crop, read_pictures, split, to_tensor
-from .inputs import entries, note_of, read
+from ..learn.crops import at_least, random_crop, to_tensor
+from ..learn.pictures import Picture, key_of, split_validation
+from ..learn.sources import entries, note_of, read, read_pictures
 from .perceptual import Features, Statistics, mean_of, statistics
 from .teacher_styles import Manner
 
@@ -28,7 +29,7 @@ def read_photos(paths: Sequence[str | Path]) -> list[Picture]:
     Raises:
         ValueError: there are none.
     """
-    photos = [picture for picture in split(read_pictures(paths))[0] if picture.kind in ("photo", "wallpaper")]
+    photos = [picture for picture in split_validation(read_pictures(paths))[0] if picture.kind in ("photo", "wallpaper")]
     if not photos:
         raise ValueError(f"{', '.join(map(str, paths))} hold no photos: give shards or folders that do")
     return photos
@@ -47,7 +48,7 @@ def photo_crops(
 
     def draw(rng: np.random.Generator) -> Tensor:
         pool = big if rng.random() < large else photos
-        image = at_least(pool[rng.integers(len(pool))].open(), size)
+        image = at_least(pool[int(rng.integers(len(pool)))].open(), size)
         return to_tensor([random_crop(image, size, rng, zoom)])
 
     return draw

@@ -52,7 +52,7 @@ class StyleNorm(nn.Module):
         return F.batch_norm(x, None, None, scale[0], shift[0], training=True)
 
 
-class Layer(nn.Module):
+class StyledLayer(nn.Module):
     """Resize, convolve with mirrored borders, normalise."""
 
     def __init__(self, styles: int, inputs: int, outputs: int, kernel: int = 3, stride: int = 1, upsample: bool = False):
@@ -68,13 +68,13 @@ class Layer(nn.Module):
         return self.norm(self.conv(F.pad(x, (margin,) * 4, mode="reflect")), style)
 
 
-class Residual(nn.Module):
+class StyledResidual(nn.Module):
     """Two layers and the way around them."""
 
     def __init__(self, styles: int, channels: int):
         super().__init__()
-        self.first = Layer(styles, channels, channels)
-        self.second = Layer(styles, channels, channels)
+        self.first = StyledLayer(styles, channels, channels)
+        self.second = StyledLayer(styles, channels, channels)
 
     def forward(self, x: Tensor, style: Tensor) -> Tensor:
         return x + self.second(F.relu(self.first(x, style)), style)
@@ -99,14 +99,16 @@ class Teacher(nn.Module):
         styles, width, inner = len(names), self.shape.width, self.shape.inner
         self.down = nn.ModuleList(
             [
-                Layer(styles, 3 + len(SPACINGS), width, kernel=9),
-                Layer(styles, width, inner, stride=2),
-                Layer(styles, inner, inner, stride=2),
+                StyledLayer(styles, 3 + len(SPACINGS), width, kernel=9),
+                StyledLayer(styles, width, inner, stride=2),
+                StyledLayer(styles, inner, inner, stride=2),
             ]
         )
-        self.blocks = nn.ModuleList([Residual(styles, inner) for _ in range(self.shape.blocks)])
-        self.up = nn.ModuleList([Layer(styles, inner, inner, upsample=True), Layer(styles, inner, width, upsample=True)])
-        self.last = Layer(styles, width, 3, kernel=9)
+        self.blocks = nn.ModuleList([StyledResidual(styles, inner) for _ in range(self.shape.blocks)])
+        self.up = nn.ModuleList(
+            [StyledLayer(styles, inner, inner, upsample=True), StyledLayer(styles, inner, width, upsample=True)]
+        )
+        self.last = StyledLayer(styles, width, 3, kernel=9)
         self.to(memory_format=torch.channels_last)
 
     def forward(self, images: Tensor, style: Tensor, noise: Tensor) -> Tensor:

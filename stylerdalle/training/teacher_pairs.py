@@ -28,9 +28,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..bundle import WEIGHTS, choose_device, choose_dtype
-from ..checkpoint import load_tokenizer, read, read_metadata, sha256, write
-from .data import Picture
+from ..bundle import WEIGHTS
+from ..checkpoint import load_tokenizer, read, write
+from ..device import choose_device, choose_dtype
+from ..learn.pictures import Picture
+from ..storage import read_metadata, sha256
+from ..tokenizers.protocol import ImageTokenizer
 from .teacher_data import photo_crops, read_photos
 from .teacher_network import Teacher, load_teacher, paint
 
@@ -61,7 +64,7 @@ class Pairs(NamedTuple):
 @torch.inference_mode()
 def rounds(
     teacher: Teacher,
-    tokenizer: torch.nn.Module,
+    tokenizer: ImageTokenizer,
     photos: Sequence[Picture],
     config: PairsConfig,
     device: torch.device,
@@ -81,7 +84,7 @@ def rounds(
         yield content, target, style, seed
 
 
-def make_pairs(
+def paint_pairs(
     teacher_path: Path,
     tokenizer_path: Path,
     photos: Sequence[Picture],
@@ -172,7 +175,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         photos = read_photos(args.images)
         device = choose_device(args.device)
         limits = {"minutes": args.minutes, "megabytes": args.megabytes, "count": args.count}
-        made = make_pairs(args.teacher, args.tokenizer, photos, args.output, config, device, **limits)
+        made = paint_pairs(args.teacher, args.tokenizer, photos, args.output, config, device, **limits)
     except ValueError as error:
         print(f"teacher_pairs: {error}", file=sys.stderr)
         return 2

@@ -10,17 +10,18 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from ..bundle import choose_dtype
 from ..checkpoint import load_tokenizer
-from ..pictures import to_image
-from .data import Picture, centre_crop, to_tensor
+from ..device import choose_dtype
+from ..images.files import to_image
+from ..learn.crops import centre_crop, to_tensor
+from ..learn.pictures import Picture
 from .teacher_network import load_teacher, paint
 
 LABEL = 16  # px above a column
 
 
 @torch.inference_mode()
-def painted(
+def painted_rows(
     teacher_path: Path, pictures: Sequence[Picture], tokenizer_path: Path, side: int, coded: bool
 ) -> tuple[tuple[str, ...], list[list[Tensor]]]:
     """(styles, for every photo: its decoded tokens, then the same in every style), each (1, 3, side, side); `coded` sends the
@@ -57,7 +58,7 @@ def paint_sheet(
     """
     if not pictures:
         raise ValueError("a sheet needs photos: give some with --images")
-    names, rows = painted(teacher, pictures, tokenizer, side, coded)
+    names, rows = painted_rows(teacher, pictures, tokenizer, side, coded)
     shown = shown or side
     bands = [range(i, min(i + columns, len(names))) for i in range(0, len(names), columns)]
     band_height = LABEL + len(rows) * shown

@@ -1,20 +1,20 @@
-"""How the mini tokenizer was made: a vector-quantised auto-encoder in the dVAE's own architecture, folded into its format.
+"""Training of the mini tokenizer: a VQ-VAE (arXiv 1711.00937) with the layers of OpenAI's dVAE, folded into the dVAE's format.
 
-With codebook e_k and a linear head z = P relu(h) + p, argmin_k |z - e_k|^2 = argmax_k (2 e_k P) relu(h) + 2 e_k p - |e_k|^2:
-exactly the encoder's last 1x1 convolution. The decoder's first one has row k = W e_k + w.
-Blocks are trained with post_gain 1 (the dVAE has 1/16 for 4 blocks) and scaled when folded: same function, better conditioned.
+With codebook e_k and a linear head z = P relu(h) + p, argmin_k |z - e_k|^2 = argmax_k (2 e_k P) relu(h) + 2 e_k p - |e_k|^2,
+which is the encoder's last 1x1 convolution. Row k of the decoder's first convolution is W e_k + w, W and w of the linear tail.
+Blocks are trained with post_gain 1 (the dVAE has 1/16 for 4 blocks) and scaled when folded: the same function, better
+conditioned.
 
     stylerdalle train-tokenizer --images SHARDS --output weights/mini/tokenizer.safetensors
 """
 
 from __future__ import annotations
 
-import logging
 import math
-import time
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,64 +22,60 @@ import torch.nn.functional as F
 from dall_e import Decoder, Encoder
 from torch import Tensor, nn
 
-from ..tokenizers import ImageTokenizer
+from ..learn.crops import aligned_crop, centre_crop, random_crop, to_tensor
+from ..learn.loop import Descent, Loop, Numbers
+from ..learn.pictures import Picture
+from ..learn.run import Run
+from ..learn.schedule import learning_rate
+from ..settings import setting
 from ..tokenizers.dvae import DVAE, map_pixels
-from .data import Picture, aligned_crop, batches, centre_crop, random_crop, to_tensor
+from ..tokenizers.protocol import ImageTokenizer
 from .quantizer import Quantizer
-from .run import Run
 
-DECAYS = ("cosine", "linear")  # of the learning rate
-log = logging.getLogger(__name__)
 SHARES = {"photo": 0.4, "wallpaper": 0.1, "art": 0.18, "graphic": 0.07, "made": 0.22, "flat": 0.03}  # of training crops
 
 
 @dataclass(frozen=True)
 class TokenizerConfig:
-    """Defaults are the recipe of the shipped file."""
+    """Options of a tokenizer's training; the defaults are the recipe of the bundled file."""
 
-    n_hid: int = 64  # width of the dVAE; its package allows no less
-    n_init: int = 128  # numbers a token at the decoder's input
+    n_hid: int = setting(64, "width of the dVAE; its package needs 64 or more")
+    n_init: int = setting(128, "channels of the decoder's input, the size of a token's embedding")
     vocab_size: int = 4096
-    dim: int = 32  # numbers a code while training; gone after folding
+    dim: int = setting(32, "size of a code while training; folding removes it")
     steps: int = 2750
     batch: int = 32
-    size: int = 96  # px of a training crop
-    lr: float = 1.5e-3  # AdamW, cosine to 2 %
-    free_steps: int = 200  # steps without quantisation before the codebook is placed
+    size: int = setting(96, "side of a training crop, px")
+    lr: float = setting(1.5e-3, "peak learning rate of AdamW; falls on a cosine to 2 %")
+    free_steps: int = setting(200, "first steps without quantisation; then k-means places the codebook")
     commitment: float = 0.25
     zoom: tuple[float, float] = (0.8, 1.8)  # output px per source px: users' photos are smoother than small thumbnails
     seed: int = 0
-    compile: bool = False  # torch.compile: a third faster, needs a C++ compiler
+    compile: bool = setting(False, "torch.compile: a third faster, needs a C++ compiler")
 
 
 class VQAutoEncoder(nn.Module):
-    """The trainable form: the dVAE's two halves with a vector quantiser between them."""
+    """The trainable form: the dVAE's encoder and decoder with a vector quantiser between them."""
 
     def __init__(self, config: TokenizerConfig):
         super().__init__()
-        self.dvae = DVAE(
-            Encoder(n_hid=config.n_hid, n_blk_per_group=1, vocab_size=config.vocab_size),
-            Decoder(n_hid=config.n_hid, n_blk_per_group=1, vocab_size=config.vocab_size, n_init=config.n_init),
-        )
+        self.dvae = new_dvae(config.n_hid, config.vocab_size, config.n_init)
         self.head = nn.Conv2d(8 * config.n_hid, config.dim, 1)
         self.tail = nn.Conv2d(config.dim, config.n_init, 1)
         self.quantizer = Quantizer(config.vocab_size, config.dim)
-        self.gain = 1.0
-        for block in self.blocks():
-            self.gain, block.post_gain = block.post_gain, 1
+        for block in residual_blocks(self.dvae):
+            block.post_gain = 1
             block.res_path.conv_4.w.data *= 0.25
         for half in (self.dvae.encoder, self.dvae.decoder):
             half.requires_grad_(True)
-        self.dvae.encoder.blocks.output.conv.requires_grad_(False)  # both replaced when folded
+        self.dvae.encoder.blocks.output.conv.requires_grad_(False)  # both are replaced when folded
         self.dvae.decoder.blocks.input.requires_grad_(False)
         self.to(memory_format=torch.channels_last)
 
-    def blocks(self) -> list[nn.Module]:
-        return [m for m in self.dvae.modules() if hasattr(m, "post_gain")]
-
     def encode(self, images: Tensor) -> Tensor:
-        """Images (B, 3, H, W) in [0, 1] -> z (B, dim, h, w)."""
-        return self.head(self.dvae.features(map_pixels(images)))
+        """Images (B, 3, H, W) in [0, 1] -> vectors z (B, dim, h, w), not yet quantised."""
+        z: Tensor = self.head(self.dvae.features(map_pixels(images)))
+        return z
 
     def decode(self, z: Tensor) -> Tensor:
         """z (B, dim, h, w) -> the decoder's mean channels before the sigmoid, (B, 3, H, W)."""
@@ -87,32 +83,50 @@ class VQAutoEncoder(nn.Module):
 
     @torch.no_grad()
     def fold(self) -> DVAE:
-        """The same function as a plain dVAE (a copy)."""
+        """A plain dVAE, a copy, that computes the same."""
         codes = self.quantizer.codebook  # (V, dim)
-        p, b = self.head.weight[:, :, 0, 0], self.head.bias
-        folded = DVAE(
-            Encoder(n_hid=self.dvae.encoder.n_hid, n_blk_per_group=1, vocab_size=len(codes)),
-            Decoder(
-                n_hid=self.dvae.decoder.n_hid,
-                n_blk_per_group=1,
-                vocab_size=len(codes),
-                n_init=self.dvae.decoder.n_init,
-            ),
-        )
+        p, b = self.head.weight[:, :, 0, 0], conv_bias(self.head)
+        folded = new_dvae(self.dvae.encoder.n_hid, len(codes), self.dvae.decoder.n_init)
         folded.load_state_dict(self.dvae.state_dict())
-        for block in (m for m in folded.modules() if hasattr(m, "post_gain")):
+        for block in residual_blocks(folded):
             block.res_path.conv_4.w.div_(block.post_gain)
             block.res_path.conv_4.b.div_(block.post_gain)
         output, first = folded.encoder.blocks.output.conv, folded.decoder.blocks.input
         output.w.copy_((2 * codes @ p)[:, :, None, None])
         output.b.copy_(2 * codes @ b - codes.square().sum(1))
         first.w.copy_((codes @ self.tail.weight[:, :, 0, 0].t()).t()[:, :, None, None])
-        first.b.copy_(self.tail.bias)
+        first.b.copy_(conv_bias(self.tail))
         return folded
 
 
+def new_dvae(n_hid: int, vocab_size: int, n_init: int) -> DVAE:
+    """An untrained dVAE with one block per group."""
+    return DVAE(
+        Encoder(n_hid=n_hid, n_blk_per_group=1, vocab_size=vocab_size),
+        Decoder(n_hid=n_hid, n_blk_per_group=1, vocab_size=vocab_size, n_init=n_init),
+    )
+
+
+def residual_blocks(module: nn.Module) -> list[Any]:
+    """The residual blocks of a dVAE or of one half of it; its package, which has no types, gives each a `post_gain`."""
+    return [m for m in module.modules() if hasattr(m, "post_gain")]
+
+
+def conv_bias(conv: nn.Conv2d) -> Tensor:
+    assert conv.bias is not None
+    return conv.bias
+
+
 def reconstruction_loss(output: Tensor, images: Tensor) -> Tensor:
-    """L1 over a 3-level pyramid, L1 of the gradients, and a squared error for PSNR; scaled to about 1 at 20 dB."""
+    """L1 over a pyramid of 3 levels, L1 of the pixel gradients, and squared error; about 1 at a PSNR of 20 dB.
+
+    Args:
+        output: of the decoder before the sigmoid, (B, 3, H, W).
+        images: (B, 3, H, W) in [0, 1].
+
+    Returns:
+        A scalar.
+    """
     got = (torch.sigmoid(output.float()) - 0.1) / 0.8  # unclamped, so that saturated colours keep a gradient
     error = got - images
     loss = error.abs().mean() + 4 * error.square().mean()
@@ -122,14 +136,13 @@ def reconstruction_loss(output: Tensor, images: Tensor) -> Tensor:
     return 8 * loss
 
 
-class Mix(Protocol):
-    """Draws one training crop, uint8 (size, size, 3)."""
+def mixture(
+    pictures: Sequence[Picture], size: int, zoom: tuple[float, float], shares: dict[str, float]
+) -> Callable[[np.random.Generator], np.ndarray]:
+    """A function that draws a random training crop, uint8 (size, size, 3), the kinds of pictures in the given shares.
 
-    def __call__(self, rng: np.random.Generator) -> np.ndarray: ...
-
-
-def mixture(pictures: Sequence[Picture], size: int, zoom: tuple[float, float], shares: dict[str, float]) -> Mix:
-    """Crops of `pictures` by kind in the given shares; the share of "flat" draws saturated flat areas and gradients."""
+    Kinds without a picture are left out. The kind "flat" needs none: saturated flat areas and gradients.
+    """
     by_kind = {kind: [p for p in pictures if p.kind == kind] for kind in shares if kind != "flat"}
     kinds = [kind for kind in shares if kind == "flat" or by_kind[kind]]
     weights = np.array([shares[kind] for kind in kinds])
@@ -148,7 +161,7 @@ def mixture(pictures: Sequence[Picture], size: int, zoom: tuple[float, float], s
 
 
 def flat_colours(size: int, rng: np.random.Generator) -> np.ndarray:
-    """Two saturated colours (or black, white, grey) parted by a straight edge or blended into each other."""
+    """Two colours, often saturated, with a straight edge or a gradient between them -> uint8 (size, size, 3)."""
     y, x = np.mgrid[0:size, 0:size] / size - 0.5
     angle = rng.uniform(0, 2 * np.pi)
     t = np.cos(angle) * x + np.sin(angle) * y + rng.uniform(-0.3, 0.3)
@@ -162,75 +175,64 @@ def flat_colours(size: int, rng: np.random.Generator) -> np.ndarray:
 def train(
     pictures: Sequence[Picture], valid: Sequence[Picture], config: TokenizerConfig, run: Run, minutes_between_saves: float = 5
 ) -> DVAE:
-    """Train from `run`'s state (or anew) to config.steps -> the folded tokenizer."""
+    """Train to config.steps, from `run`'s state if it has one -> the folded tokenizer.
+
+    Args:
+        pictures: to learn from, of the kinds in SHARES.
+        valid: to measure PSNR on.
+
+    Raises:
+        ValueError: too few vectors to place the codebook, or a loss that is not finite.
+    """
     torch.manual_seed(config.seed)  # the package's modules draw their initial weights from the global generator
     model = VQAutoEncoder(config)
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=config.lr, betas=(0.9, 0.99), weight_decay=1e-4)
-    first = 0
-    if state := run.load(asdict(config)):
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        first = state["step"]
-        log.info("resumed at step %d", first)
+    descent = Descent(optimizer, lambda step: config.lr * learning_rate(step, config.steps), parameters)
+    loop = Loop(
+        run,
+        config.steps,
+        config.seed,
+        {"model": model, "optimizer": optimizer},
+        [descent],
+        minutes_between_saves,
+        report_every=100,
+    )
+    loop.resume(asdict(config))
     encode, decode = (torch.compile(f) if config.compile else f for f in (model.encode, model.decode))
     draw = mixture(pictures, config.size, config.zoom, SHARES)
+    recent: deque[Tensor] = deque(maxlen=16)  # unquantised vectors (N, dim) of the last steps, to place the codebook on
 
-    def make(step: int, rng: np.random.Generator) -> Tensor:
+    def batch(step: int, rng: np.random.Generator) -> Tensor:
         return to_tensor([draw(rng) for _ in range(config.batch)])
 
-    def save(step: int) -> None:
-        run.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step})
-
-    seen: list[Tensor] = []
-    mean = {"loss": 0.0, "commitment": 0.0}
-    started = saved = time.monotonic()
-    for step, images in enumerate(batches(make, config.seed, first, config.steps), first):
-        for group in optimizer.param_groups:
-            group["lr"] = config.lr * schedule(step, config.steps)
+    def learn(step: int, images: Tensor) -> Numbers:
         with torch.autocast("cpu", torch.bfloat16):
-            z = encode(images).float()
+            z = encode(images).float()  # (B, dim, h, w)
             if step < config.free_steps:
                 commitment = z.new_zeros(())
-                seen = [*seen[-15:], z.detach().permute(0, 2, 3, 1).reshape(-1, config.dim)]
+                recent.append(z.detach().permute(0, 2, 3, 1).reshape(-1, config.dim))
             else:
                 if step == config.free_steps:
-                    model.quantizer.start(torch.cat(seen), torch.Generator().manual_seed(config.seed))
+                    model.quantizer.place_codes(torch.cat([*recent]), torch.Generator().manual_seed(config.seed))
                 z, _, commitment = model.quantizer(z)
             output = decode(z)
         loss = reconstruction_loss(output, images)
         (loss + config.commitment * commitment).backward()
-        nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        for key, value in (("loss", loss), ("commitment", commitment)):
-            mean[key] += 0.05 * (value.item() - mean[key])
-        if (step + 1) % 100 == 0:
-            psnr = reconstruction_psnr(model.eval().fold(), valid[:24]) if step >= config.free_steps else math.nan
-            model.train()
-            used = (model.quantizer.count > 0.2).float().mean().item()
-            speed = (step + 1 - first) / (time.monotonic() - started)
-            log.info("step %d loss %.4f psnr %.2f used %.2f, %.2f steps/s", step + 1, mean["loss"], psnr, used, speed)
-            run.log(step=step + 1, psnr=psnr, codes_used=used, **mean)
-        if time.monotonic() - saved > 60 * minutes_between_saves:
-            save(step + 1)
-            saved = time.monotonic()
-    save(config.steps)
+        return {"loss": loss.item(), "commitment": commitment.item()}
+
+    def measure() -> Numbers:
+        psnr = reconstruction_psnr(model.eval().fold(), valid[:24]) if loop.done > config.free_steps else math.nan
+        model.train()
+        return {"psnr": psnr, "codes_used": (model.quantizer.count > 0.2).float().mean().item()}
+
+    loop.train(batch, learn, measure=measure)
     return model.eval().fold()
-
-
-def schedule(step: int, steps: int, warm: int = 100, floor: float = 0.02, decay: str = "cosine") -> float:
-    """Linear warm-up, then half a cosine down to `floor`, or (decay "linear") a straight line to 0 after the last step."""
-    if step < warm:
-        return (step + 1) / warm
-    if decay == "linear":
-        return (steps - step) / max(1, steps - warm)
-    return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
 
 
 @torch.inference_mode()
 def reconstruction_psnr(tokenizer: ImageTokenizer, pictures: Sequence[Picture], size: int = 256) -> float:
-    """Mean PSNR in dB of encode + decode over centre crops (paper's: shortest side resized to `size`)."""
+    """Mean PSNR in dB of encode + decode on centre crops of `size` px, the shortest side resized to it (as in the paper)."""
     values = []
     for picture in pictures:
         image = to_tensor([np.asarray(centre_crop(picture.open(), size))])

@@ -1,4 +1,4 @@
-"""The layouts that OpenAI's CLIP is published in, to one: cosines stay those of the `clip` package."""
+"""Every layout in which OpenAI's CLIP is published is converted to one: cosines equal those of the `clip` package."""
 
 import warnings
 from pathlib import Path
@@ -8,10 +8,10 @@ import tiny
 import torch
 from safetensors.torch import save_file
 
-from stylerdalle import checkpoint
-from stylerdalle.cli import main
-from stylerdalle.clip_package import clip
-from stylerdalle.convert import convert
+from stylerdalle import checkpoint, storage
+from stylerdalle.cli.main import main
+from stylerdalle.clip.package import clip
+from stylerdalle.convert.registry import convert
 
 # OpenAI's name: that of transformers
 LAYER = {"ln_1": "layer_norm1", "ln_2": "layer_norm2", "attn.out_proj": "self_attn.out_proj"}
@@ -56,7 +56,7 @@ def model() -> torch.nn.Module:
 
 
 def traced(model: torch.nn.Module, path: Path) -> None:
-    """A TorchScript archive with the three sizes that OpenAI's carries along."""
+    """A TorchScript archive with the three sizes that OpenAI's contains too."""
     for name, value in (("input_resolution", 64), ("context_length", 77), ("vocab_size", 49408)):
         model.__dict__.pop(name, None)
         model.register_buffer(name, torch.tensor(value))
@@ -101,8 +101,8 @@ def test_cosines_are_those_of_the_package(layout, model, tmp_path):
         theirs = clip.model.build_model(torch.jit.load(source).state_dict()).float()
     assert cosines(theirs).std() > 0.01
     assert (cosines(ours) - cosines(theirs)).abs().max() < 1e-5
-    assert checkpoint.read_metadata(out)["arch"] == '{"type": "clip", "image_resolution": 64}'
-    assert checkpoint.shapes(out) == {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    assert storage.read_metadata(out)["arch"] == '{"type": "clip", "image_resolution": 64}'
+    assert storage.shapes(out) == {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
 
 
 def test_the_precision_stays_that_of_the_file(model, tmp_path):
@@ -121,7 +121,7 @@ def test_a_resnet_clip_is_taken_too(tmp_path):
 @pytest.mark.parametrize(
     ("layout", "lost", "says"),
     [
-        ("OpenAI", "visual.proj", "no CLIP with the names"),
+        ("OpenAI", "visual.proj", "not a CLIP with the names"),
         ("OpenAI", "transformer.resblocks.1.ln_2.bias", "transformer.resblocks.1.ln_2.bias"),
         ("transformers", "text_model.encoder.layers.1.self_attn.k_proj.weight", "layers.1.self_attn.k_proj.weight is missing"),
         ("transformers", "text_model.encoder.layers.1.mlp.fc1.bias", "transformer.resblocks.1.mlp.c_fc.bias"),
@@ -136,5 +136,5 @@ def test_a_clip_that_is_not_whole_is_refused(layout, lost, says, model, tmp_path
 
 def test_another_model_is_refused(tmp_path):
     torch.save(tiny.tokenizer().encoder.state_dict(), tmp_path / "model.pt")
-    with pytest.raises(ValueError, match="no CLIP with the names of OpenAI or transformers"):
+    with pytest.raises(ValueError, match="not a CLIP with the names of OpenAI or transformers"):
         convert("clip", [tmp_path / "model.pt"])

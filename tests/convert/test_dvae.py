@@ -1,4 +1,4 @@
-"""OpenAI's pickled encoder and decoder to one tokenizer file: tokens and pixels as the `dall_e` package gives them."""
+"""OpenAI's pickled encoder and decoder to one tokenizer file: the same tokens and pixels as the `dall_e` package."""
 
 import json
 import os
@@ -9,9 +9,9 @@ import tiny
 import torch
 from dall_e import Decoder, Encoder, map_pixels, unmap_pixels
 
-from stylerdalle import checkpoint
-from stylerdalle.cli import main
-from stylerdalle.convert import convert
+from stylerdalle import checkpoint, storage
+from stylerdalle.cli.main import main
+from stylerdalle.convert.registry import convert
 
 YOUNG = ("recompute_scale_factor", "_backward_pre_hooks", "_is_full_backward_hook", "_forward_hooks_with_kwargs")
 YOUNG += ("_forward_hooks_always_called", "_forward_pre_hooks_with_kwargs", "_state_dict_pre_hooks")
@@ -19,7 +19,7 @@ YOUNG += ("_load_state_dict_post_hooks",)
 
 
 def pickled(folder: Path, encoder: Encoder, decoder: Decoder, legacy: bool = False) -> list[Path]:
-    """Whole modules as torch of 2021 pickled them: without the attributes that modules have got since."""
+    """Whole modules as torch of 2021 pickled them: without attributes that modules got later."""
     paths = [folder / "encoder.pkl", folder / "decoder.pkl"]
     for path, half in zip(paths, (encoder, decoder), strict=True):
         for module in half.modules():
@@ -59,8 +59,8 @@ def test_tokens_are_those_of_the_package(legacy, tmp_path, capsys):
     out = tmp_path / "tokenizer.safetensors"
     assert main(["convert", "dvae", str(second), str(first), "--output", str(out)]) == 0  # in either order
     assert_same(out, original.encoder, original.decoder, 32)
-    source = json.loads(checkpoint.read_metadata(out)["source"])
-    assert [(s["file"], s["sha256"]) for s in source] == [(p.name, checkpoint.sha256(p)) for p in (second, first)]
+    source = json.loads(storage.read_metadata(out)["source"])
+    assert [(s["file"], s["sha256"]) for s in source] == [(p.name, storage.sha256(p)) for p in (second, first)]
 
 
 @pytest.mark.skipif("STYLERDALLE_FULL_SIZE" not in os.environ, reason="0.8 GB of files: STYLERDALLE_FULL_SIZE=1 runs it")
@@ -85,10 +85,10 @@ def test_what_are_not_two_halves_of_one_dvae_is_refused(tmp_path):
     others = pickled(tmp_path / "..", *halves(n_hid=64, n_blk_per_group=1, vocab_size=520, n_init=16))
     torch.save({"w": torch.zeros(3)}, tmp_path / "other.pt")
     for files, says in (
-        (paths[:1], "here is: encoder;"),
-        (paths[:1] * 2, "here is: encoder, encoder;"),
-        ([*paths, paths[0]], "here is: encoder, decoder, encoder;"),
-        ([paths[0], tmp_path / "other.pt"], "here is: encoder, something else;"),
+        (paths[:1], "but got: encoder;"),
+        (paths[:1] * 2, "but got: encoder, encoder;"),
+        ([*paths, paths[0]], "but got: encoder, decoder, encoder;"),
+        ([paths[0], tmp_path / "other.pt"], "but got: encoder, something else;"),
         ([paths[0], others[1]], r"decoder.blocks.input.w is \(16, 520, 1, 1\), need \(16, 512, 1, 1\)"),
     ):
         with pytest.raises(ValueError, match=says):

@@ -1,4 +1,4 @@
-"""Files made to do harm, and damaged ones: each is refused in one sentence that names what it wants, and nothing of it runs.
+"""Malicious and damaged files: each is refused in one line that names what it asks for, and nothing of it runs.
 
 Every file goes through the command itself. A canary file shows whether a payload ran; an audit hook whether anything in the
 process unpickled for real, or started a program.
@@ -25,7 +25,7 @@ import pytest
 import tiny
 import torch
 
-from stylerdalle.cli import main
+from stylerdalle.cli.main import main
 from stylerdalle.convert.archive import MAGIC, VERSION
 
 EVENTS: list[str] = []
@@ -38,7 +38,7 @@ OPEN = f"open({CANARY!r}, 'w')"
 
 
 class Call:
-    """Pickles as a call of anything."""
+    """Pickles as a call of any function."""
 
     def __init__(self, function: Callable[..., object], *args: object):
         self.function, self.args = function, args
@@ -48,7 +48,7 @@ class Call:
 
 
 class State:
-    """Pickles as a call with a state to set afterwards."""
+    """Pickles as a call, followed by a state to set."""
 
     def __reduce__(self) -> tuple[object, ...]:
         return subprocess.Popen, (TOUCH,), {"shell": True}
@@ -140,7 +140,7 @@ def storage(kind: str = "torch.FloatStorage", key: bytes = text("0"), count: byt
 
 
 def tensor(offset: bytes = b"K\x00", shape: bytes = b"K\x04", stride: bytes = b"K\x01", of: bytes = b"") -> bytes:
-    """A state dict of one tensor; a storage of 4 numbers where none is given."""
+    """A state dict of one tensor, by default in a storage of 4 numbers."""
     args = (of or storage()) + offset + b"(" + shape + b"t(" + stride + b"t"
     return b"}" + text("w") + named("torch._utils._rebuild_tensor_v2") + b"(" + args + b"\x89}tRs."
 
@@ -150,7 +150,7 @@ NAN, MINUS, SEQUENTIAL = (
     b"J\xff\xff\xff\xff",
     named("torch.nn.modules.container.Sequential"),
 )
-SELF = "contain themselves|not those"
+SELF = "contain themselves|do not match"
 DICT = named("collections.OrderedDict")
 # what the file is made of after the protocol mark: what the refusal names
 PROGRAMS = {
@@ -191,8 +191,8 @@ PROGRAMS = {
     "a key that is a list": (b"}]K\x01s.", "a list as a key"),
     "a million instructions": (b"}" * 1_000_000 + b".", "more than 500,000"),
     "a module in itself": (SEQUENTIAL + b")\x81q\x00}" + text("_modules") + b"}" + text("a") + b"h\x00ssb.", SELF),
-    "no tensors": (b"}.", "no tensors|not those"),
-    "a number": (b"K\x07.", "no tensors|not those"),
+    "no tensors": (b"}.", "no tensors|do not match"),
+    "a number": (b"K\x07.", "no tensors|do not match"),
     "a shape that is not a number": (tensor(shape=NAN), "shape (nan)"),
     "a shape that is a truth": (tensor(shape=b"\x88"), "shape (True)"),
     "a shape that is a text": (tensor(shape=text("4")), "shape ('4')"),
@@ -209,7 +209,7 @@ PROGRAMS = {
     "a storage that is a class": (tensor(of=storage("torch.nn.modules.container.Sequential")), "points outside"),
     "a storage of a negative count": (tensor(of=storage(count=MINUS)), "points outside"),
     "a storage of an exabyte": (tensor(of=storage(count=b"\x8a\x08" + struct.pack("<q", 1 << 58))), "numbers|cut short"),
-    "a storage elsewhere": (tensor(of=storage(key=text("../../../etc/passwd"))), "passwd|not those"),
+    "a storage elsewhere": (tensor(of=storage(key=text("../../../etc/passwd"))), "passwd|do not match"),
     "a storage that is a view": (tensor(of=storage()[:-2] + b")tQ"), "points outside"),
     "a storage with two sizes": (storage() + storage(count=b"K\x05") + b"\x86" + tensor(), "twice"),
 }  # fmt: skip
@@ -233,7 +233,7 @@ FORMATS = {"zip": zipped, "legacy": legacy}
 
 @pytest.fixture
 def refuses(tmp_path, capsys, monkeypatch) -> Callable[[bytes], str]:
-    """Converts bytes as a file must: in vain, with one sentence -> the sentence."""
+    """Convert a file of these bytes, which must be refused in one line -> that line."""
     monkeypatch.chdir(tmp_path)
     Path("payload.py").write_text(OPEN)
 
@@ -267,7 +267,7 @@ def test_a_call_is_refused_by_its_name(call, form, refuses):
 
 
 def names_in(program: bytes) -> list[tuple[str, str]]:
-    """What a pickle asks for."""
+    """The names that a pickle asks for."""
     found, texts = [], []
     for op, arg, _ in pickletools.genops(program):
         if op.name == "GLOBAL":
@@ -343,8 +343,8 @@ ARCHIVES = {
     "big-endian": (zipped(GOOD, byteorder=b"big"), "big-endian"),
     "bytes that changed": (patched(ZIP, bytes(16), b"\x01" * 16), "CRC"),
     "a secret": (patched(ZIP, b"PK\x01\x02\x14\x03\x14\x00\x00\x00", b"PK\x01\x02\x14\x03\x14\x00\x01\x00"), "encrypted"),
-    "other storages": (patched(legacy(GOOD), pickle.dumps(["0"], 2), pickle.dumps(["1"], 2)), "not those"),
-    "storages twice": (patched(legacy(GOOD), pickle.dumps(["0"], 2), pickle.dumps(["0", "0"], 2)), "not those"),
+    "other storages": (patched(legacy(GOOD), pickle.dumps(["0"], 2), pickle.dumps(["1"], 2)), "do not match"),
+    "storages twice": (patched(legacy(GOOD), pickle.dumps(["0"], 2), pickle.dumps(["0", "0"], 2)), "do not match"),
     "a storage of another count": (patched(legacy(GOOD), struct.pack("<q", 4), struct.pack("<q", 5)), "cut short"),
     "safetensors of an endless head": (struct.pack("<Q", 1 << 60) + b"{}", "damaged"),
     "safetensors of a lie": (struct.pack("<Q", len(LIE)) + LIE + bytes(16), "damaged"),
@@ -377,7 +377,7 @@ def test_a_file_cut_anywhere_is_refused(form, whole, refuses):
 
 @pytest.mark.parametrize("form", FORMATS)
 def test_random_damage_never_runs_anything(form, whole, refuses):
-    """The file is no translator, so that it is refused whether or not the damage is noticed."""
+    """The file is not a translator, so it is refused even where the damage goes unnoticed."""
     draw = random.Random(1)
     spread = 20_000  # of the names and sizes, at the beginning of one format and anywhere in the other
     for _ in range(60):

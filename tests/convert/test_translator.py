@@ -8,8 +8,8 @@ import reference_nat
 import torch
 
 from stylerdalle import checkpoint
-from stylerdalle.cli import main
-from stylerdalle.convert import convert
+from stylerdalle.cli.main import main
+from stylerdalle.convert.registry import convert
 
 SIZES = {"tok_dim": 12, "width": 32, "vocab": 40, "grid": 3, "layers": 2, "blocks": 2}
 
@@ -74,7 +74,7 @@ def test_what_is_no_whole_translator_is_refused(change, says, state, tmp_path):
 
 def test_two_files_are_refused(tmp_path, state):
     torch.save(state, tmp_path / "nat.pt")
-    with pytest.raises(ValueError, match="is one file, here are 2"):
+    with pytest.raises(ValueError, match="is one file, not 2"):
         convert("translator", [tmp_path / "nat.pt"] * 2)
 
 

@@ -1,4 +1,4 @@
-"""ruDALL-E's training checkpoint to a tokenizer file. That the tokenizer's names are taming-transformers' is tested with it."""
+"""ruDALL-E's training checkpoint (the names of taming-transformers) to a tokenizer file."""
 
 import json
 from pathlib import Path
@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from stylerdalle import checkpoint
-from stylerdalle.cli import main
-from stylerdalle.convert import convert
+from stylerdalle import checkpoint, storage
+from stylerdalle.cli.main import main
+from stylerdalle.convert.registry import convert
 from stylerdalle.tokenizers.vqgan import VQGAN, VQGANConfig
 
 SMALL = VQGANConfig(
@@ -24,7 +24,7 @@ def model() -> VQGAN:
 
 
 def trained(state: dict[str, torch.Tensor], path: Path, legacy: bool = False) -> Path:
-    """A checkpoint as a training tool writes it: more than the state dict, and in that the loss network too."""
+    """A checkpoint as a training tool writes it: not only the state dict, which includes the loss network."""
     loss = {"loss.perceptual_loss.net.slice1.0.weight": torch.zeros(4, 3, 3, 3), "loss.logvar": torch.zeros(())}
     more = {"epoch": 3, "global_step": 10, "pytorch-lightning_version": "1.2.1", "optimizer_states": [{"state": {0: loss}}]}
     torch.save({**more, "state_dict": {**state, **loss}}, path, _use_new_zipfile_serialization=not legacy)
@@ -35,7 +35,7 @@ def trained(state: dict[str, torch.Tensor], path: Path, legacy: bool = False) ->
 def test_tokens_and_pixels_are_those_of_the_model(legacy, model, tmp_path):
     source, out = trained(model.state_dict(), tmp_path / "model.ckpt", legacy), tmp_path / "tokenizer.safetensors"
     assert main(["convert", "vqgan", str(source), "--output", str(out)]) == 0
-    assert not [name for name in checkpoint.shapes(out) if name.startswith("loss.")]
+    assert not [name for name in storage.shapes(out) if name.startswith("loss.")]
     ours = checkpoint.load_tokenizer(out)
     images = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(1))
     tokens = model.encode(images)
@@ -62,7 +62,7 @@ def test_rudalles_sizes_are_read_off_its_tensors(tmp_path):
         (lambda s: s.update({"quantize.proj.weight": torch.zeros(51, 24, 1, 1)}), r"proj.weight is \(51, 24, 1, 1\)"),
         (lambda s: s.update({"decoder.dwt.weight": torch.zeros(1)}), "unknown decoder.dwt.weight"),
         (lambda s: s.update({"encoder.conv_in.weight": torch.zeros(33, 3, 3, 3)}), "a multiple of 32"),
-        (lambda s: s.clear(), "no Gumbel VQGAN"),
+        (lambda s: s.clear(), "not a Gumbel VQGAN"),
     ],
 )
 def test_what_is_no_whole_vqgan_is_refused(change, says, model, tmp_path):

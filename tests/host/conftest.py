@@ -1,5 +1,5 @@
-"""A ComfyUI in this process with the pack in it: no server, no socket. Needs a checkout of ComfyUI (COMFYUI_DIR, default
-~/ComfyUI) and its requirements; without them these tests are skipped, with the reason.
+"""Loads ComfyUI and the pack into this process, without a server. Needs a checkout of ComfyUI (COMFYUI_DIR, default ~/ComfyUI)
+and its requirements; without them these tests are skipped, with the reason.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ import pytest
 import torch
 from tiny import style, tokenizer, translator, write_bundle, write_hypernetwork
 
-from stylerdalle import checkpoint
+from stylerdalle import checkpoint, storage
 
 PACK = Path(__file__).resolve().parents[2]
 COMFY = Path(os.environ.get("COMFYUI_DIR", "~/ComfyUI")).expanduser()
@@ -28,8 +28,11 @@ def skip(reason: str) -> None:
 
 
 def write_models(user: Path, extra: Path) -> None:
-    """Bundles `tiny` and `prompted` (folders; the second takes any prompt) and `apart` (three files) of the user's, `half`
-    (upscale 2) and a style elsewhere."""
+    """Write the test models.
+
+    user: bundles `tiny` and `prompted` (folders; `prompted` accepts any prompt) and `apart` (three files).
+    extra: bundle `half` (upscale 2) and the style `charcoal`.
+    """
     write_bundle(user / "tiny")
     shutil.copytree(user / "tiny", user / "prompted")
     write_hypernetwork(user / "prompted")
@@ -37,7 +40,7 @@ def write_models(user: Path, extra: Path) -> None:
     for part, folder in {"tokenizer": "tokenizers", "translator": "translators", "clip": "clip"}.items():
         (user / folder).mkdir()
         shutil.copy(user / "tiny" / f"{part}.safetensors", user / folder / "apart.safetensors")
-    base = checkpoint.sha256(user / "tiny" / "translator.safetensors")
+    base = storage.sha256(user / "tiny" / "translator.safetensors")
     charcoal = style(translator(tokenizer()), "charcoal", base)
     checkpoint.save_style(extra / "styles" / "charcoal.safetensors", charcoal)
     (user / "README.md").write_text("not a model")
@@ -50,7 +53,7 @@ def comfy(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
         skip(f"there is no ComfyUI in {COMFY}: set COMFYUI_DIR to a checkout")
     base, extra = tmp_path_factory.mktemp("Comfy UI für 画像"), tmp_path_factory.mktemp("extra")
     write_models(base / "models" / "stylerdalle", extra)
-    sys.path.insert(0, str(COMFY))  # before the pack's root, which has a folder `nodes` too
+    sys.path.insert(0, str(COMFY))  # before the pack's root, which also has a folder `nodes`
     try:
         from comfy.cli_args import args
 
@@ -63,7 +66,7 @@ def comfy(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     except ModuleNotFoundError as error:
         sys.path.remove(str(COMFY))
         skip(f"ComfyUI in {COMFY} cannot be imported ({error}): install its requirements.txt")
-    folder_paths.add_model_folder_path("stylerdalle", str(extra))  # as a line of extra_model_paths.yaml does
+    folder_paths.add_model_folder_path("stylerdalle", str(extra))  # like a line in extra_model_paths.yaml
     for name in ("images", "mask", "preview_any", "primitive", "video"):  # the workflows use some of their nodes
         assert asyncio.run(nodes.load_custom_node(str(COMFY / "comfy_extras" / f"nodes_{name}.py"), module_parent="comfy_extras"))
     assert asyncio.run(nodes.load_custom_node(str(PACK))), "ComfyUI could not load the pack"
@@ -73,7 +76,7 @@ def comfy(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
 
 @pytest.fixture
 def run(comfy: SimpleNamespace) -> Callable[..., tuple[Any, ...]]:
-    """run("StylerDALLE_Load", bundle="tiny") -> the node's outputs, as ComfyUI runs it; widgets not given have their default."""
+    """run("StylerDALLE_Load", bundle="tiny") -> the node's outputs, run as ComfyUI does; other widgets have their defaults."""
 
     def execute(node_id: str, **inputs: Any) -> tuple[Any, ...]:
         node = comfy.nodes.NODE_CLASS_MAPPINGS[node_id]

@@ -1,4 +1,4 @@
-"""The two formats of a workflow: that of programs (API), and that of ComfyUI's page (UI), which is read here as the page does."""
+"""The two formats of a workflow, API for programs and UI for ComfyUI's page, and the conversion of UI to API."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +15,7 @@ def declared(comfy: SimpleNamespace, node_type: str) -> tuple[dict[str, Any], di
 
 
 def widgets(comfy: SimpleNamespace, node_type: str) -> dict[str, Any]:
-    """What `widgets_values` are of, and the defaults; a seed and an upload bring a widget more, which programs do not see."""
+    """The inputs that `widgets_values` belong to, with defaults. Seeds and uploads have one more widget, which is no input."""
     required, optional = declared(comfy, node_type)
     found = {}
     for name, spec in {**required, **optional}.items():
@@ -28,7 +28,7 @@ def widgets(comfy: SimpleNamespace, node_type: str) -> dict[str, Any]:
 
 
 def as_api(comfy: SimpleNamespace, ui: dict[str, Any]) -> Graph:
-    """The graph that the page sends for a UI-format file: without notes, and with the defaults of widgets newer than the file."""
+    """A UI-format file -> the API-format graph that the page sends: without notes; widgets newer than the file have defaults."""
     sources = {link[0]: [str(link[1]), link[2]] for link in ui["links"]}
     graph = {}
     for node in ui["nodes"]:
@@ -44,7 +44,7 @@ def as_api(comfy: SimpleNamespace, ui: dict[str, Any]) -> Graph:
 
 
 def pictures(comfy: SimpleNamespace, graph: Graph) -> torch.Tensor:
-    """Run what leads to the pictures that the graph saves -> those, (B, H, W, C)."""
+    """Run the nodes that the saved pictures depend on -> these pictures, (B, H, W, C)."""
 
     def output(number: str, slot: int) -> Any:
         node = comfy.nodes.NODE_CLASS_MAPPINGS[graph[number]["class_type"]]

@@ -17,7 +17,7 @@ COMFY = Path(os.environ.get("COMFYUI_DIR", "~/ComfyUI")).expanduser()
 
 
 class Server:
-    """ComfyUI on a free port of this machine, its folders below `base`, the pack among its custom nodes."""
+    """ComfyUI on a free local port, with its folders below `base` and the pack as a custom node."""
 
     def __init__(self, base: Path):
         with socket.socket() as free:
@@ -39,14 +39,14 @@ class Server:
             )
 
     def __call__(self, path: str, body: Any = None) -> Any:
-        """GET, or POST of a body -> what the answer says."""
+        """GET, or POST if there is a body -> the decoded answer."""
         request = urllib.request.Request(self.url + path, None if body is None else json.dumps(body).encode())
         with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=30) as answer:
             text = answer.read()
         return json.loads(text) if text else None
 
     def until(self, found: Callable[[], Any], seconds: float = 120) -> Any:
-        """Wait until found() is true -> what it is."""
+        """Wait until found() is true -> its value."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             assert self.process.poll() is None, self.log.read_text()
@@ -63,7 +63,7 @@ class Server:
         return True
 
     def done(self, nodes: dict[str, Any]) -> dict[str, Any]:
-        """Queue a prompt and wait until it is through -> what its nodes put into the history."""
+        """Queue a prompt and wait until it is done -> the outputs of its nodes in the history."""
         asked = self("/prompt", {"prompt": nodes})["prompt_id"]
         status = self.until(lambda: self.ended(asked), 300)
         assert status["status_str"] == "success", self.log.read_text()
@@ -71,7 +71,7 @@ class Server:
         return outputs
 
     def ended(self, prompt: str) -> Any:
-        """A prompt's status once it is over."""
+        """The status of a finished prompt."""
         return self(f"/history/{prompt}").get(prompt, {}).get("status")
 
     def kill(self) -> None:

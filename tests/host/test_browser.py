@@ -1,4 +1,4 @@
-"""ComfyUI's own page, in a headless Chromium that drives a real server: templates open, are what programs send, and run.
+"""ComfyUI's own page in a headless Chromium, with a real server: templates open, equal their API-format files, and run.
 
 Needs the Python package `playwright` (pip install playwright; none of its browsers) and a Chromium (apt-get install chromium).
 """
@@ -50,20 +50,20 @@ def server(comfy: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.fixture(scope="module")
 def page(server: Server) -> Iterator[Any]:
-    """ComfyUI's page, its first dialog closed."""
+    """ComfyUI's page, with its first dialog closed."""
     with playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=CHROMIUM)
         page = browser.new_page(viewport={"width": 1600, "height": 900})
         page.goto(server.url)
         page.wait_for_function(READY, timeout=120_000)
-        page.wait_for_timeout(3000)  # the first dialog comes after the page is ready
+        page.wait_for_timeout(3000)  # the first dialog opens after the page is ready
         page.keyboard.press("Escape")
         yield page
         browser.close()
 
 
 def opened(server: Server, page: Any, file: str, name: str) -> Graph:
-    """Open a UI-format file as the page does -> what it would queue, without what the page itself adds to a node's inputs."""
+    """Open a UI-format file in the page -> the graph it would queue, without inputs that the page itself adds."""
     sent: Graph = json.loads(page.evaluate(OPEN, [file, name]))
     complaints = [text for text in page.locator(".p-toast-message").all_inner_texts() if "workflow" in text.lower()]
     assert not complaints

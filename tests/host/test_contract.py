@@ -1,7 +1,7 @@
-"""Saved workflows keep working: every node's ids, inputs and outputs are as in contract.json.
+"""Saved workflows keep working: the ids, inputs and outputs of every node are those in contract.json.
 
 Inputs are append-only; anything else that changes here breaks workflows and needs a new node id and a changelog line.
-To write the file anew: UPDATE_CONTRACT=1 pytest tests/host/test_contract.py
+To update the file: UPDATE_CONTRACT=1 pytest tests/host/test_contract.py
 """
 
 import json
@@ -15,7 +15,7 @@ LIMITS = ("default", "min", "max", "step", "multiline", "control_after_generate"
 
 
 def describe(node: Any) -> dict[str, Any]:
-    """A node's schema without texts for people, and without a combo's choices: those are files."""
+    """A node's schema without its texts, and without the options of combos, which are files."""
     schema = node.GET_SCHEMA()
     inputs = []
     for i in schema.inputs:

@@ -1,6 +1,6 @@
-"""Workflows that were saved once, golden/STATE/NAME.json by ComfyUI's page and golden/STATE/api/NAME.json for programs: they
-load, keep every value where it was, and run. Files are added here, never changed: `before-detail` was saved before Tokenize
-had `detail` and Translate had `steady`, `feather` and `candidates`, `0.1.0` with the first version.
+"""Workflows of earlier versions, saved by ComfyUI's page (golden/STATE/NAME.json) and for programs (golden/STATE/api/NAME.json),
+load, keep every value, and run. Add files here, but never change one. `before-detail` was saved before Tokenize had `detail` and
+Translate had `steady`, `feather` and `candidates`; `0.1.0` with the first version.
 """
 
 import asyncio

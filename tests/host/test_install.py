@@ -1,4 +1,4 @@
-"""What an artist does to install the pack: requirements.txt into ComfyUI's environment, the folder under any name."""
+"""Installing the pack: requirements.txt into ComfyUI's environment, and the folder under any name."""
 
 import asyncio
 import json
@@ -20,7 +20,7 @@ from tiny import write_bundle
 
 
 def hosts_packages() -> dict[str, metadata.Distribution]:
-    """What ComfyUI's requirements.txt has brought into this environment, with all that needs."""
+    """The packages of ComfyUI's requirements.txt in this environment, with their dependencies."""
     lines = (line.partition("#")[0].strip() for line in (COMFY / "requirements.txt").read_text().splitlines())
     wanted, seen, found = [Requirement(line) for line in lines if line], set(), {}
     while wanted:
@@ -28,7 +28,7 @@ def hosts_packages() -> dict[str, metadata.Distribution]:
         name, extras = canonicalize_name(requirement.name), {"", *requirement.extras}
         try:
             found[name] = metadata.distribution(name)
-        except metadata.PackageNotFoundError:  # such as torchaudio, which ComfyUI can do without
+        except metadata.PackageNotFoundError:  # such as torchaudio, which is optional
             continue
         if (name, *sorted(extras)) not in seen:
             seen.add((name, *sorted(extras)))
@@ -38,7 +38,7 @@ def hosts_packages() -> dict[str, metadata.Distribution]:
 
 
 def test_requirements_move_no_package_that_a_host_has(tmp_path: Path) -> None:
-    """pip is asked what it would do where there is just what ComfyUI brings: an environment of those packages' metadata alone."""
+    """A dry run of pip in an environment that has only the metadata of ComfyUI's packages."""
     if not (COMFY / "requirements.txt").is_file():
         pytest.skip(f"there is no ComfyUI in {COMFY}: set COMFYUI_DIR to a checkout")
     host = hosts_packages()

@@ -1,6 +1,7 @@
-"""The English texts that ComfyUI translates from are those of the nodes' schemas, and a server hands all languages out.
+"""locales/en has the texts of the nodes' schemas, and a server serves all languages.
 
-To write locales/en anew: UPDATE_LOCALES=1 pytest tests/host/test_locales.py; tests/test_help.py then says what the others lack.
+To update locales/en: UPDATE_LOCALES=1 pytest tests/host/test_locales.py. tests/test_help.py then lists what the other
+languages lack.
 """
 
 import json
@@ -16,7 +17,7 @@ ENGLISH = PACK / "locales" / "en" / "nodeDefs.json"
 
 
 def texts(node: Any) -> dict[str, Any]:
-    """A node's texts under the keys that ComfyUI's frontend asks for; outputs go by their place."""
+    """A node's texts under the keys of ComfyUI's frontend; outputs are numbered."""
     schema = node.GET_SCHEMA()
     return {
         "display_name": schema.display_name,

@@ -1,4 +1,4 @@
-"""Models in ComfyUI's memory, by whole prompts: loaded once, shared, loaded anew when a file changes, freed when asked to."""
+"""Models in ComfyUI's memory, tested with whole prompts: loaded once, shared, reloaded when a file changes, freed on request."""
 
 import gc
 import json
@@ -13,13 +13,13 @@ import pytest
 import tiny
 import torch
 
-from stylerdalle import checkpoint
+from stylerdalle import checkpoint, storage
 
 Graph = dict[str, dict[str, Any]]
 
 
 class Server:
-    """What ComfyUI's executor asks of its server; nobody is connected."""
+    """The part of ComfyUI's server that the executor uses; no client is connected."""
 
     client_id = last_node_id = None
 
@@ -39,7 +39,7 @@ def executor(comfy: SimpleNamespace) -> Iterator[Any]:
 
 @pytest.fixture
 def loads(comfy: SimpleNamespace, caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
-    """A function that tells the names of the files loaded since it was last asked."""
+    """A function that returns the names of the files loaded since its last call."""
     caplog.set_level("INFO")
 
     def since() -> list[str]:
@@ -66,7 +66,7 @@ def graph(bundle: str = "tiny", prompt: str = "van-gogh", size: int = 64, frames
 
 
 def queue(executor: Any, prompt: Graph) -> dict[str, Any]:
-    """Run a prompt -> what its nodes put into the history."""
+    """Run a prompt -> the outputs of its nodes in the history."""
     executor.execute(prompt, "a prompt", execute_outputs=["6"])
     assert executor.success, executor.status_messages[-1]
     found: dict[str, Any] = json.loads(json.dumps(executor.history_result["outputs"]))  # as the server sends it
@@ -93,7 +93,7 @@ def test_a_second_run_loads_nothing_and_two_workflows_share_one_copy(
     assert {"tokenizer", "translator", "clip"} <= set(loads())
     queue(executor, graph(seed=1, temperature=1.0))
     assert loads() == []
-    other = type(executor)(Server())  # with node outputs of its own, as a workflow in which nothing is in the cache
+    other = type(executor)(Server())  # with its own, empty cache of node outputs
     queue(other, graph(prompt="ukiyo-e"))
     assert loads() == [] and len(comfy.model_management.current_loaded_models) == 3
 
@@ -111,7 +111,7 @@ def test_a_changed_file_is_loaded_anew(comfy: SimpleNamespace, executor: Any, lo
         model = tiny.translator(tiny.tokenizer())
         model.outNet.bias += 1
         checkpoint.save_translator(folder / "translator.safetensors", model, licence="MIT")
-        base = checkpoint.sha256(folder / "translator.safetensors")
+        base = storage.sha256(folder / "translator.safetensors")
         checkpoint.save_style(folder / "styles" / "van-gogh.safetensors", tiny.style(model, "van-gogh", base))
         queue(executor, graph("changing"))
         assert "translator" in loads() and bias() > 0
@@ -135,4 +135,4 @@ def test_the_history_has_style_seed_and_score(executor: Any) -> None:
     assert history["4"]["seed"] == [2**64 - 1, 0]
     scores = history["6"]["scores"]
     assert len(scores) == 2 and history["6"]["score"] == [pytest.approx(sum(scores) / 2)]
-    assert queue(executor, graph())["4"]["near"] == [None]  # a style of its own
+    assert queue(executor, graph())["4"]["near"] == [None]  # a tuned style, not made by the network

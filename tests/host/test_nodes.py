@@ -49,7 +49,7 @@ def test_every_node_has_help(comfy: SimpleNamespace) -> None:
 
 @pytest.mark.parametrize("bundle", ["tiny", "apart", "half"])
 def test_a_picture_comes_back_in_its_size(run: Run, photo: torch.Tensor, bundle: str) -> None:
-    prompt = "charcoal" if bundle == "apart" else "van-gogh"  # three files have no styles of their own, but the user's
+    prompt = "charcoal" if bundle == "apart" else "van-gogh"  # a bundle of three files has no styles; the user's are used
     out = stylised(run, photo, bundle, prompt=prompt)
     assert out.shape == photo.shape and out.dtype == torch.float32 and 0 <= out.min() <= out.max() <= 1
 
@@ -91,7 +91,7 @@ def test_prompt_and_style_must_agree(run: Run, photo: torch.Tensor) -> None:
     (style,) = run("StylerDALLE_LoadStyle", style="tiny/styles/ukiyo-e.safetensors")
     for prompt in ("", " ", "Ukiyo-E", "a UKIYO-E print"):
         stylised(run, photo[:1], prompt=prompt, style=style)
-    with pytest.raises(ValueError, match=r"the prompt says 'a Van Gogh.*'ukiyo-e'"):
+    with pytest.raises(ValueError, match=r"the prompt is 'a Van Gogh.*'ukiyo-e'"):
         stylised(run, photo[:1], prompt="a Van Gogh style oil painting", style=style)
 
 
@@ -107,9 +107,9 @@ def test_a_style_of_another_translator_is_refused(run: Run, photo: torch.Tensor)
 
 
 def test_unknown_choices_are_refused_with_the_allowed_ones(run: Run, comfy: SimpleNamespace) -> None:
-    with pytest.raises(ValueError, match=r"'zzz' is not there: choose one of apart, half, .*tiny"):
+    with pytest.raises(ValueError, match=r"'zzz' was not found: choose one of apart, half, .*tiny"):
         run("StylerDALLE_Load", bundle="zzz")
-    with pytest.raises(ValueError, match=r"'\.\./zzz' is not there: choose one of .*styles/charcoal.safetensors"):
+    with pytest.raises(ValueError, match=r"'\.\./zzz' was not found: choose one of .*styles/charcoal.safetensors"):
         run("StylerDALLE_LoadStyle", style="../zzz")
 
 
@@ -124,7 +124,7 @@ def test_a_bundle_without_its_tokenizer_says_what_to_put_where(run: Run, comfy: 
 
 
 def queued(comfy: SimpleNamespace, bundle: Any) -> str:
-    """What ComfyUI says when a workflow that loads a bundle is queued: nothing where it takes it."""
+    """ComfyUI's error when a workflow that loads a bundle is queued; empty if it is accepted."""
     from execution import validate_prompt
 
     graph = {
@@ -175,7 +175,7 @@ def test_an_official_bundle_is_offered_and_runs_once_its_files_are_there(
 
 
 def test_unknown_bundles_are_refused_when_queued_and_connected_ones_wait_for_the_run(comfy: SimpleNamespace) -> None:
-    assert "'zzz' is not there: choose one of apart" in queued(comfy, "zzz")
+    assert "'zzz' was not found: choose one of apart" in queued(comfy, "zzz")
     assert queued(comfy, "tiny") == ""
     assert "bundle" not in queued(comfy, ["6", 0])
 
@@ -235,7 +235,7 @@ def test_unloaded_models_come_back_and_forgotten_ones_are_freed(run: Run, comfy:
     bundle = run("StylerDALLE_Load", bundle="tiny")[0]
     (tokens,) = run("StylerDALLE_Tokenize", tokenizer=bundle, image=photo)
     assert any(m.model.model is bundle.tokenizer for m in comfy.model_management.current_loaded_models)
-    comfy.model_management.unload_all_models()  # what POST /free does, before it empties the cache of node outputs
+    comfy.model_management.unload_all_models()  # like POST /free, which then empties the cache of node outputs
     assert comfy.model_management.current_loaded_models == []
     (again,) = run("StylerDALLE_Tokenize", tokenizer=bundle, image=photo)
     assert torch.equal(again.grid, tokens.grid)

@@ -1,4 +1,4 @@
-"""Pictures as artists have them, through the nodes: frames, strips, masks with soft edges, other scales of marks, candidates."""
+"""Pictures through the nodes: video frames, very wide pictures, masks with soft edges, detail, candidates."""
 
 import time
 from collections.abc import Callable
@@ -27,7 +27,7 @@ def paint(run: Run) -> Callable[..., torch.Tensor]:
 
 @pytest.fixture
 def told(comfy: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
-    """What nodes tell of their progress, (done, total)."""
+    """The progress that nodes report, (done, total)."""
     import comfy.utils
 
     calls: list[tuple[int, int]] = []
@@ -36,7 +36,7 @@ def told(comfy: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> list[tuple[
 
 
 def picture(height: int, width: int, count: int = 1, seed: int = 0) -> torch.Tensor:
-    """Blocks of 8 px: several tokens even in a random tokenizer."""
+    """A picture of random 8 px blocks, which has several different tokens even with a random tokenizer."""
     small = torch.rand(count, -(-height // 8), -(-width // 8), 3, generator=torch.Generator().manual_seed(seed))
     return small.repeat_interleave(8, 1).repeat_interleave(8, 2)[:, :height, :width]
 
@@ -111,7 +111,7 @@ def test_cancel_stops_a_large_picture_within_a_second(
     monkeypatch.setattr(comfy.utils, "PROGRESS_BAR_HOOK", hook)
     with pytest.raises(comfy.model_management.InterruptProcessingException):
         run(f"StylerDALLE_{step}", **inputs)
-    assert time.monotonic() - asked[0] < 3  # a second, where nothing else runs
+    assert time.monotonic() - asked[0] < 3  # about a second on an idle machine
 
 
 def test_the_noise_is_the_same_for_every_frame(paint: Callable[..., torch.Tensor]) -> None:

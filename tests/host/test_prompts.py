@@ -17,7 +17,7 @@ def photo() -> torch.Tensor:
 
 @pytest.fixture
 def paint(run: Run, photo: torch.Tensor) -> Callable[..., torch.Tensor]:
-    """paint(prompt=..., ...) -> the photo as Translate makes it with the bundle that takes any prompt."""
+    """paint(prompt=..., ...) -> the stylised photo, with the bundle that accepts any prompt."""
     tokenizer, translator, _ = run("StylerDALLE_Load", bundle="prompted")
     (tokens,) = run("StylerDALLE_Tokenize", tokenizer=tokenizer, image=photo)
 
@@ -74,5 +74,5 @@ def test_a_later_region_lies_over_the_ones_before(run: Run, paint: Callable[...,
 
 
 def test_a_region_without_a_style_is_refused(run: Run) -> None:
-    with pytest.raises(ValueError, match="write a prompt, or connect a STYLE"):
+    with pytest.raises(ValueError, match="enter a prompt, or connect a STYLE"):
         run("StylerDALLE_StyleRegion", mask=torch.ones(1, 8, 8), prompt=" ")

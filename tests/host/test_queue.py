@@ -1,6 +1,6 @@
-"""Two real ComfyUI servers, one of them killed midway: `stylerdalle queue` does every photo once.
+"""Two real ComfyUI servers, one of which is killed during the batch: `stylerdalle queue` does every photo once.
 
-`STYLERDALLE_PHOTOS=200 pytest tests/host/test_queue.py` does it with 200 photos.
+`STYLERDALLE_PHOTOS=200 pytest tests/host/test_queue.py` runs it with 200 photos.
 """
 
 import json
@@ -16,7 +16,7 @@ from host.server import PACK, Server
 from PIL import Image
 from tiny import write_bundle
 
-from stylerdalle.cli import main
+from stylerdalle.cli.main import main
 
 PHOTOS = int(os.environ.get("STYLERDALLE_PHOTOS", "24"))
 

@@ -22,7 +22,7 @@ def photo() -> torch.Tensor:
 
 @pytest.fixture
 def tune(run: Run, photo: torch.Tensor) -> Callable[..., tuple[Any, ...]]:
-    """tune(steps=2) -> what Reward Tune gives for the bundle `tiny` and two photos."""
+    """tune(steps=2) -> the outputs of Reward Tune for the bundle `tiny` and two photos."""
     bundle = run("StylerDALLE_Load", bundle="tiny")[0]
 
     def execute(**inputs: Any) -> tuple[Any, ...]:
@@ -34,7 +34,7 @@ def tune(run: Run, photo: torch.Tensor) -> Callable[..., tuple[Any, ...]]:
 
 @pytest.fixture
 def told(comfy: SimpleNamespace) -> Iterator[list[tuple[int, int, Any]]]:
-    """(done, total, preview) of every call of a progress bar."""
+    """(done, total, preview) of every update of a progress bar."""
     from comfy import utils
 
     calls: list[tuple[int, int, Any]] = []
@@ -45,7 +45,7 @@ def told(comfy: SimpleNamespace) -> Iterator[list[tuple[int, int, Any]]]:
 
 @pytest.fixture
 def runs(comfy: SimpleNamespace) -> Path:
-    """Where the runs are kept; empty at first."""
+    """The folder of the runs; empty at first."""
     folder = Path(comfy.folder_paths.get_output_directory(), "stylerdalle", "runs")
     shutil.rmtree(folder, ignore_errors=True)
     return folder
@@ -109,7 +109,7 @@ def test_a_cancelled_run_goes_on_as_if_it_had_not_been(
 
     def cancel_in_the_second_step() -> None:
         nonlocal ticks
-        if len(told) == 5:  # four of the whole run, and the first step of this one
+        if len(told) == 5:  # four updates of the whole run, and the first step of this one
             ticks += 1
             if ticks == 4:
                 comfy.model_management.interrupt_current_processing()
@@ -155,10 +155,10 @@ def test_transparent_parts_of_photos_are_white(tune: Run, photo: torch.Tensor, r
         ({"captions": "one\ntwo\nthree"}, r"more captions \(3\) than photos \(2\)"),
         ({"method": "zzz"}, "'zzz' is not known: direct, rloo, reinforce"),
         ({"steps": 0}, "steps 0"),
-        ({"rank": 200}, "rank 200 is out of range: 1 to 32"),
+        ({"rank": 200}, "rank 200 is out of range: use 1 to 32"),
         ({"minutes": float("nan")}, "minutes nan"),
         ({"learning_rate": float("nan")}, "learning rates nan"),
-        ({"image": torch.full((1, 64, 64, 3), float("nan"))}, "not numbers"),
+        ({"image": torch.full((1, 64, 64, 3), float("nan"))}, "NaN or infinite"),
         ({"image": torch.zeros(1, 64, 64, 1)}, "shape"),
         ({"reward": "mine"}, "REWARD got a str"),
     ],
@@ -171,8 +171,10 @@ def test_bad_inputs_are_refused_before_anything_is_written(tune: Run, runs: Path
 
 def test_models_that_do_not_belong_together_are_refused(run: Run, tune: Run, runs: Path) -> None:
     apart, half = (run("StylerDALLE_Load", bundle=name)[0] for name in ("apart", "half"))
-    tune(steps=1, tokenizer=apart, reward=apart)  # the same files elsewhere
-    with pytest.raises(ValueError, match=r"'half' is not the one that the TRANSLATOR of 'tiny' belongs to"):
+    tune(steps=1, tokenizer=apart, reward=apart)  # copies of the same files
+    with pytest.raises(
+        ValueError, match=r"TOKENIZER \(bundle 'half'\) and the TRANSLATOR \(bundle 'tiny'\) do not belong together"
+    ):
         tune(tokenizer=replace(half, tokenizer_path=half.translator_path))
 
 
@@ -182,7 +184,7 @@ def test_a_full_disk_is_said_to_be_one_and_the_models_stay_whole(tune: Run, runs
 
     with monkeypatch.context() as patched:
         patched.setattr("os.fsync", full_disk)
-        with pytest.raises(ValueError, match="No space left on device.*goes on from its last save"):
+        with pytest.raises(ValueError, match="No space left on device.*run again to resume from the last save"):
             tune(steps=2)
     assert not [path for path in runs.rglob("*") if path.name.startswith(".") or path.name == "state.pt"]
-    assert tune(steps=2)[1].tensors  # once there is room
+    assert tune(steps=2)[1].tensors  # works when there is space again

@@ -1,5 +1,5 @@
-"""A real ComfyUI server in its own process: a tuning run is cancelled over HTTP, queued again, and goes on; results are in the
-history; memory is given back."""
+"""A real ComfyUI server in its own process: a tuning run is cancelled over HTTP, queued again and resumed; results are in the
+history; memory is freed."""
 
 import csv
 import json
@@ -31,7 +31,7 @@ def server(comfy: SimpleNamespace, tmp_path: Path) -> Iterator[Server]:
         pytest.skip("weights/mini is not there: the bundled models are needed")
     server = Server(tmp_path)
     try:
-        server.until(server.up, 300)  # a busy machine is slow to start it
+        server.until(server.up, 300)  # starting takes long on a busy machine
         yield server
     finally:
         server.kill()
@@ -54,7 +54,7 @@ def test_cancel_stops_a_run_and_queue_again_goes_on(server: Server) -> None:
     waited = time.monotonic() - asked
     print(f"cancelled after {waited:.2f} s")
     assert [kind for kind, _ in status["messages"]][-1] == "execution_interrupted", status
-    assert waited < 5  # about a second, where nothing else runs
+    assert waited < 5  # about a second on an idle machine
     before = rows(server)
     assert 3 <= len(before) < STEPS
 
@@ -82,5 +82,5 @@ def test_results_are_in_the_history_and_models_are_loaded_once_until_memory_is_f
         return loaded()
 
     assert [again(seed) for seed in (0, 1, 2)] == [1, 1, 1]
-    server("/free", {"unload_models": True, "free_memory": True})  # heard between two prompts
+    server("/free", {"unload_models": True, "free_memory": True})  # takes effect between two prompts
     assert 2 in [again(seed) for seed in (3, 4)]

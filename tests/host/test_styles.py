@@ -12,7 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
-from stylerdalle import checkpoint, cli
+from stylerdalle import checkpoint, storage
+from stylerdalle.cli import main as cli
 
 Run = Callable[..., tuple[Any, ...]]
 
@@ -24,7 +25,7 @@ def styles(run: Run) -> tuple[Any, Any]:
 
 @pytest.fixture
 def saved(comfy: SimpleNamespace) -> Iterator[Path]:
-    """The folder that styles are saved in; what a test saved is removed."""
+    """The folder for saved styles; emptied of what the test saved."""
     folder = Path(comfy.folder_paths.get_folder_paths("stylerdalle")[0], "styles")
     before = set(folder.iterdir())
     yield folder
@@ -43,7 +44,7 @@ def tokens(run: Run, **inputs: Any) -> torch.Tensor:
 def test_a_saved_style_is_found_by_its_name_and_keeps_its_metadata(run: Run, styles: Any, saved: Path) -> None:
     named, path = run("StylerDALLE_SaveStyle", style=styles[0], name=" mine at last.safetensors ")
     assert Path(path) == saved / "mine at last.safetensors" and named.name == "mine at last"
-    metadata = checkpoint.read_metadata(path)
+    metadata = storage.read_metadata(path)
     assert metadata["licence"] == "MIT" and json.loads(metadata["recipe"])["method"] == "direct"
     assert (metadata["prompt"], metadata["base_sha256"]) == (styles[0].prompt, styles[0].base_sha256)
     (loaded,) = run("StylerDALLE_LoadStyle", style="styles/mine at last.safetensors")
@@ -74,7 +75,7 @@ def test_a_style_file_is_replaced_only_where_that_is_asked_for(run: Run, styles:
 )
 def test_a_name_that_is_no_files_is_refused(run: Run, styles: Any, saved: Path, name: str) -> None:
     before = sorted(saved.iterdir())
-    with pytest.raises(ValueError, match="cannot be a style's name"):
+    with pytest.raises(ValueError, match="is not a valid style name"):
         run("StylerDALLE_SaveStyle", style=styles[0], name=name)
     assert sorted(saved.iterdir()) == before
 
@@ -91,7 +92,7 @@ def test_a_mix_paints_and_one_with_itself_is_the_style(run: Run, styles: Any) ->
 def test_a_mix_can_be_saved(run: Run, styles: Any, saved: Path) -> None:
     (mixed,) = run("StylerDALLE_MixStyles", style_a=styles[0], style_b=styles[1], weight_a=0.75)
     _, path = run("StylerDALLE_SaveStyle", style=mixed, name="mixed")
-    recipe = json.loads(checkpoint.read_metadata(path)["recipe"])
+    recipe = json.loads(storage.read_metadata(path)["recipe"])
     assert [(part["name"], part["weight"]) for part in recipe["styles"]] == [("ukiyo-e", 0.75), ("van-gogh", 0.5)]
 
 

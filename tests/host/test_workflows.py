@@ -1,4 +1,4 @@
-"""The shipped workflows: workflows/api/NAME.json for programs, and the same graph for people in workflows/NAME.json."""
+"""The shipped workflows: workflows/api/NAME.json for programs, and the same graph in workflows/NAME.json for people."""
 
 import json
 from pathlib import Path
@@ -42,7 +42,7 @@ def test_both_formats_are_the_same_graph(comfy: SimpleNamespace, name: str) -> N
     graph = as_api(comfy, ui)
     assert graph == {number: {k: node[k] for k in ("class_type", "inputs")} for number, node in read(name).items()}
     for node in ui["nodes"]:
-        if node["type"] != "Note" and "title" in node:  # a title that is the node type's own is not saved
+        if node["type"] != "Note" and "title" in node:  # a title is saved only if it differs from the node's name
             assert node["title"] == read(name)[str(node["id"])]["_meta"]["title"]
     nodes = {node["id"]: node for node in ui["nodes"]}
     for link, source, slot, target, place, kind in ui["links"]:

@@ -1,4 +1,4 @@
-"""Batches against fake ComfyUI servers: done once each, whatever happens to the servers."""
+"""Batches on fake ComfyUI servers: every photo is done once, whatever happens to the servers."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from fake_comfyui import Fake, write_workflow
 
-from stylerdalle.cli import main
+from stylerdalle.cli.main import main
 from stylerdalle.queue import batch
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -60,7 +60,7 @@ class Shell:
         return code
 
     def outputs(self) -> dict[str, str]:
-        """The pictures that came out, with the photo that each is of."""
+        """The output pictures, {output: photo}."""
         found = [p for p in self.out.rglob("*") if p.is_file() and p.suffix == ".png"]
         return {p.relative_to(self.out).as_posix(): p.read_text().removeprefix("pixels of ") for p in found}
 
@@ -71,14 +71,14 @@ class Shell:
 
 @pytest.fixture
 def shell(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Shell:
-    monkeypatch.setattr(batch, "PAUSE", (0.05, 0.1))
+    monkeypatch.setattr(batch, "SERVER_PAUSE", (0.05, 0.1))
     shell = Shell(tmp_path, capsys)
     shell.photos("a.png", "b.jpg", "below/c.png")
     return shell
 
 
 def many(shell: Shell, count: int = 24) -> dict[str, str]:
-    """Photos, and the outputs to be expected of all."""
+    """Write photos -> the expected outputs of all photos, {output: photo}."""
     shell.photos(*(f"many-{i:02}.png" for i in range(count)))
     names = [p.relative_to(shell.folder / "photos") for p in (shell.folder / "photos").rglob("*.*")]
     return {name.with_suffix(".png").as_posix(): name.as_posix() for name in names}
@@ -112,7 +112,7 @@ def test_json_is_one_object_a_line_and_photo(shell, fake):
 
 def test_the_progress_bar_follows_the_nodes_of_a_run_and_ends_full(shell, fake, monkeypatch):
     shown: list[tuple[int, int]] = []
-    monkeypatch.setattr("stylerdalle.queue.commands.bar", lambda _: nullcontext(lambda *counts: shown.append(counts)))
+    monkeypatch.setattr("stylerdalle.cli.queue.bar", lambda _: nullcontext(lambda *counts: shown.append(counts)))
     assert shell(fake(seconds=0.3), options=("--in-flight", 1)) == 0
     assert shown[-1] == (300, 300)
     assert (20, 300) in shown or (120, 300) in shown or (220, 300) in shown  # one of five nodes is done
@@ -134,7 +134,7 @@ def test_photos_that_differ_in_suffix_or_case_do_not_overwrite_each_other(shell,
 def test_a_photo_that_comes_later_does_not_take_the_name_of_one_that_is_done(shell, fake):
     server = fake()
     assert shell(server) == 0
-    shell.photos("a.jpg")  # before a.png in the alphabet
+    shell.photos("a.jpg")  # sorts before a.png
     assert shell(server) == 0
     assert shell.outputs()["a.png"] == "a.png"
     assert shell.outputs()["a.jpg.png"] == "a.jpg"
@@ -142,7 +142,7 @@ def test_a_photo_that_comes_later_does_not_take_the_name_of_one_that_is_done(she
 
 
 def test_several_outputs_of_a_photo_are_numbered_by_node(shell, fake):
-    shell.photos("a.4-1.png")  # what the first of a.png would be called
+    shell.photos("a.4-1.png")  # the name of the first output of a.png
     assert shell(fake(), options=("--set", "4.copies=2")) == 0
     assert {name: photo for name, photo in shell.outputs().items() if photo.startswith("a")} == {
         "a.4-1_.png": "a.png",
@@ -208,7 +208,7 @@ def test_what_others_did_meanwhile_is_withdrawn_from_a_server_that_was_out_of_re
     started = time.monotonic()
     assert shell(cut_off, other) == 0
     assert not thread.is_alive()
-    assert time.monotonic() - started < 30  # it did not sit out its old run
+    assert time.monotonic() - started < 30  # it did not wait for its old run
     assert shell.outputs() == expected
     assert len(cut_off.cancelled) == 2
     assert Counter(row["server"] for row in shell.report()["results"])[cut_off.url] > 0  # and it went on to others
@@ -241,15 +241,15 @@ def test_a_photo_that_fails_on_one_server_is_done_by_another(shell, fake):
 
 
 def test_a_photo_has_a_bounded_number_of_tries(shell, fake, monkeypatch):
-    """One that kills whatever server it comes to is given up; the others are done."""
+    """A photo that kills every server is given up; the others are done."""
     server = fake()
-    poison = batch.Batch._try
+    run_once = batch.Batch._try
 
-    async def dies(self: Any, host: Any, picture: Any) -> None:
-        if picture.name == "b.jpg":
-            picture.tries += 1
-            raise batch.Lost(f"{host.url} does not answer (test)")
-        await poison(self, host, picture)
+    async def dies(self: Any, server: Any, photo: Any) -> None:
+        if photo.name == "b.jpg":
+            photo.tries += 1
+            raise batch.Lost(f"{server.url} does not answer (test)")
+        await run_once(self, server, photo)
 
     monkeypatch.setattr(batch.Batch, "_try", dies)
     assert shell(server, options=("--tries", 4)) == 1
@@ -357,7 +357,7 @@ def test_a_batch_that_is_stopped_goes_on_and_does_no_photo_twice(shell, fake, nu
     ended = Counter(server.ran)
     twice = sum(ended.values()) - len(expected)
     assert set(ended) == {Path(photo).name for photo in expected.values()}
-    assert twice <= (1 if number == signal.SIGINT else 0)  # what ran at the moment of Ctrl-C was cancelled
+    assert twice <= (1 if number == signal.SIGINT else 0)  # Ctrl-C cancels the photo that runs
 
 
 def test_a_journal_that_a_kill_cut_short_is_read(shell, fake):

@@ -1,4 +1,4 @@
-"""Workflow files: which are taken, what --set and --photo-node mean, and what is said of those that are not."""
+"""Workflow files: which are accepted, what --set and --photo-node mean, and the errors for the others."""
 
 import json
 from pathlib import Path
@@ -46,7 +46,7 @@ def test_a_node_is_found_by_id_title_or_class(text):
 
 
 def test_nodes_that_share_a_class_are_told_apart_by_id():
-    with pytest.raises(ValueError, match=r"2 nodes 'LoadImage': say which by its id, 2, 9"):
+    with pytest.raises(ValueError, match=r"2 nodes 'LoadImage': choose one by its id, 2, 9"):
         find_node(TWO, "LoadImage")
 
 
@@ -69,7 +69,7 @@ def test_set_sets_one_input_of_a_copy(text, key, value):
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("strength=1", "not of the form NODE.INPUT=VALUE"),
         ("3.strength", "not of the form NODE.INPUT=VALUE"),
@@ -77,8 +77,8 @@ def test_set_sets_one_input_of_a_copy(text, key, value):
         ("3.size=1", r"node 3 \(Translate v1.5\) has no input 'size'; its inputs are: image, prompt, strength"),
     ],
 )
-def test_set_refuses_what_is_not_there_and_lists_what_is(text, said):
-    with pytest.raises(ValueError, match=said):
+def test_set_refuses_what_is_not_there_and_lists_what_is(text, message):
+    with pytest.raises(ValueError, match=message):
         set_inputs(WORKFLOW, [text])
 
 
@@ -87,7 +87,7 @@ def test_values_are_json_or_texts():
 
 
 def test_of_several_load_image_nodes_one_must_be_chosen():
-    with pytest.raises(ValueError, match=r"2 LoadImage nodes, 2 \(Photo\), 9 \(Mask photo\): say which .* --photo-node"):
+    with pytest.raises(ValueError, match=r"2 LoadImage nodes, 2 \(Photo\), 9 \(Mask photo\): choose one with --photo-node"):
         photo_node(TWO)
     assert photo_node(TWO, "mask photo") == "9"
 

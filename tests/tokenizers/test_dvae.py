@@ -6,9 +6,9 @@ import tiny
 import torch
 from dall_e import Decoder, Encoder
 
-from stylerdalle import pipeline
-from stylerdalle.tokenizers import Tokens
+from stylerdalle.tokenizers import codec
 from stylerdalle.tokenizers.dvae import DVAE
+from stylerdalle.tokenizers.tokens import Tokens
 
 
 @pytest.fixture(scope="module")
@@ -79,19 +79,19 @@ def test_decode_soft_has_a_gradient_in_the_probabilities(small):
 
 @torch.inference_mode()
 def test_tiles_with_the_halo_decode_as_the_whole(small, monkeypatch):
-    monkeypatch.setattr(pipeline, "TILE", 8)
+    monkeypatch.setattr(codec, "TILE_TOKENS", 8)
     tokens = some_tokens(1, 30, 33)
     whole, done = small.decode(tokens), []
-    got = pipeline.decode(small, Tokens(tokens, 240, 264, small.vocab_size), progress=lambda *call: done.append(call))
+    got = codec.decode(small, Tokens(tokens, 240, 264, small.vocab_size), progress=lambda *call: done.append(call))
     assert len(done) == 4 * 5
     assert torch.allclose(got, whole, atol=1e-5)
 
 
 @torch.inference_mode()
 def test_tiles_with_the_halo_encode_as_the_whole(small, monkeypatch):
-    monkeypatch.setattr(pipeline, "TILE", 8)
+    monkeypatch.setattr(codec, "TILE_TOKENS", 8)
     images = torch.rand(1, 3, 8 * 26, 8 * 22, generator=torch.Generator().manual_seed(5))
-    assert torch.equal(pipeline.encode(small, images).grid, small.encode(images))
+    assert torch.equal(codec.encode(small, images).grid, small.encode(images))
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 12, 16), (1, 4, 16, 16), (3, 16, 16)])

@@ -1,4 +1,4 @@
-"""The VQGAN tokenizer against taming-transformers: what that gave is in vqgan.json; where it is installed, it is asked too."""
+"""The VQGAN tokenizer against taming-transformers: against its recorded results, vqgan.json, and itself where installed."""
 
 import json
 from dataclasses import asdict, replace
@@ -104,7 +104,7 @@ def test_few_logits_at_once_give_the_same_tokens(model, monkeypatch):
 
 @torch.inference_mode()
 def test_no_piece_of_a_large_picture_is_larger_than_a_tile(monkeypatch):
-    monkeypatch.setattr(vqgan, "TILE", 24)
+    monkeypatch.setattr(vqgan, "VQGAN_TILE", 24)
     monkeypatch.setattr(vqgan, "OVERLAP", 8)
     model, seen = tiny.vqgan(), []
     model.encoder.register_forward_pre_hook(lambda _, x: seen.append(x[0].shape[2:]))
@@ -122,7 +122,7 @@ def test_no_piece_of_a_large_picture_is_larger_than_a_tile(monkeypatch):
 @torch.inference_mode()
 def test_where_tiles_meet_a_smooth_picture_has_no_seam(model, monkeypatch):
     """Steps between neighbouring columns: where tiles overlap no larger than elsewhere; tiles side by side show a seam."""
-    monkeypatch.setattr(vqgan, "TILE", 40)
+    monkeypatch.setattr(vqgan, "VQGAN_TILE", 40)
     codes = torch.randn(1, 16, 3, 4, generator=torch.Generator().manual_seed(1))
     smooth = torch.nn.functional.interpolate(codes, (40, 64), mode="bicubic")
     out = model.decode_mixture(smooth)

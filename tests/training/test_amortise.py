@@ -9,15 +9,17 @@ import torch
 import torch.nn.functional as F
 from training.test_tokenizer import pictures
 
-from stylerdalle import reward
-from stylerdalle.hypernetwork import HyperConfig
-from stylerdalle.pretrain import all_embeddings
-from stylerdalle.style import Style, translate_with
-from stylerdalle.texture import field, under
-from stylerdalle.training.amortise import AmortiseConfig, amortise, art_targets, make_pairs
-from stylerdalle.training.data import to_tensor
+from stylerdalle.clip import scores as reward
+from stylerdalle.learn.crops import to_tensor
+from stylerdalle.learn.run import Run
+from stylerdalle.tokenizers.protocol import all_embeddings
+from stylerdalle.training.amortise import AmortiseConfig, amortise
+from stylerdalle.training.art import art_targets
+from stylerdalle.training.prompt_pairs import pairs_of_prompts
 from stylerdalle.training.prompts import Prompt
-from stylerdalle.training.run import Run
+from stylerdalle.translator.hypernetwork import HyperConfig
+from stylerdalle.translator.style import Style, translate_with
+from stylerdalle.translator.texture import field_under, texture_field
 
 PROMPTS = [
     Prompt("an ink drawing", "ink", "ink"),
@@ -35,6 +37,10 @@ def models():
     return dvae, tiny.translator(dvae), tiny.clip_model()
 
 
+def made_pairs(tokenizer, photos, folder):
+    return pairs_of_prompts(tokenizer, photos, PROMPTS[:2], 32, SMALL.per_filter, SMALL.per_tone, SMALL.seed, folder)
+
+
 def art():
     return [replace(p, kind="art", captions=(text,)) for p, text in zip(pictures(3), ("symbolism", "a dog", "ink"), strict=True)]
 
@@ -45,14 +51,14 @@ def test_prompts_with_pairs_are_learnt(models, tmp_path):
     network = amortise(tokenizer, translator, model, pictures(4), art(), PROMPTS, SMALL, HYPER, Run(tmp_path))
     assert network.prompts == ("an ink drawing", "a red picture", "symbolism")
     assert all(torch.equal(p, before[name]) for name, p in translator.named_parameters())
-    pairs = make_pairs(tokenizer, pictures(4), PROMPTS[:2], 32, SMALL, tmp_path)
+    pairs = made_pairs(tokenizer, pictures(4), tmp_path)
     embeddings = all_embeddings(tokenizer)
     with torch.no_grad():
         for text, coded in pairs.items():
             said = reward.embed_texts(model, [text])[0]
             style = Style(network(said))
-            shown = field([(coded.texture, 1.0)], embeddings) if coded.texture else None
-            read = None if shown is None else under(shown, coded.places, 4)
+            shown = texture_field([(coded.texture, 1.0)], embeddings) if coded.texture else None
+            read = None if shown is None else field_under(shown, coded.places, 4)
             content = embeddings[coded.content]
             plain = translate_with(translator, content)
             styled = translate_with(translator, content, [(style, 1.0)], read)
@@ -99,10 +105,10 @@ def test_a_run_taken_up_again_ends_as_an_unbroken_one(models, tmp_path):
 
 
 def test_pairs_are_made_once(models, tmp_path, monkeypatch):
-    first = make_pairs(models[0], pictures(2), PROMPTS[:2], 32, SMALL, tmp_path)
-    monkeypatch.setattr("stylerdalle.training.joint.make_pairs", None)
-    monkeypatch.setattr("stylerdalle.training.amortise.tone", None)
-    again = make_pairs(models[0], pictures(2), PROMPTS[:2], 32, SMALL, tmp_path)
+    first = made_pairs(models[0], pictures(2), tmp_path)
+    monkeypatch.setattr("stylerdalle.training.coded.make_pairs", None)
+    monkeypatch.setattr("stylerdalle.training.prompt_pairs.tone", None)
+    again = made_pairs(models[0], pictures(2), tmp_path)
     for text, coded in first.items():
         assert torch.equal(coded.content, again[text].content) and torch.equal(coded.target, again[text].target)
     red = first["a red picture"]
@@ -111,7 +117,7 @@ def test_pairs_are_made_once(models, tmp_path, monkeypatch):
 
 def test_art_nearest_by_caption_is_leant_to(models, monkeypatch):
     model, pictured = models[2], art()
-    monkeypatch.setattr("stylerdalle.training.amortise.NEAREST", 1)
+    monkeypatch.setattr("stylerdalle.training.art.NEAREST", 1)
     texts = reward.embed_texts(model, ["a dog", "ink"])
     crops = to_tensor([np.asarray(p.open().resize((64, 64))) for p in pictured])
     seen = reward.embed_images(model, crops)

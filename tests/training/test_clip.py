@@ -7,11 +7,13 @@ import pytest
 import torch
 from training.test_tokenizer import pictures
 
-from stylerdalle.reward import embed_texts
+from stylerdalle.clip.scores import embed_texts
+from stylerdalle.learn.pictures import Picture
+from stylerdalle.learn.run import Run
 from stylerdalle.training.clip import (
     ClipConfig,
     bench_classes,
-    build,
+    build_clip,
     caption_of,
     class_of,
     prompts_of,
@@ -21,8 +23,6 @@ from stylerdalle.training.clip import (
     with_full_context,
     words,
 )
-from stylerdalle.training.data import Picture
-from stylerdalle.training.run import Run
 
 SMALL = ClipConfig(
     embed_dim=16,
@@ -44,10 +44,10 @@ def art(style: str, count: int, captions: tuple[str, ...] = ()) -> list[Picture]
 
 
 def test_the_saved_form_reads_77_positions_and_says_the_same_of_short_texts():
-    model = build(SMALL).eval()
+    model = build_clip(SMALL).eval()
     full = with_full_context(model, SMALL)
     assert full.positional_embedding.shape[0] == 77
-    from stylerdalle.clip_package import clip
+    from stylerdalle.clip.package import clip
 
     with torch.inference_mode():
         short = model.encode_text(clip.tokenize(["a cubist painting"], SMALL.context))

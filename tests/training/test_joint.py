@@ -8,11 +8,12 @@ import torch
 import torch.nn.functional as F
 from training.test_tokenizer import pictures
 
-from stylerdalle.pretrain import all_embeddings
-from stylerdalle.style import Style, new_adapter, translate_with
-from stylerdalle.texture import field, under
-from stylerdalle.training.joint import JointConfig, coded_pairs, train
-from stylerdalle.training.run import Run
+from stylerdalle.learn.run import Run
+from stylerdalle.tokenizers.protocol import all_embeddings
+from stylerdalle.training.coded import coded_pairs
+from stylerdalle.training.joint import JointConfig, train
+from stylerdalle.translator.style import Style, new_adapter, translate_with
+from stylerdalle.translator.texture import field_under, texture_field
 
 SMALL = JointConfig(steps=40, styles=2, batch=4, rank=2, lr=2e-3, adapter_lr=0.02, pairs=40, neighbours=4)
 
@@ -30,7 +31,7 @@ def pairs(tokenizer, tmp_path_factory):
 
 def test_pairs_are_made_once(tokenizer, tmp_path, monkeypatch):
     first = coded_pairs(tokenizer, pictures(2), "ink", 32, 3, tmp_path)
-    monkeypatch.setattr("stylerdalle.training.joint.make_pairs", None)
+    monkeypatch.setattr("stylerdalle.training.coded.make_pairs", None)
     again = coded_pairs(tokenizer, pictures(2), "ink", 32, 3, tmp_path)
     assert first.content.shape == (3, 16) and first.places.shape == (3, 2)
     assert all(torch.equal(getattr(first, name), getattr(again, name)) for name in ("content", "target", "places"))
@@ -44,8 +45,8 @@ def test_every_style_is_learnt_and_the_translator_alone_stays_the_identity(token
     assert set(adapters) == set(pairs)
     for name, coded in pairs.items():
         content, target = coded.content, coded.target
-        shown = field([(coded.texture, 1.0)], embeddings) if coded.texture else None
-        read = None if shown is None else under(shown, coded.places, 4)
+        shown = texture_field([(coded.texture, 1.0)], embeddings) if coded.texture else None
+        read = None if shown is None else field_under(shown, coded.places, 4)
         plain = translator(embeddings[content])
         styled = translate_with(translator, embeddings[content], [(Style(adapters[name]), 1.0)], read)
         assert (plain.argmax(-1) == content).float().mean() > 0.9
@@ -77,7 +78,7 @@ def test_a_run_taken_up_again_ends_as_an_unbroken_one(tokenizer, pairs, tmp_path
 def test_a_run_may_begin_with_styles(tokenizer, pairs, tmp_path):
     translator = tiny.translator(tokenizer)
     begun = Style(
-        {key: torch.full_like(t, 0.01) for key, t in new_adapter(translator, 2, torch.Generator(), texture=True).items()}
+        {key: torch.full_like(t, 0.01) for key, t in new_adapter(translator, 2, torch.Generator(), with_texture=True).items()}
     )
     config = replace(SMALL, steps=1, lr=1e-9, adapter_lr=1e-9)
     adapters = train(tokenizer, translator, pairs, config, Run(tmp_path), start={"ink": begun})

@@ -11,24 +11,25 @@ import torch
 from PIL import Image
 from training.test_tokenizer import pictures
 
-from stylerdalle.training.filters import marks_of, texture
-from stylerdalle.training.pairs import coded_texture, make_pairs, read_pairs
+from stylerdalle.learn.pairs import read_pairs
+from stylerdalle.training.pairs import coded_texture, make_pairs
+from stylerdalle.training.registry import find
 
 
 def test_made_pairs_are_reproducible_and_of_the_size_asked_for():
-    photos, made, places = make_pairs(pictures(2), "pixel_art", 32, 3)
+    photos, made, places = make_pairs(pictures(2), "pixel-art", 32, 3)
     assert photos.shape == made.shape == (3, 3, 32, 32)
     assert photos.dtype == torch.uint8
     assert places.shape == (3, 2) and places.min() >= 0 and places.max() < 64
-    again = make_pairs(pictures(2), "pixel_art", 32, 3)
+    again = make_pairs(pictures(2), "pixel-art", 32, 3)
     assert torch.equal(made, again[1])
     assert torch.equal(made, made[..., ::8, ::8].repeat_interleave(8, 2).repeat_interleave(8, 3))
 
 
 def test_the_marks_of_a_made_picture_lie_where_its_place_says():
     plain = [replace(picture, data=grey()) for picture in pictures(1)]
-    _, made, places = make_pairs(plain, "stained_glass", 64, 4)
-    lead = marks_of("stained_glass").line
+    _, made, places = make_pairs(plain, "stained-glass", 64, 4)
+    lead = find("stained-glass").marks.line
     for picture, (y, x) in zip(made, (8 * places).tolist(), strict=True):
         under = torch.roll(lead, (-y, -x), (0, 1))[:64, :64]
         dark = picture.float().mean(0)
@@ -37,12 +38,12 @@ def test_the_marks_of_a_made_picture_lie_where_its_place_says():
 
 def test_a_texture_is_what_a_tokenizer_makes_of_the_marks_without_a_seam():
     tokenizer = tiny.tokenizer()
-    made = coded_texture(tokenizer, "stained_glass")
+    made = coded_texture(tokenizer, "stained-glass")
     assert made.tokens.shape == (1, 64, 64)
-    twice = torch.from_numpy(np.tile(texture("stained_glass"), (2, 2, 1))).permute(2, 0, 1)[None].float() / 255
-    inner = slice(32, 96)  # far from the edges of four tiles
+    twice = torch.from_numpy(np.tile(find("stained-glass").picture(), (2, 2, 1))).permute(2, 0, 1)[None].float() / 255
+    inner = slice(32, 96)  # far from the edges of the four squares
     assert torch.equal(tokenizer.encode(twice)[0, inner, inner], made.tokens[0].roll((-32, -32), (0, 1)))
-    assert coded_texture(tokenizer, "pixel_art") is None
+    assert coded_texture(tokenizer, "pixel-art") is None
 
 
 def grey() -> bytes:

@@ -8,7 +8,8 @@ from stylerdalle.training.prompts import read_prompts
 def test_a_list_is_read(tmp_path):
     path = tmp_path / "list.txt"
     path.write_text(
-        "# mine\na sketch\n\n[wash]\na wash | watercolour\n a blue wash|watercolour | blue \n[tiles, held out]\na mosaic\n"
+        "# mine\na sketch\n\n[wash]\na wash | watercolour\n a blue wash|watercolour | blue \n"
+        "[tiles, held out]\na mosaic\n[ours]\nhatched | pencil_sketch\nhatches | pencil-sketch\n"
     )
     found = read_prompts(path)
     assert [(p.text, p.family, p.filter, p.tone, p.held_out) for p in found] == [
@@ -16,8 +17,10 @@ def test_a_list_is_read(tmp_path):
         ("a wash", "wash", "watercolour", "", False),
         ("a blue wash", "wash", "watercolour", "blue", False),
         ("a mosaic", "tiles", "", "", True),
+        ("hatched", "ours", "pencil-sketch", "", False),
+        ("hatches", "ours", "pencil-sketch", "", False),
     ]
-    assert [p.paired for p in found] == [False, True, True, False]
+    assert [p.paired for p in found] == [False, True, True, False, True, True]
 
 
 @pytest.mark.parametrize(
@@ -26,9 +29,9 @@ def test_a_list_is_read(tmp_path):
         ("a | tea", "line 1.*filters: .*charcoal"),
         ("a | ink | tea", "line 1.*tones: .*sepia"),
         ("a | ink | red | more", "is not `prompt"),
-        ("a\na", "line 2: this prompt stands above already"),
-        ("| ink", "there is no prompt"),
-        ("# nothing\n", "holds no prompt"),
+        ("a\na", "line 2: the list already has this prompt"),
+        ("| ink", "the prompt is missing"),
+        ("# nothing\n", "has no prompt"),
     ],
 )
 def test_a_bad_list_is_refused_with_the_line(tmp_path, text, message):

@@ -4,7 +4,7 @@ import tiny
 import torch
 from training.test_tokenizer import pictures
 
-from stylerdalle.training.run import Run
+from stylerdalle.learn.run import Run
 from stylerdalle.training.sharpen import SharpenConfig, critic, set_gain, sharpen
 
 

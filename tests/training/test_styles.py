@@ -1,18 +1,12 @@
-"""The recipes of the bundled styles."""
+"""The choice of photos for the bundled styles."""
 
 import io
 
 from PIL import Image
 from training.test_tokenizer import pictures
 
-from stylerdalle.training.data import Picture
-from stylerdalle.training.filters import FILTERS
-from stylerdalle.training.styles import RECIPES, large_photos
-
-
-def test_every_recipe_has_a_known_filter_and_its_own_prompt():
-    assert {recipe.filter for recipe in RECIPES.values()} <= set(FILTERS)
-    assert len({recipe.prompt for recipe in RECIPES.values()}) == len(RECIPES)
+from stylerdalle.learn.pictures import Picture
+from stylerdalle.training.styles import large_photos
 
 
 def test_large_photos_are_preferred_and_small_ones_are_the_last_resort():

@@ -1,6 +1,7 @@
 """The network that paints decoded tokens in the styles of real works, and its training."""
 
 import io
+import itertools
 import json
 
 import numpy as np
@@ -10,8 +11,10 @@ import torch
 from PIL import Image
 
 from stylerdalle import checkpoint
+from stylerdalle.learn.pictures import Picture
+from stylerdalle.learn.run import Run
+from stylerdalle.storage import read_metadata
 from stylerdalle.training import teacher as recipe
-from stylerdalle.training.data import Picture
 from stylerdalle.training.perceptual import (
     Features,
     content_distance,
@@ -21,7 +24,6 @@ from stylerdalle.training.perceptual import (
     style_distance,
     variation,
 )
-from stylerdalle.training.run import Run
 from stylerdalle.training.teacher import TeacherConfig, Training, started_from, style_turns
 from stylerdalle.training.teacher_data import decoded_crops, exemplar_statistics
 from stylerdalle.training.teacher_network import Teacher, TeacherShape, load_teacher, noise_field, paint, save_teacher
@@ -60,12 +62,17 @@ def encoded(key: str, seed: int = 0) -> Picture:
     return Picture(key, stream.getvalue())
 
 
-def training(folder, warm: int = 0) -> Training:
+def training(folder, steps: int, warm: int = 0, pictures=()) -> Training:
+    """A run whose pictures are random, or else those given, in turn."""
     manners = {name: Manner((name,)) for name in NAMES}
     with torch.no_grad():
         targets = {name: [statistics(depth) for depth in features()(picture(i))] for i, name in enumerate(NAMES)}
-    config = TeacherConfig(size=32, batch=2, warm=warm)
-    draw = lambda rng: torch.from_numpy(rng.random((1, 3, 32, 32), dtype=np.float32))  # noqa: E731
+    config = TeacherConfig(steps=steps, minutes=0, size=32, batch=2, warm=warm)
+    turns = itertools.cycle(pictures)
+
+    def draw(rng: np.random.Generator) -> torch.Tensor:
+        return next(turns) if pictures else torch.from_numpy(rng.random((1, 3, 32, 32), dtype=np.float32))
+
     return Training(teacher(), features(), manners, targets, draw, config, Run(folder))
 
 
@@ -120,35 +127,40 @@ def test_a_teacher_is_read_back_as_it_was_written(tmp_path):
     again = load_teacher(tmp_path / "teacher.safetensors")
     assert again.names == NAMES
     assert (paint(again, picture(), ["b"]) - paint(teacher(), picture(), ["b"])).abs().mean() < 0.01
-    metadata = checkpoint.read_metadata(tmp_path / "teacher.safetensors")
+    metadata = read_metadata(tmp_path / "teacher.safetensors")
     assert (metadata["format"], metadata["kind"]) == ("stylerdalle/1", "teacher")
     assert json.loads(metadata["exemplars"]) == {"a": ["a work"]}
 
 
 def test_a_killed_run_resumes_as_the_unbroken_one(tmp_path):
-    unbroken = training(tmp_path / "one", warm=1)
-    unbroken.go(5)
-    training(tmp_path / "two", warm=1).go(2)
-    resumed = training(tmp_path / "two", warm=1)
-    assert resumed.step == 2
-    resumed.go(5)
+    unbroken = training(tmp_path / "one", 5, warm=1)
+    unbroken.go()
+    training(tmp_path / "two", 2, warm=1).go()
+    resumed = training(tmp_path / "two", 5, warm=1)
+    assert resumed.loop.done == 2
+    resumed.go()
     for key, tensor in unbroken.mean.state_dict().items():
         assert torch.equal(tensor, resumed.mean.state_dict()[key]), key
 
 
 def test_training_lowers_the_style_distance(tmp_path):
-    run = training(tmp_path)
-    pictures = [picture(8), picture(9)]
-    first = [run.one_step(pictures)["style"] for _ in range(3)]
-    last = [run.one_step(pictures)["style"] for _ in range(24)][-3:]
-    assert sum(last) < 0.9 * sum(first)
+    found = []
+    training(tmp_path, 27, pictures=[picture(8), picture(9)]).go(lambda done, numbers: found.append(numbers["style"]))
+    assert sum(found[-3:]) < 0.9 * sum(found[:3])
 
 
 def test_the_first_steps_teach_to_pass_the_picture_through(tmp_path):
-    run = training(tmp_path, warm=30)
-    pictures = [picture(8), picture(9)]
-    first = run.one_step(pictures)["pixels"]
-    assert [run.one_step(pictures)["pixels"] for _ in range(24)][-1] < first
+    found = []
+    run = training(tmp_path, 25, warm=30, pictures=[picture(8), picture(9)])
+    run.go(lambda done, numbers: found.append(numbers["pixels"]))
+    assert found[-1] < found[0]
+
+
+def test_the_gradients_of_both_optimisers_are_scaled_together(tmp_path):
+    run = training(tmp_path, 1)
+    run.learn(0, [picture(8), picture(9)])
+    gradients = [parameter.grad.flatten() for parameter in run.teacher.parameters()]
+    assert torch.cat(gradients).norm() < 1 + 1e-4
 
 
 def test_every_style_comes_once_in_a_round():

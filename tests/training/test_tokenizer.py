@@ -7,18 +7,11 @@ import pytest
 import torch
 from PIL import Image
 
-from stylerdalle.training.data import Picture
+from stylerdalle.learn.pictures import Picture
+from stylerdalle.learn.run import Run
+from stylerdalle.learn.schedule import learning_rate
 from stylerdalle.training.quantizer import Quantizer
-from stylerdalle.training.run import Run
-from stylerdalle.training.tokenizer import (
-    TokenizerConfig,
-    VQAutoEncoder,
-    flat_colours,
-    mixture,
-    reconstruction_loss,
-    schedule,
-    train,
-)
+from stylerdalle.training.tokenizer import TokenizerConfig, VQAutoEncoder, flat_colours, mixture, reconstruction_loss, train
 
 SMALL = TokenizerConfig(n_init=16, vocab_size=512, dim=8, steps=6, batch=8, size=32, free_steps=4)
 
@@ -72,7 +65,7 @@ def test_dead_codes_are_moved_onto_the_pictures():
 
 def test_too_few_vectors_for_the_codebook_are_refused():
     with pytest.raises(ValueError, match="10 vectors cannot place 16 codes"):
-        Quantizer(16, 4).start(torch.randn(10, 4), torch.Generator())
+        Quantizer(16, 4).place_codes(torch.randn(10, 4), torch.Generator())
 
 
 def test_the_loss_is_0_for_the_picture_itself_and_grows_with_the_error():
@@ -89,9 +82,9 @@ def test_the_mixture_draws_from_the_kinds_that_are_there():
 
 
 def test_the_learning_rate_warms_up_and_ends_low():
-    assert schedule(0, 1000) == pytest.approx(0.01)
-    assert schedule(100, 1000) == pytest.approx(1)
-    assert schedule(999, 1000) == pytest.approx(0.02, abs=1e-3)
+    assert learning_rate(0, 1000) == pytest.approx(0.01)
+    assert learning_rate(100, 1000) == pytest.approx(1)
+    assert learning_rate(999, 1000) == pytest.approx(0.02, abs=1e-3)
 
 
 def test_a_resumed_training_ends_where_it_was_told_to_and_gives_a_dvae(tmp_path):

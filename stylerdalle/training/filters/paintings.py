@@ -1,5 +1,7 @@
 """Paintings: strokes, dots and washes."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 
 import numpy as np
@@ -8,12 +10,27 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from .strokes import blur, contours, flatten, luminance, saturate, smoothstep, stretch, to_image, to_planes, towards, warp
-from .textures import Marks, lay
+from .marks import Marks, lay
+from .operators import (
+    blur,
+    contours,
+    flatten,
+    luminance,
+    planes_to_image,
+    saturate,
+    smoothstep,
+    stretch,
+    to_planes,
+    towards,
+    warp,
+)
 
 
 def halved(image: np.ndarray, function: Callable[[Tensor], Tensor]) -> Tensor:
-    """function(planes) of the picture at half size, back at its own: outlines twice as wide, in a quarter of the time."""
+    """Apply `function` ((3, h, w) -> (C, h, w)) to a picture (H, W, 3) at half its size -> (C, H, W).
+
+    Outlines become twice as wide, and it takes a quarter of the time.
+    """
     height, width = image.shape[:2]
     small = Image.fromarray(image).resize((max(1, round(width / 2)), max(1, round(height / 2))), Image.Resampling.LANCZOS)
     out = function(to_planes(np.asarray(small)))
@@ -30,25 +47,25 @@ VAN_GOGH = torch.tensor(
 
 
 def van_gogh(image: np.ndarray, generator: np.random.Generator, marks: Marks) -> np.ndarray:
-    """Long curved strokes in swirls, colours drawn to his palette, dark blue outlines, lit as impasto."""
+    """Long curved strokes in swirls, colours moved towards his palette, dark blue outlines, impasto."""
 
     def colours(planes: Tensor) -> Tensor:
         flat = flatten(saturate(stretch(planes, 0.01, 0.99, 0.8), 1.35), 2, rounds=1)
         out = towards(flat, VAN_GOGH, 1.7, 0.006, 0.85)
         return torch.lerp(out, VAN_GOGH[0].view(3, 1, 1), 0.85 * contours(flat, 1.3))
 
-    return to_image(lay(halved(image, colours), marks, 0.5))
+    return planes_to_image(lay(halved(image, colours), marks, 0.5))
 
 
 def pointillism(image: np.ndarray, generator: np.random.Generator, marks: Marks) -> np.ndarray:
-    """Dots in pure hues, warm beside cool, on a light ground that shows between them."""
+    """Dots in pure hues, warm beside cool; the light ground is seen between them."""
 
     def colours(planes: Tensor) -> Tensor:
         return saturate(0.1 + 0.84 * flatten(stretch(planes, 0.02, 0.98, 0.8).pow(0.85), 2, rounds=1), 1.7)
 
     pure = halved(image, colours)
     ground = torch.lerp(torch.tensor([0.98, 0.95, 0.86]).view(3, 1, 1).expand_as(pure), pure, 0.3)
-    return to_image(torch.lerp(lay(pure, marks, 9.0), ground, marks.line))
+    return planes_to_image(torch.lerp(lay(pure, marks, 9.0), ground, marks.line))
 
 
 def watercolour(image: np.ndarray, generator: np.random.Generator, marks: Marks) -> np.ndarray:
@@ -56,10 +73,10 @@ def watercolour(image: np.ndarray, generator: np.random.Generator, marks: Marks)
     planes = stretch(to_planes(image), 0.01, 0.98, 0.9).pow(0.8)
     flat = flatten(flatten(warp(planes, 0.7 * marks.dy, 0.7 * marks.dx), 3, rounds=1), 4, rounds=2)
     density = marks.more["density"]
-    tone = luminance(flat).clamp_min(0.05)
-    steps = tone * 5 + 0.6 * density  # washes: brightness in soft steps, each layer ending in a rim of dried pigment
+    lum = luminance(flat).clamp_min(0.05)
+    steps = lum * 5 + 0.6 * density  # brightness in soft steps, one a layer of the wash
     level = torch.floor(steps) + smoothstep(torch.frac(steps), 0.0, 0.2)
-    wash = saturate((flat * (0.4 + 0.6 * (level / 5 / tone)).clamp(0.6, 1.4)).clamp(0, 1), 1.6)
+    wash = saturate((flat * (0.4 + 0.6 * (level / 5 / lum)).clamp(0.6, 1.4)).clamp(0, 1), 1.6)
     shadow = torch.tensor([0.20, 0.22, 0.34]).view(3, 1, 1)
     wash = shadow + (1 - shadow) * wash
     smooth = blur(luminance(wash), 1.0)
@@ -67,7 +84,7 @@ def watercolour(image: np.ndarray, generator: np.random.Generator, marks: Marks)
     paper = smoothstep(smooth, 0.84, 0.97)
     amount = (1.05 + 1.3 * density + 8 * rim) * (1 - 0.9 * paper)
     white = torch.tensor([0.985, 0.98, 0.96]).view(3, 1, 1)
-    return to_image(wash.pow(amount.clamp(0.1, 2.8)) * white)
+    return planes_to_image(wash.pow(amount.clamp(0.1, 2.8)) * white)
 
 
 IMPRESSIONIST = torch.tensor(
@@ -85,7 +102,7 @@ def impressionism(image: np.ndarray, generator: np.random.Generator, marks: Mark
         light = 0.12 + 0.88 * saturate(stretch(planes, 0.01, 0.98, 0.8).pow(0.8), 1.5)
         return towards(flatten(light, 2, rounds=1), IMPRESSIONIST, 1.5, 0.006, 0.65)
 
-    return to_image(lay(halved(image, colours), marks, 0.8))
+    return planes_to_image(lay(halved(image, colours), marks, 0.8))
 
 
 FAUVE = torch.tensor(
@@ -100,7 +117,7 @@ def fauvism(image: np.ndarray, generator: np.random.Generator, marks: Marks) -> 
     """Broad strokes of pure unmixed colour, shadows blue, violet and green, lights orange and rose, dark blue outlines."""
 
     def colours(planes: Tensor) -> Tensor:
-        """(4, H, W): the colours, and the outlines."""
+        """(3, h, w) -> (4, h, w): three channels of colour, one of outlines."""
         crisp = flatten(stretch(planes, 0.01, 0.98).pow(0.9), 2, rounds=1)
         flat = flatten(crisp, 3, rounds=2)
         warm = torch.tensor([0.16, 0.0, -0.16]).view(3, 1, 1)
@@ -108,7 +125,7 @@ def fauvism(image: np.ndarray, generator: np.random.Generator, marks: Marks) -> 
         return torch.cat([towards(blur(tinted, 1.0), FAUVE, 1.3, 0.002), contours(crisp, 1.6, reach=6)[None]])
 
     both = halved(image, colours)
-    return to_image(torch.lerp(lay(both[:3], marks, 0.6), FAUVE[0].view(3, 1, 1), both[3]))
+    return planes_to_image(torch.lerp(lay(both[:3], marks, 0.6), FAUVE[0].view(3, 1, 1), both[3]))
 
 
 BAROQUE = torch.tensor(
@@ -120,9 +137,9 @@ BAROQUE = torch.tensor(
 
 
 def baroque(image: np.ndarray, generator: np.random.Generator, marks: Marks) -> np.ndarray:
-    """Chiaroscuro: golden light out of brown darkness, in long soft strokes."""
+    """Chiaroscuro: golden light, brown darkness, long soft strokes."""
     planes = flatten(stretch(to_planes(image), 0.02, 0.98), 2, rounds=2)
-    tone = luminance(planes).clamp_min(0.02)
-    dark = 0.93 * tone.pow(1.7) / (tone.pow(1.7) + 0.42 * (1 - tone).pow(1.3))
-    glaze = saturate((planes * (dark / tone)).clamp(0, 1), 1.25)
-    return to_image(lay(towards(blur(glaze, 0.7), BAROQUE, 1.0, 0.004, 0.85), marks, 0.3))
+    lum = luminance(planes).clamp_min(0.02)
+    dark = 0.93 * lum.pow(1.7) / (lum.pow(1.7) + 0.42 * (1 - lum).pow(1.3))
+    glaze = saturate((planes * (dark / lum)).clamp(0, 1), 1.25)
+    return planes_to_image(lay(towards(blur(glaze, 0.7), BAROQUE, 1.0, 0.004, 0.85), marks, 0.3))

@@ -1,4 +1,4 @@
-"""Tones: a picture in other colours or light, as words in a prompt ask for: "a blue watercolour", "at night".
+"""Tones: the colours or the light that words of a prompt ask for, as in "a blue watercolour" or "at night".
 
 night = tone("night", images)   # float (B, 3, H, W) in [0, 1] -> the same shape
 """
@@ -10,15 +10,16 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
+from ...images.colour import LUMA_601, luma
 
 
 def grey(x: Tensor) -> Tensor:
-    return (x * x.new_tensor(LUMA).view(3, 1, 1)).sum(-3, keepdim=True).expand_as(x)
+    """Images (B, 3, H, W) without colour -> the same shape."""
+    return luma(x, LUMA_601).expand_as(x)
 
 
 def ramp(*colours: tuple[float, float, float]) -> Callable[[Tensor], Tensor]:
-    """Grey to a ramp of colours, from black's to white's."""
+    """Map greys to a ramp of colours; the first stands for black, the last for white."""
 
     def function(x: Tensor) -> Tensor:
         stops = x.new_tensor(colours)  # (K, 3)
@@ -31,7 +32,7 @@ def ramp(*colours: tuple[float, float, float]) -> Callable[[Tensor], Tensor]:
 
 
 def tinted(colour: tuple[float, float, float], share: float = 0.65, light: float = 1.0) -> Callable[[Tensor], Tensor]:
-    """Drawn towards shades of one colour, white left nearly white."""
+    """Move colours by `share` towards shades of one colour; white stays nearly white."""
     shades = ramp((0.03, 0.03, 0.05), colour, (0.97, 0.97, 0.95))
 
     def function(x: Tensor) -> Tensor:
@@ -41,7 +42,7 @@ def tinted(colour: tuple[float, float, float], share: float = 0.65, light: float
 
 
 def lit(colour: tuple[float, float, float], power: float = 1.0, lift: float = 0.0) -> Callable[[Tensor], Tensor]:
-    """Seen in light of a colour; power above 1 darkens, lift whitens."""
+    """Light of a colour; `power` above 1 darkens, `lift` adds white."""
 
     def function(x: Tensor) -> Tensor:
         return lift + (1 - lift) * x**power * x.new_tensor(colour).view(3, 1, 1)
@@ -69,7 +70,7 @@ TONES: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def tone(name: str, images: Tensor) -> Tensor:
-    """Images float (B, 3, H, W) in [0, 1] in tone `name`. Raises ValueError for an unknown one."""
+    """Images float (B, 3, H, W) in [0, 1] in tone `name` -> the same shape. Raises ValueError for an unknown one."""
     if name not in TONES:
         raise ValueError(f"unknown tone {name!r}; choose one of: {', '.join(TONES)}")
     return torch.clamp(TONES[name](images), 0, 1)

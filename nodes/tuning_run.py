@@ -1,0 +1,123 @@
+"""The parts of a Reward Tune run: its models, options, photos and folder before; its style and pictures after."""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from io import BytesIO
+
+import numpy as np
+import torch
+
+from ..stylerdalle import Bundle, Style, storage, stylize
+from ..stylerdalle.bundle import open_bundle
+from ..stylerdalle.images.files import resized, to_image
+from ..stylerdalle.learn.curve import draw_curve
+from ..stylerdalle.learn.pictures import Picture
+from ..stylerdalle.tune.config import TuneConfig
+from ..stylerdalle.tune.loop import Tuned, TuneState
+from . import host
+
+SHOWN, SIDE = 4, 256  # photos in the before/after picture, and the length of their shorter side in px
+PREVIEW_INTERVAL = 0.5  # seconds, at least
+
+
+def matching(tokenizer: Bundle, translator: Bundle, reward: Bundle) -> Bundle:
+    """The three models as one bundle, in float32 for the gradients; it is released after the run.
+
+    Raises:
+        ValueError: the tokenizer is not the translator's.
+    """
+    if storage.sha256(tokenizer.tokenizer_path) != storage.sha256(translator.tokenizer_path):
+        raise ValueError(
+            f"the TOKENIZER (bundle {tokenizer.name!r}) and the TRANSLATOR (bundle {translator.name!r}) do not belong together: "
+            "connect both from the same Load StylerDALLE"
+        )
+    files = (translator.tokenizer_path, translator.translator_path, reward.clip_path)
+    return open_bundle(translator.name, *files, device=translator.device, dtype=torch.float32, load=host.Models())
+
+
+def options(models: Bundle, method: str, rank: int, minutes: float, learning_rate: float, **others: int) -> TuneConfig:
+    """The options of the run. Raises ValueError if one is out of range."""
+    translator = models.translator.config
+    if not 0 <= rank <= translator.width:
+        raise ValueError(
+            f"rank {rank} is out of range: use 1 to {translator.width} (the translator's width), or 0 for the whole decoder"
+        )
+    if not minutes >= 0:
+        raise ValueError(f"minutes {minutes} is out of range: use 0 (no limit) or more")
+    window = models.tokenizer.downsample * translator.grid * translator.upscale
+    size = -(-TuneConfig.size // window) * window  # px of a crop: a whole number of windows
+    own = {} if learning_rate == 0 else {"lr": learning_rate}
+    return TuneConfig.of(method, size=size, rank=rank, minutes=minutes, **own, **others)
+
+
+def photo_files(photos: torch.Tensor, captions: str) -> list[Picture]:
+    """Photos (B, 3, H, W) as PNG files in memory, each with its line of the captions, if there is one.
+
+    Raises:
+        ValueError: more captions than photos.
+    """
+    lines = [line.strip() for line in captions.rstrip().splitlines()]
+    if len(lines) > len(photos):
+        raise ValueError(f"there are more captions ({len(lines)}) than photos ({len(photos)}): enter at most one line per photo")
+    pictures = []
+    for number, photo in enumerate(photos):
+        host.tick()
+        file = BytesIO()
+        to_image(photo).save(file, "PNG", compress_level=1)
+        caption = tuple(lines[number : number + 1]) if any(lines[number : number + 1]) else ()
+        pictures.append(Picture(f"photo {number + 1}", file.getvalue(), caption))
+    return pictures
+
+
+def run_name(models: Bundle, pictures: list[Picture], prompt: str, config: TuneConfig) -> str:
+    """The prompt, and a hash of everything that the run depends on except its length."""
+    fixed = {key: value for key, value in asdict(config).items() if key not in ("steps", "minutes")}
+    files = [storage.sha256(path) for path in (models.tokenizer_path, models.translator_path, models.clip_path)]
+    photos = [(hashlib.sha256(picture.data).hexdigest(), picture.captions) for picture in pictures]
+    key = hashlib.sha256(json.dumps([prompt, fixed, files, photos], sort_keys=True).encode()).hexdigest()
+    return f"{storage.slug(prompt)}-{key[:12]}".lstrip("-")
+
+
+def watch(progress: Callable[..., None]) -> Callable[[TuneState], None]:
+    """A callback for `tune`: updates the progress bar at every step, and the preview every PREVIEW_INTERVAL."""
+    shown = 0.0
+
+    def callback(state: TuneState) -> None:
+        nonlocal shown
+        due = state.preview is not None and time.monotonic() - shown >= PREVIEW_INTERVAL
+        shown = time.monotonic() if due else shown
+        progress(state.step, state.steps, to_image(state.preview) if due else None)
+
+    return callback
+
+
+def named_style(tuned: Tuned, prompt: str, config: TuneConfig, models: Bundle) -> Style:
+    """The tuned style with a name made of its prompt, the hash of its translator, and its recipe and scores."""
+    notes = {"recipe": {"command": "tune", **asdict(config)}, **tuned.notes()}
+    metadata = {key: json.dumps(value) for key, value in notes.items()}
+    base = storage.sha256(models.translator_path)
+    return replace(tuned.style, name=storage.slug(prompt) or "style", base_sha256=base, metadata=metadata)
+
+
+def small(photos: torch.Tensor) -> torch.Tensor:
+    """The first SHOWN of (B, 3, H, W), for the before/after picture. Raises ValueError for extremely long ones."""
+    return resized(photos[:SHOWN], SIDE)
+
+
+def before_and_after(before: torch.Tensor, style: Style, models: Bundle) -> torch.Tensor:
+    """Photos (B, 3, H, W) in a row, and below them the stylised ones: (3, 2 H, B W)."""
+    after = stylize(before, style, models, progress=host.tick)
+    return torch.cat([torch.cat(list(row.cpu()), -1) for row in (before, after)], -2)
+
+
+def curve_picture(rows: list[dict[str, str]]) -> torch.Tensor:
+    """The curve of a run as an IMAGE (1, H, W, 3)."""
+    return torch.from_numpy(np.array(draw_curve(rows))).float()[None] / 255
+
+
+def distinct(losses: list[float]) -> list[float]:
+    """The losses; if all are equal, one slightly larger value is added: ComfyUI's plotter divides by their range."""
+    return losses if len(set(losses)) > 1 else [*losses, losses[0] + max(1e-6, abs(losses[0]) * 1e-6)]

@@ -1,0 +1,40 @@
+"""Commands that train the small models of a bundle: train-tokenizer, train-clip."""
+
+from __future__ import annotations
+
+import argparse
+
+from .. import checkpoint
+from ..training import clip, tokenizer
+from .options import add_config_options, add_run_options, given_options
+from .training import check_start, open_run, print_output, read_split, recipe
+
+
+def train_tokenizer_options(parser: argparse.ArgumentParser) -> None:
+    add_run_options(parser, "tokenizer")
+    add_config_options(parser.add_argument_group("training"), tokenizer.TokenizerConfig)
+    parser.set_defaults(run=run_train_tokenizer)
+
+
+def run_train_tokenizer(args: argparse.Namespace) -> int:
+    output = check_start(args)
+    train_on, valid = read_split(args.images)
+    config = tokenizer.TokenizerConfig(**given_options(args, tokenizer.TokenizerConfig))
+    model = tokenizer.train(train_on, valid, config, open_run(args, "tokenizer"))
+    checkpoint.save_tokenizer(output, model, recipe=recipe(args, config))
+    return print_output(output)
+
+
+def train_clip_options(parser: argparse.ArgumentParser) -> None:
+    add_run_options(parser, "clip")
+    add_config_options(parser.add_argument_group("training"), clip.ClipConfig)
+    parser.set_defaults(run=run_train_clip)
+
+
+def run_train_clip(args: argparse.Namespace) -> int:
+    output = check_start(args)
+    train_on, valid = read_split(args.images)
+    config = clip.ClipConfig(**given_options(args, clip.ClipConfig))
+    model = clip.train(train_on, valid, config, open_run(args, "clip"))
+    checkpoint.save_clip(output, model, recipe=recipe(args, config), words=" ".join(clip.words(train_on)))
+    return print_output(output)

@@ -1,0 +1,172 @@
+"""The command `tune`: learn one style, or with --styles a network that makes a style from any prompt."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import fields, replace
+from pathlib import Path
+
+from torch import Tensor
+
+from .. import checkpoint, storage
+from ..bundle import Bundle, load_bundle
+from ..distributed import processes
+from ..learn.pairs import read_pairs
+from ..learn.pictures import Picture
+from ..learn.sources import read_pictures
+from ..resolve import check_prompt, find_style, list_styles, warn_of_unknown_words
+from ..training.amortise import AmortiseConfig, amortise
+from ..training.pairs import coded_texture, make_pairs
+from ..training.prompts import read_prompts
+from ..training.registry import STYLES, style_name
+from ..training.styles import large_photos
+from ..translator.hypernetwork import HyperConfig
+from ..translator.texture import Texture
+from ..tune import presets
+from ..tune.config import TuneConfig
+from ..tune.loop import TuneState, tune
+from .console import bar
+from .options import add_config_options, add_model_options, add_run_options, given_options, number
+from .training import add_preset_option, check_start, open_run, print_output, read_split, recipe
+
+
+def tune_options(parser: argparse.ArgumentParser) -> None:
+    goal = parser.add_mutually_exclusive_group(required=True)
+    goal.add_argument("--style", metavar="TEXT", help="prompt of the new style")
+    goal.add_argument(
+        "--styles",
+        type=Path,
+        metavar="FILE",
+        help="instead of one style, learn a network that makes a style from any prompt; FILE lists the prompts to train on",
+    )
+    parser.add_argument("--name", help="name of the style (default: the output file's)")
+    parser.add_argument("--start", metavar="STYLE", help="style to start from: its name, prompt or file; its rank must be --rank")
+    add_run_options(parser, "tune-STYLE")
+    parser.add_argument(
+        "--save-every",
+        type=number(float, 0),
+        default=30.0,
+        metavar="SECONDS",
+        help="time between saves of the run's state (default: 30)",
+    )
+    add_model_options(parser)
+    add_preset_option(parser)
+    add_pairs_options(parser.add_argument_group("pairs of photos and styled photos"))
+    add_config_options(parser.add_argument_group("tuning"), TuneConfig)
+    add_network_options(parser)
+    parser.set_defaults(run=lambda args: run_tune_network(args) if args.styles else run_tune(args))
+
+
+def add_pairs_options(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--pairs",
+        metavar="DIR|FILTER",
+        help="source of pairs for --pairs-steps and --pairs-weight: a folder with DIR/photos/NAME.jpg and DIR/styled/NAME.jpg, "
+        f"or the name of a filter that makes them from the photos ({', '.join(STYLES)})",
+    )
+    group.add_argument(
+        "--pairs-count",
+        type=number(int, 1, 100_000),
+        default=1200,
+        metavar="N",
+        help="crops made of the pairs (default: 1200)",
+    )
+
+
+def add_network_options(parser: argparse.ArgumentParser) -> None:
+    known = [field.name for field in fields(TuneConfig)]
+    group = parser.add_argument_group(
+        "with --styles",
+        "Of the tuning options above, only --steps, --batch, --lr, --seed and --rank apply too, with other defaults.",
+    )
+    add_config_options(group, AmortiseConfig, known)
+    add_config_options(group, HyperConfig, [*known, "embed_dim"])
+
+
+def run_tune(args: argparse.Namespace) -> int:
+    prompt = check_prompt(args.style)
+    given = presets.tune_options(args.preset, given_options(args, TuneConfig))
+    config = TuneConfig.of(given.pop("method", TuneConfig.method), **given)
+    output = check_start(args)
+    photos = read_pictures(args.images)
+    run = open_run(args, f"tune-{storage.slug(prompt, 60)}")
+    bundle = load_bundle(args.bundle, args.device, "fp32")  # for the gradients; autocast lowers the precision where it can
+    warn_of_unknown_words(bundle.clip_path, prompt)
+    start = find_style(bundle, args.start) if args.start else None
+    with bar(f"tune {prompt!r}") as progress:
+
+        def callback(state: TuneState) -> None:
+            progress(state.step, state.steps)
+
+        pairs, texture = read_or_make_pairs(args, photos, bundle, config.seed)
+        tuned = tune(
+            bundle.tokenizer,
+            bundle.translator,
+            bundle.clip,
+            photos,
+            prompt,
+            config,
+            run,
+            pairs,
+            callback,
+            minutes_between_saves=args.save_every / 60,
+            start=start,
+            texture=texture,
+        )
+    if not processes().main:
+        return 0
+    made = {"pairs": args.pairs, "pairs_count": args.pairs_count} if args.pairs else {}
+    made |= {"start": start.name} if start else {}
+    style = replace(tuned.style, name=args.name or output.stem, base_sha256=storage.sha256(bundle.translator_path))
+    checkpoint.save_style(output, style, recipe={**recipe(args, config), **made}, **tuned.notes())
+    first, best = tuned.held_out
+    print(f"held-out score {first:.3f} at the start, {best:.3f} at step {tuned.best_step} of {tuned.steps}, which is kept")
+    return print_output(output)
+
+
+def read_or_make_pairs(
+    args: argparse.Namespace, photos: list[Picture], bundle: Bundle, seed: int
+) -> tuple[tuple[Tensor, Tensor, Tensor] | None, Texture | None]:
+    """(the pairs of --pairs as read_pairs gives them, the texture of their filter), each None where there is none."""
+    downsample = bundle.tokenizer.downsample
+    window = downsample * bundle.translator.config.grid * bundle.translator.config.upscale  # px
+    if style_name(args.pairs or "") in STYLES:
+        pairs = make_pairs(photos, args.pairs, window, args.pairs_count, seed, downsample)
+        return pairs, coded_texture(bundle.tokenizer, args.pairs)
+    return read_pairs(args.pairs, window, args.pairs_count, seed) if args.pairs else None, None
+
+
+def run_tune_network(args: argparse.Namespace) -> int:
+    if args.preset:
+        raise ValueError("--preset cannot be used with --styles: leave it out")
+    given, sizes = given_options(args, AmortiseConfig), given_options(args, HyperConfig)
+    if unused := [name for name in given_options(args, TuneConfig) if name not in given and name not in sizes]:
+        options = ", ".join("--" + name.replace("_", "-") for name in unused)
+        raise ValueError(f"{options} cannot be used with --styles: leave it out")
+    prompts = read_prompts(args.styles)
+    output = check_start(args)
+    pictures, _ = read_split(args.images)
+    run = open_run(args, f"tune-{args.styles.stem}")
+    bundle = load_bundle(args.bundle, args.device, "fp32")
+    art = [picture for picture in pictures if picture.kind in ("art", "graphic")]
+    photos = [picture for picture in pictures if picture.kind not in ("art", "graphic")]
+    config = AmortiseConfig(**given)
+    width = bundle.clip.text_projection.shape[1]
+    with bar(f"tune {len(prompts)} prompts") as progress:
+        network = amortise(
+            bundle.tokenizer,
+            bundle.translator,
+            bundle.clip,
+            large_photos(photos) + photos[::20],
+            art,
+            prompts,
+            config,
+            HyperConfig(**{"embed_dim": width, **sizes}),
+            run,
+            list_styles(bundle),
+            lambda step, _: progress(step, config.steps),
+        )
+    if not processes().main:
+        return 0
+    checkpoint.save_hypernetwork(output, network, bundle.translator_path, bundle.clip_path, recipe=recipe(args, config))
+    return print_output(output)

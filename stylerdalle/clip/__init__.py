@@ -1,0 +1,1 @@
+"""CLIP: OpenAI's package, and scores of pictures and texts."""

@@ -1,0 +1,1 @@
+"""What every training shares: pictures, crops, prepared tokens, the loop, runs, schedules, targets; and pretraining."""

@@ -1,0 +1,95 @@
+"""The learning rate of a step, its sample indices and its random numbers: all functions of the seed and the step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import Field, replace
+from functools import lru_cache
+from typing import Any, ClassVar, Protocol, TypeVar
+
+import numpy as np
+import torch
+
+DECAYS = ("cosine", "linear")  # of the learning rate
+Batch = TypeVar("Batch")
+
+
+class Lengths(Protocol):
+    """A config dataclass that gives the length of a run in steps or in epochs."""
+
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+
+    @property
+    def steps(self) -> int: ...
+
+    @property
+    def epochs(self) -> float: ...
+
+    @property
+    def batch(self) -> int: ...
+
+
+Config = TypeVar("Config", bound=Lengths)
+
+
+def learning_rate(step: int, steps: int, warm: int = 100, floor: float = 0.02, decay: str = "cosine") -> float:
+    """The share of the peak learning rate at `step` of `steps`, in [0, 1].
+
+    It rises linearly over `warm` steps. Then it follows half a cosine to `floor`, or with decay "linear" a straight line that
+    would reach 0 one step after the last.
+    """
+    if step < warm:
+        return (step + 1) / warm
+    if decay == "linear":
+        return (steps - step) / max(1, steps - warm)
+    return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
+
+
+def epochs_to_steps(config: Config, count: int) -> Config:
+    """The config, its steps set to those of its epochs over `count` pictures; unchanged where epochs is 0.
+
+    Raises:
+        ValueError: epochs is below 0.
+    """
+    if config.epochs < 0:
+        raise ValueError(f"epochs {config.epochs}: need 0 (steps count) or more")
+    return replace(config, steps=math.ceil(config.epochs * count / config.batch)) if config.epochs else config
+
+
+def sample_indices(count: int, size: int, step: int, seed: int, rng: np.random.Generator, epochs: float = 0) -> np.ndarray:
+    """Indices (size) into `count` samples for a step: random from `rng`, or the next of each epoch's permutation if `epochs`."""
+    if not epochs:
+        return rng.integers(count, size=size)
+    places = range(step * size, (step + 1) * size)
+    return np.array([_permutation(count, seed, place // count)[place % count] for place in places])
+
+
+@lru_cache(maxsize=4)
+def _permutation(count: int, seed: int, epoch: int) -> np.ndarray:
+    return np.random.default_rng([seed, epoch, 77]).permutation(count)
+
+
+def generator(*key: int) -> torch.Generator:
+    """A torch generator seeded by a key of whole numbers, such as (seed, step, photo)."""
+    state = np.random.SeedSequence(key).generate_state(1, np.uint64)
+    return torch.Generator().manual_seed(int(state[0]))
+
+
+def batches(
+    make: Callable[[int, np.random.Generator], Batch], seed: int, first: int, last: int, ahead: int = 4
+) -> Iterator[Batch]:
+    """Yield make(step, rng) for steps first to last - 1, each with the generator of (seed, step).
+
+    One background thread prepares them, up to `ahead` steps before they are needed.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        futures = [
+            pool.submit(make, step, np.random.default_rng([seed, step])) for step in range(first, min(first + ahead, last))
+        ]
+        for step in range(first, last):
+            value = futures.pop(0).result()
+            if step + ahead < last:
+                futures.append(pool.submit(make, step + ahead, np.random.default_rng([seed, step + ahead])))
+            yield value

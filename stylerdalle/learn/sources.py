@@ -1,0 +1,137 @@
+"""Readers of pictures. `pictures` gives them one at a time and suits millions; `read_pictures` holds all in memory and suits
+training on thousands.
+
+While reading, only names and places in files are held, of one folder or one tar shard at a time.
+"""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from .pictures import SAMPLE_SUFFIXES, Picture, key_of
+from .shards import members
+
+
+def read_pictures(paths: Sequence[str | Path]) -> list[Picture]:
+    """All pictures of the given shards, folders and files, in a fixed order.
+
+    Raises:
+        ValueError: as `entries`.
+    """
+    return list(pictures(paths))
+
+
+class Entry(NamedTuple):
+    """Where a picture is: in a file of its own, or in a tar shard."""
+
+    path: Path  # of the file or the shard
+    name: str  # of the picture: its path below the folder given, or in the shard
+    size: int  # bytes
+    start: int = -1  # byte in the shard; -1: a file of its own
+    note: tuple[int, int] = (0, 0)  # start and size of KEY.json in the shard; (0, 0): there is none
+
+
+def entries(paths: Sequence[str | Path]) -> Iterator[Entry]:
+    """Where all pictures of the given shards, folders and files are, in a fixed order. Only the shards' headers are read.
+
+    Raises:
+        ValueError: a path does not exist, holds no picture, or is no readable shard.
+    """
+    for path in map(Path, paths):
+        if path.is_dir():
+            tars = sorted(path.glob("*.tar"))
+            found = (entry for tar in tars for entry in _of_tar(tar)) if tars else _of_folder(path)
+        elif path.is_file() and path.suffix.lower() in SAMPLE_SUFFIXES:
+            found = iter([Entry(path, path.name, path.stat().st_size)])
+        elif path.is_file():
+            found = _of_tar(path)
+        else:
+            raise ValueError(f"{path} does not exist: give pictures, folders of pictures or .tar shards")
+        first = next(found, None)
+        if first is None:
+            raise ValueError(f"{path} holds no picture ({', '.join(SAMPLE_SUFFIXES)})")
+        yield first
+        yield from found
+
+
+def _of_folder(folder: Path, below: str = "") -> Iterator[Entry]:
+    for path in sorted(folder.iterdir()):
+        if path.is_dir():
+            yield from () if path.is_symlink() else _of_folder(path, f"{below}{path.name}/")
+        elif path.suffix.lower() in SAMPLE_SUFFIXES:
+            yield Entry(path, below + path.name, path.stat().st_size)
+
+
+def _of_tar(path: Path) -> Iterator[Entry]:
+    found: dict[str, Entry] = {}
+    notes: dict[str, tuple[int, int]] = {}
+    try:
+        with tarfile.open(path) as tar:
+            for member in members(tar):
+                if not member.isfile():
+                    continue
+                key, suffix = key_of(member.name)
+                if suffix == "json":
+                    notes[key] = (member.offset_data, member.size)
+                elif f".{suffix.lower()}" in SAMPLE_SUFFIXES:  # not KEY.photo.webp of a made pair
+                    found[key] = Entry(path, member.name, member.size, member.offset_data)
+    except (tarfile.TarError, EOFError) as error:
+        raise ValueError(
+            f"{path} is neither a picture ({', '.join(SAMPLE_SUFFIXES)}) nor a readable tar shard: {error}"
+        ) from error
+    for key, entry in found.items():
+        yield entry._replace(note=notes.get(key, (0, 0)))
+
+
+def read(found: Iterable[Entry]) -> Iterator[tuple[Entry, bytes, bytes]]:
+    """(entry, encoded picture, its KEY.json or nothing) of each entry, one at a time."""
+    for path, group in groupby(found, key=lambda entry: entry.path):
+        here = list(group)
+        if here[0].start < 0:
+            yield from ((entry, path.read_bytes(), b"") for entry in here)
+            continue
+        with tarfile.open(path) as tar:
+            stream: Any = tar.fileobj  # gives the unpacked bytes of a compressed shard
+            for entry in here:
+                yield entry, _part(stream, entry.start, entry.size), _part(stream, *entry.note)
+
+
+def _part(stream: Any, start: int, size: int) -> bytes:
+    stream.seek(start)
+    data: bytes = stream.read(size)
+    return data
+
+
+def note_of(text: bytes) -> dict[str, Any]:
+    """A KEY.json as a dictionary, its captions as a list.
+
+    Raises:
+        ValueError: it is damaged, or not an object.
+    """
+    note = json.loads(text) if text else {}
+    if not isinstance(note, dict):
+        raise ValueError(f"its .json is {str(note)[:40]!r}, not an object")
+    given = note.get("caption") or []
+    return {**note, "caption": [given] if isinstance(given, str) else list(given)}
+
+
+def pictures(paths: Sequence[str | Path]) -> Iterator[Picture]:
+    """All pictures of the given shards, folders and files, in a fixed order, one at a time.
+
+    Raises:
+        ValueError: as `entries`.
+    """
+    for entry, data, text in read(entries(paths)):
+        note = note_of(text)
+        if entry.start < 0:
+            key = entry.name
+            note["source"] = entry.path.parents[len(Path(key).parts) - 1].name  # the folder given
+        else:
+            key = key_of(entry.name)[0]
+        texts = {name: note.get(name) or "" for name in ("style", "content", "source")}
+        yield Picture(key, data, tuple(note["caption"]), kind=note.get("kind") or "photo", **texts)

@@ -1,0 +1,143 @@
+"""Pictures of any size to content tokens and back, tile by tile.
+
+A convolutional tokenizer reads each tile with a margin as wide as its receptive field (its `halo`), which is cut off again: the
+result is that of the whole picture. One without a halo takes whole pictures and tiles them itself.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..images.resample import resized_part, taps, weighted
+from ..images.tiling import tiles
+from ..progress import Progress
+from .protocol import ImageTokenizer
+from .tokens import PHOTO_MEANS, Tokens
+
+TILE_TOKENS = 64  # side of a tile in tokens
+ANY_SIZE = 1 << 20  # the same for a tokenizer without a halo
+LARGEST_SIDE = 16384  # px, of a picture at a detail above 1
+
+
+def encode(
+    tokenizer: ImageTokenizer,
+    images: Tensor,
+    alpha: Tensor | None = None,
+    upscale: int = 1,
+    device: torch.device | None = None,
+    progress: Progress | None = None,
+    detail: float = 1.0,
+) -> Tokens:
+    """Pictures of any size to content tokens.
+
+    Args:
+        images: (B, 3, H, W) in [0, 1].
+        alpha: (B, 1, H, W) in [0, 1], kept with the tokens.
+        upscale: of the translator that the tokens are for; 2 reads the pictures at half size.
+        device: the tokenizer's, to which tiles are moved one at a time; the images' device by default.
+        progress: called with (tiles done, tiles in all); may raise to cancel.
+        detail: 2 reads the pictures at twice their size, which halves the size of a style's marks; 0.5 at half their size.
+
+    Returns:
+        Tokens with a grid of (B, h, w) on the images' device.
+
+    Raises:
+        ValueError: detail is not positive, or makes a side longer than LARGEST_SIDE.
+    """
+    size = read_size(images.shape[-2:], detail, upscale)
+    unit, (side, halo) = tokenizer.downsample, tile_and_halo(tokenizer)
+    h, w = (-(-length // unit) for length in size)
+    boxes, means = tiles(h, w, side, halo), PHOTO_MEANS  # boxes in tokens
+    grid = torch.empty(len(images), h, w, dtype=torch.long, device=images.device)
+    photo = images.new_empty(len(images), 3, means * h, means * w, dtype=torch.float32) if len(images) > 1 else None
+    with torch.inference_mode():
+        for i, picture in enumerate(images.split(1)):
+            for k, (top, bottom, left, right) in enumerate(boxes):
+                y, x = max(0, top - halo), max(0, left - halo)  # where the tile with its margin begins
+                rows, columns = (unit * y, unit * min(h, bottom + halo)), (unit * x, unit * min(w, right + halo))
+                part = resized_part(picture, size, rows, columns, device)
+                grid[i, top:bottom, left:right] = tokenizer.encode(part)[0, top - y : bottom - y, left - x : right - x]
+                if photo is not None:
+                    inner = part[..., unit * (top - y) : unit * (bottom - y), unit * (left - x) : unit * (right - x)]
+                    colours = F.avg_pool2d(inner, unit // means)[0]
+                    photo[i, :, means * top : means * bottom, means * left : means * right] = colours
+                if progress:
+                    progress(i * len(boxes) + k + 1, len(images) * len(boxes))
+    height, width = images.shape[-2:]
+    return Tokens(grid, height, width, tokenizer.vocab_size, alpha, upscale, detail=detail, photo=photo)
+
+
+def decode(
+    tokenizer: ImageTokenizer, tokens: Tokens, device: torch.device | None = None, progress: Progress | None = None
+) -> Tensor:
+    """Tokens to pictures at their own size.
+
+    Args:
+        device: of the result, to which tiles are moved one at a time; the tokens' device by default.
+        progress: called with (tiles done, tiles in all); may raise to cancel.
+
+    Returns:
+        float32 (B, 3, H, W) in [0, 1], or (B, 4, H, W) for tokens with an alpha.
+
+    Raises:
+        ValueError: the tokens are of another tokenizer.
+    """
+    if tokens.vocab_size != tokenizer.vocab_size:
+        raise ValueError(
+            f"the tokens are of a vocabulary of {tokens.vocab_size}, this tokenizer has {tokenizer.vocab_size}: "
+            "decode with the tokenizer that encoded"
+        )
+    home = next(tokenizer.parameters()).device
+    unit, (side, halo) = tokenizer.downsample, tile_and_halo(tokenizer)
+    height, width = tokens.height, tokens.width
+    shown = read_size((height, width), tokens.detail, tokens.scale)  # px of the decoded tokens, then resized
+    tile, margin = (max(1, round(n * unit * tokens.scale / tokens.detail)) for n in (side, halo))
+    boxes = tiles(height, width, tile, margin)  # in px of the result
+    count, channels = len(tokens.grid), 3 if tokens.alpha is None else 4
+    # channels_last, as ComfyUI's IMAGE and picture files have it in memory
+    images = torch.empty(count, channels, height, width, device=device or tokens.grid.device, memory_format=torch.channels_last)
+    with torch.inference_mode():
+        for i in range(count):
+            if tokens.alpha is not None:
+                images[i, 3:] = tokens.alpha[i].clamp(0, 1)
+            for k, (top, bottom, left, right) in enumerate(boxes):
+                y0, y1, down = taps(shown[0], height, top, bottom)  # px of the decoded tokens that the box needs
+                x0, x1, across = taps(shown[1], width, left, right)
+                y, x = max(0, y0 // unit - halo), max(0, x0 // unit - halo)  # in tokens
+                part = (slice(i, i + 1), slice(y, -(-y1 // unit) + halo), slice(x, -(-x1 // unit) + halo))
+                if tokens.mixture is None:
+                    image = tokenizer.decode(tokens.grid[part].to(home))
+                else:
+                    image = tokenizer.decode_mixture(tokens.mixture[part].to(home).permute(0, 3, 1, 2))
+                image = image[..., y0 - y * unit : y1 - y * unit, x0 - x * unit : x1 - x * unit]  # without the margin
+                images[i, :3, top:bottom, left:right] = weighted(image, down, across)[0]
+                if progress:
+                    progress(i * len(boxes) + k + 1, count * len(boxes))
+    return images
+
+
+def tile_and_halo(tokenizer: ImageTokenizer) -> tuple[int, int]:
+    """(side of a tile, margin on each side of it), in tokens."""
+    return (TILE_TOKENS, tokenizer.halo) if tokenizer.halo is not None else (ANY_SIZE, 0)
+
+
+def read_size(picture: Sequence[int], detail: float, scale: int) -> tuple[int, int]:
+    """(height, width) in px that a picture (height, width) is read at: detail times its size, divided by scale.
+
+    Raises:
+        ValueError: detail is not positive, or makes a side longer than LARGEST_SIDE.
+    """
+    if not 0 < detail < math.inf:
+        raise ValueError(f"detail {detail} is not possible: 1 is the picture's own size, 2 twice it")
+    height, width = (max(1, round(side * detail)) for side in picture)
+    if detail > 1 and max(height, width) > LARGEST_SIDE:
+        raise ValueError(
+            f"a {picture[1]} x {picture[0]} px picture at detail {detail:g} is worked on at {width} x {height} px: "
+            f"at most {LARGEST_SIDE} px a side are possible, choose a lower detail"
+        )
+    return -(-height // scale), -(-width // scale)

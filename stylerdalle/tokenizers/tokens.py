@@ -1,0 +1,46 @@
+"""Tokens of pictures, with what is needed to decode them at the pictures' own size."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+PHOTO_MEANS = 2  # mean colours a side that are kept of a photo for each token
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Tokens of B pictures: content tokens from `encode`, or stylised tokens from `translate`."""
+
+    grid: Tensor  # long (B, h, w)
+    height: int  # of the pictures in px; the grid may cover a little more, because it has whole tokens only
+    width: int
+    vocab_size: int  # of the tokenizer
+    alpha: Tensor | None = None  # float32 (B, 1, height, width) in [0, 1]; None: opaque pictures
+    scale: int = 1  # 2: the pictures were read at half size, for a translator with upscale 2
+    mixture: Tensor | None = None  # (B, h, w, D_tok), mean embeddings of the likely tokens; decoded in place of the grid
+    detail: float = 1.0  # the size that the pictures are read and decoded at, over their own
+    photo: Tensor | None = None  # (B, 3, 2h, 2w), mean colours of the photos, to compare frames; None for one picture
+
+    def with_grid(self, grid: Tensor, scale: int, mixture: Tensor | None = None) -> Tokens:
+        """The same pictures with other tokens (B, h, w) and mixtures (B, h, w, D_tok)."""
+        return replace(self, grid=grid, scale=scale, mixture=mixture)
+
+
+def joined(several: Sequence[Tokens]) -> Tokens:
+    """The pictures of several Tokens of the same size and kind as one, along B."""
+
+    def all_of(parts: Sequence[Tensor | None]) -> Tensor | None:
+        given = [part for part in parts if part is not None]
+        return torch.cat(given) if given else None
+
+    return replace(
+        several[0],
+        grid=torch.cat([tokens.grid for tokens in several]),
+        alpha=all_of([tokens.alpha for tokens in several]),
+        mixture=all_of([tokens.mixture for tokens in several]),
+        photo=all_of([tokens.photo for tokens in several]),
+    )
