@@ -14,7 +14,7 @@ from typing import BinaryIO
 from safetensors import SafetensorError, safe_open
 
 FILE_FORMAT = "stylerdalle/1"
-FILE_KINDS = ("tokenizer", "translator", "style", "clip", "hypernetwork", "features")
+FILE_KINDS = ("tokenizer", "translator", "style", "clip", "hypernetwork", "features", "teacher", "pairs")
 
 
 @contextmanager

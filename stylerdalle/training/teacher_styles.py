@@ -1,0 +1,46 @@
+"""The styles of the teacher and the works behind them, by their keys in the shards of exemplars."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Manner:
+    """One style and its exemplars. Works that share a hand and a palette are averaged; a strong hand has one work alone."""
+
+    exemplars: tuple[str, ...]
+    side: int = 448  # px of an exemplar's short side: the larger, the coarser the marks; tokens of 8 px lose fine ones
+    content: float = 1.0  # of the content distance, times the recipe's weight: less where marks are strong
+
+
+MANNERS: dict[str, Manner] = {
+    "van-gogh": Manner(("art_vg01",), 640, 0.6),  # The Starry Night
+    "monet": Manner(("art_mo05",), 576, 0.6),  # Water Lilies
+    "hokusai": Manner(("art_uk01",), 560),  # The Great Wave
+    "munch": Manner(("art_ex01",), 560, 0.7),  # The Scream
+    "klimt": Manner(("art_kl01",), 576, 0.7),  # The Kiss
+    "seurat": Manner(("art_pt04",), 720, 0.7),  # The Seine and La Grande Jatte
+    "signac": Manner(("art_pt01",), 640, 0.7),
+    "cezanne": Manner(("art_ce04",), 512, 0.6),  # Mont Sainte-Victoire
+    "gauguin": Manner(("art_ga03",), 448, 0.6),  # A Farm in Brittany
+    "kandinsky": Manner(("art_ab01",), 512, 0.6),  # Composition VII
+    "gris": Manner(("art_cu02",), 512, 0.6),  # Portrait of Pablo Picasso
+    "fauvism": Manner(("art_fa01",), 448, 0.8),  # Matisse, Woman with a Hat
+    "expressionism": Manner(("art_ex08",), 576, 0.8),  # Kirchner
+    "turner": Manner(("art_tu01",)),  # The Fighting Temeraire
+    "baroque": Manner(("art_ba09", "art_ba07")),  # Caravaggio
+    "rococo": Manner(("art_rc01",)),  # The Swing
+    "mucha": Manner(("art_mu01",), 480),
+    "chinese-ink": Manner(("art_ci01", "art_ci03"), 576),
+    "watercolour": Manner(("art_wl06",), 576),  # Cross
+    "pencil": Manner(("art_dr01", "art_dr02", "art_dr03"), 576),
+    "red-chalk": Manner(("art_ch01",), 576),
+    "ink-drawing": Manner(("art_ik01", "art_en03"), 576),
+    "wood-engraving": Manner(("art_en09", "art_en05"), 640),
+    "pastel": Manner(("art_pa01",), 576, 0.6),  # Degas
+    "stained-glass": Manner(("art_sg03",), 512, 0.7),
+    "mosaic": Manner(("art_cu09",), 512, 0.7),  # Delaunay's dabs laid like tesserae
+    "manuscript": Manner(("art_ms03",), 512, 0.7),
+    "futurism": Manner(("art_fu01",), 448, 0.7),  # Boccioni
+}
