@@ -101,7 +101,7 @@ INPUTS = (
     io.Image.Input(
         "exemplars",
         optional=True,
-        tooltip="Pictures of the style, such as paintings. The style then also learns their strokes. "
+        tooltip="Pictures of the style, such as paintings. The reward then also compares colours and brush marks with theirs. "
         "One or two pictures are best.",
     ),
 )
