@@ -160,7 +160,8 @@ def run_tune_network(args: argparse.Namespace) -> int:
     if args.preset:
         raise ValueError("--preset cannot be used with --styles: leave it out")
     given, sizes = given_options(args, AmortiseConfig), given_options(args, HyperConfig)
-    if unused := [name for name in given_options(args, TuneConfig) if name not in given and name not in sizes]:
+    own = [name for name in ("name", "start", "pairs", "exemplars") if getattr(args, name)]
+    if unused := own + [name for name in given_options(args, TuneConfig) if name not in given and name not in sizes]:
         options = ", ".join("--" + name.replace("_", "-") for name in unused)
         raise ValueError(f"{options} cannot be used with --styles: leave it out")
     prompts = read_prompts(args.styles)

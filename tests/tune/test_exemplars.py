@@ -101,3 +101,11 @@ def test_the_command_tunes_on_exemplars_and_names_them_in_the_file(bundle_folder
     words += f" --output {tmp_path}/waves.safetensors --steps 1 --batch 1 --size 32 --views 1 --run-dir {tmp_path}/run"
     assert main(words.split()) == 0
     assert json.loads(checkpoint.read_metadata(tmp_path / "waves.safetensors")["recipe"])["exemplars"] == ["wave.png"]
+
+
+@pytest.mark.parametrize("option", ["--name", "--start", "--pairs", "--exemplars"])
+def test_what_is_of_one_style_is_refused_for_a_network_of_many(option, tmp_path, capsys):
+    (tmp_path / "prompts.txt").write_text("a mosaic\n")
+    words = f"tune --styles {tmp_path}/prompts.txt --images {tmp_path} --output {tmp_path}/out.safetensors {option} waves"
+    assert main(words.split()) == 2
+    assert f"{option} cannot be used with --styles" in capsys.readouterr().err
