@@ -1,6 +1,7 @@
 """A small fake ComfyUI server in a thread: the HTTP routes that `stylerdalle queue` uses, and failures to test against."""
 
 import asyncio
+import contextlib
 import json
 import socket
 import threading
@@ -125,7 +126,8 @@ class Fake:
     async def _say(self, kind: str, data: dict[str, Any]) -> None:
         for ws in self.sockets:
             if not ws.closed and not self.silent:
-                await ws.send_json({"type": kind, "data": data})
+                with contextlib.suppress(ConnectionError):  # a client that was killed: the run goes on, as in ComfyUI
+                    await ws.send_json({"type": kind, "data": data})
 
     @web.middleware
     async def _listen(self, request: web.Request, handler: Any) -> web.StreamResponse:

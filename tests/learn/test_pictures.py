@@ -76,10 +76,10 @@ def test_a_path_without_pictures_is_refused(tmp_path, make, says):
 
 def test_a_picture_is_for_validation_by_its_key_alone():
     pictures = [data.Picture(f"{i:05}", b"") for i in range(5000)]
-    train, valid = data.split(pictures, 0.01)
+    train, valid = data.split_validation(pictures, 0.01)
     assert 25 < len(valid) < 80
     assert len(train) + len(valid) == 5000
-    assert data.split(pictures[::2], 0.01)[1] == [p for p in valid if p in pictures[::2]]
+    assert data.split_validation(pictures[::2], 0.01)[1] == [p for p in valid if p in pictures[::2]]
 
 
 @pytest.mark.parametrize(("width", "height"), [(100, 60), (60, 100), (40, 40), (20, 300)])
