@@ -339,7 +339,14 @@ def test_a_batch_that_is_stopped_goes_on_and_does_no_photo_twice(shell, fake, nu
     expected = many(shell, 12)
     server = fake(seconds=0.15)
     command = [sys.executable, "-m", "stylerdalle", *shell.words(server)]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background job ignores Ctrl-C
+    )
     end = time.monotonic() + 60
     while len(server.ran) < 4:
         assert time.monotonic() < end and process.poll() is None, process.communicate()
