@@ -102,7 +102,7 @@ INPUTS = (
         "exemplars",
         optional=True,
         tooltip="Pictures of the style, such as paintings. The reward then also compares colours and brush marks with theirs. "
-        "One or two pictures are best.",
+        "One picture is enough.",
     ),
 )
 OUTPUTS = (

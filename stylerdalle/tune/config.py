@@ -39,7 +39,7 @@ class TuneConfig:
     content_weight: float = setting(0.0, "weight of the cosine of output and photo")
     style_weight: float = setting(2.0, "weight of the style distance to the exemplars, if there are any")
     layout_weight: float = setting(1.0, "weight of the photo's layout beside it: the content distance of the feature network")
-    exemplar_size: int = setting(384, "short side of the exemplars as they are compared, px; smaller: smaller marks")
+    exemplar_size: int = setting(384, "short side of the exemplars as they are compared, px")
     kl_weight: float = setting(0.02, "weight of the KL to the base translator, which keeps content and image quality")
     kl_budget: float = setting(0.0, "nats a token: beyond it adapters are not kept and the run stops; 0: no limit")
     colour_weight: float = setting(0.0, "weight of the photo's colours (direct); 0 for styles with a palette of their own")

@@ -23,8 +23,7 @@ class Exemplars:
     Args:
         network: frozen, on the device of the pictures to compare.
         pictures: of the style, (1, 3, H, W) in [0, 1] each, of any sizes.
-        size: short side at which they are compared, px. Tuning paints pictures of `TuneConfig.size` px; at a smaller size the
-            exemplars' marks, and so those learnt, are smaller.
+        size: short side at which they are compared, px. Tuning paints pictures of `TuneConfig.size` px.
 
     Raises:
         ValueError: no pictures.
@@ -50,8 +49,11 @@ class Exemplars:
         """How far pictures (k, 3, S, S) are from the nearest exemplar in style, and from the photo (1, 3, S, S) in content:
         (k) each, differentiable with respect to the pictures."""
         activations = self.network(pictures)
-        found = style_statistics(activations)
-        style = torch.stack([style_distance(found, statistics) for statistics in self.statistics]).amin(0)
         with torch.no_grad():
             reference = [level.expand(len(pictures), -1, -1, -1) for level in self.network(photo)]
-        return style, content_distance(activations, reference)
+        return self.nearest(activations), content_distance(activations, reference)
+
+    def nearest(self, activations: Sequence[Tensor]) -> Tensor:
+        """The style distance of k pictures from the nearest exemplar, from their activations: (k)."""
+        found = style_statistics(activations)
+        return torch.stack([style_distance(found, statistics) for statistics in self.statistics]).amin(0)

@@ -51,7 +51,7 @@ class Guard:
                 views = torch.cat([reward.take_crops(out, [box], o.clip.visual.input_resolution) for box in boxes])
                 values.append(reward.cosine(o.see(views), o.style).mean())
                 if o.exemplars:
-                    values[-1] = values[-1] - o.exemplars.distances(out, out)[0].mean()
+                    values[-1] = values[-1] - o.exemplars.nearest(o.exemplars.network(out)).mean()
         return float(torch.stack(values).mean())
 
     def check(self, style: Style, step: int, kl: float, tick: Callable[[], None] = lambda: None) -> float:
