@@ -31,6 +31,9 @@ from .translator.texture import Texture
 
 log = logging.getLogger(__name__)
 
+WORDS = "token_embedding.weight"  # of a CLIP: a row for each text token
+WORDS_USED = "token_embedding.used"  # where not all rows are kept: the tokens that have one
+
 
 def write(path: str | Path, tensors: Mapping[str, Tensor], kind: str, **metadata: Any) -> None:
     """Write one model file. It is never half-written (storage.replacing).
@@ -152,10 +155,21 @@ def load_translator(path: str | Path, device: torch.device | str = "cpu", dtype:
     return translator
 
 
-def save_clip(path: str | Path, model: CLIPModel, dtype: torch.dtype = torch.float16, **metadata: Any) -> None:
-    """Write a CLIP. Tensors have OpenAI's names, from which `clip.model.build_model` infers the sizes."""
+def save_clip(
+    path: str | Path, model: CLIPModel, dtype: torch.dtype = torch.float16, used: Tensor | None = None, **metadata: Any
+) -> None:
+    """Write a CLIP. Tensors have OpenAI's names, from which `clip.model.build_model` infers the sizes.
+
+    Args:
+        used: numbers of the text tokens to keep, long (N): those that captions had. The others were never trained; they need no
+            room in the file and are zero when it is loaded. None: all are kept.
+    """
     tensors = {k: v.to(dtype) if v.is_floating_point() else v for k, v in model.state_dict().items()}
-    arch = {"type": "clip", "image_resolution": model.visual.input_resolution}
+    arch: dict[str, Any] = {"type": "clip", "image_resolution": model.visual.input_resolution}
+    if used is not None:
+        whole = tensors[WORDS]
+        arch["vocab_size"] = len(whole)
+        tensors |= {WORDS: whole[used], WORDS_USED: used.to(torch.int32)}
     write(path, tensors, "clip", arch=arch, **metadata)
 
 
@@ -164,9 +178,13 @@ def load_clip(path: str | Path, device: torch.device | str = "cpu", dtype: torch
     from .clip.package import clip
 
     started = time.monotonic()
-    tensors, _ = read(path, "clip")
+    tensors, metadata = read(path, "clip")
     with torch.inference_mode(False):
         try:
+            if WORDS_USED in tensors:
+                used, rows = tensors.pop(WORDS_USED).long(), tensors[WORDS]
+                whole = rows.new_zeros(_arch(metadata, path)["vocab_size"], rows.shape[1])
+                tensors[WORDS] = whole.index_copy_(0, used, rows)
             model = clip.model.build_model(dict(tensors))
         except (KeyError, RuntimeError, IndexError) as error:
             raise ValueError(f"{path} is not a complete CLIP ({error}): copy it again") from error

@@ -17,6 +17,7 @@ class Fake:
 
     Attributes:
         seconds: the duration of a run.
+        held: while this is set, no run ends.
         dies_after: after this many runs, it stops during the next one, like a killed process.
         comes_back: it then restarts at once, with an empty queue.
         fails: names of photos whose run ends in an error.
@@ -25,6 +26,7 @@ class Fake:
 
     def __init__(self, seconds: float = 0.0, dies_after: int | None = None, comes_back: bool = False):
         self.seconds, self.dies_after, self.comes_back = seconds, dies_after, comes_back
+        self.held = False
         self.fails: set[str] = set()
         self.refuses: dict[str, Any] | None = None
         self.files: dict[str, bytes] = {}  # input and output files, by subfolder and name
@@ -100,7 +102,7 @@ class Fake:
             photo = workflow["2"]["inputs"]["image"]
             await self._say("progress_state", {"prompt_id": prompt, "nodes": {"2": {"value": 1, "max": 1}}})
             end = time.monotonic() + self.seconds
-            while time.monotonic() < end and self.running == prompt:
+            while (self.held or time.monotonic() < end) and self.running == prompt:
                 await asyncio.sleep(0.002)
             if self.dies_after is not None and len(self.ran) >= self.dies_after:
                 self.dies_after = None

@@ -69,6 +69,20 @@ def test_a_clip_comes_back_and_loads_with_the_packages_own_builder(bundle_folder
     clip.model.build_model(dict(checkpoint.read(path, "clip")[0]))
 
 
+def test_a_clip_without_the_tokens_that_no_caption_had_is_smaller_and_reads_the_others_alike(tmp_path):
+    model = tiny.clip_model()
+    text = clip.tokenize(["a painting of the sea"])
+    used = text[0].unique()
+    checkpoint.save_clip(tmp_path / "whole.safetensors", model)
+    checkpoint.save_clip(tmp_path / "small.safetensors", model, used=used)
+    whole, small = (checkpoint.load_clip(tmp_path / f"{name}.safetensors") for name in ("whole", "small"))
+    assert (tmp_path / "small.safetensors").stat().st_size < 0.5 * (tmp_path / "whole.safetensors").stat().st_size
+    assert torch.equal(small.encode_text(text), whole.encode_text(text))
+    assert small.token_embedding.weight.shape == whole.token_embedding.weight.shape
+    others = torch.ones(len(small.token_embedding.weight), dtype=torch.bool).index_fill_(0, used, False)
+    assert not small.token_embedding.weight[others].any()
+
+
 def test_a_style_comes_back_with_prompt_name_base_and_recipe(bundle_folder):
     loaded = checkpoint.load_style(bundle_folder / "styles" / "van-gogh.safetensors")
     base = storage.sha256(bundle_folder / "translator.safetensors")

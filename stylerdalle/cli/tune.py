@@ -20,7 +20,7 @@ from ..resolve import check_prompt, find_style, list_styles, warn_of_unknown_wor
 from ..training.amortise import AmortiseConfig, amortise
 from ..training.pairs import coded_texture, make_pairs
 from ..training.prompts import read_prompts
-from ..training.registry import STYLES, style_name
+from ..training.registry import FILTERED, style_name
 from ..training.styles import large_photos
 from ..translator.hypernetwork import HyperConfig
 from ..translator.texture import Texture
@@ -72,7 +72,7 @@ def add_pairs_options(group: argparse._ArgumentGroup) -> None:
         "--pairs",
         metavar="DIR|FILTER",
         help="source of pairs for --pairs-steps and --pairs-weight: a folder with DIR/photos/NAME.jpg and DIR/styled/NAME.jpg, "
-        f"or the name of a filter that makes them from the photos ({', '.join(STYLES)})",
+        f"or the name of a filter that makes them from the photos ({', '.join(FILTERED)})",
     )
     group.add_argument(
         "--pairs-count",
@@ -150,7 +150,7 @@ def read_or_make_pairs(
     """(the pairs of --pairs as read_pairs gives them, the texture of their filter), each None where there is none."""
     downsample = bundle.tokenizer.downsample
     window = downsample * bundle.translator.config.grid * bundle.translator.config.upscale  # px
-    if style_name(args.pairs or "") in STYLES:
+    if style_name(args.pairs or "") in FILTERED:
         pairs = make_pairs(photos, args.pairs, window, args.pairs_count, seed, downsample)
         return pairs, coded_texture(bundle.tokenizer, args.pairs)
     return read_pairs(args.pairs, window, args.pairs_count, seed) if args.pairs else None, None

@@ -36,7 +36,7 @@ from ..tokenizers.protocol import ImageTokenizer
 from ..translator.hypernetwork import HyperConfig, HyperNetwork, changed
 from ..translator.model import Translator
 from ..translator.style import Style, translate_with
-from ..translator.texture import field_under, texture_field
+from ..translator.texture import texture_field
 from ..tune.config import TuneConfig
 from ..tune.methods import METHODS
 from ..tune.objective import Objective
@@ -143,9 +143,7 @@ class Course:
         """Cross-entropy of a prompt's made pictures under their texture, plus that of choosing this texture: a scalar."""
         coded, o = self.pairs[p.text], self.objective
         style = Style(network(self.text[p.text], generator))
-        shown = (
-            field_under(self.fields[p.filter], coded.places[rows], o.translator.config.grid) if p.filter in self.fields else None
-        )
+        shown = coded.under(rows, self.fields.get(p.filter), o.translator.config)
         with torch.autocast(o.device.type, torch.bfloat16):
             logits = translate_with(o.translator, o.embeddings[coded.content[rows]], [(style, 1.0)], shown)
         chosen = network.choose(self.text[p.text], generator)[self.number.get(p.filter, -1)]

@@ -121,12 +121,23 @@ def caption_of(picture: Picture, rng: np.random.Generator) -> str:
     return f"{prompt} of {picture.content}" if picture.content and rng.random() < 0.5 else prompt
 
 
+def texts_of(picture: Picture) -> list[str]:
+    """The captions of a picture and the prompts of its style: what training draws from."""
+    return [*picture.captions, *prompts_of(picture.style or "photo", picture.kind)]
+
+
+def used_tokens(pictures: Sequence[Picture]) -> Tensor:
+    """Numbers of the text tokens that training sees, long (N): the rows of the vocabulary that a file has to keep."""
+    texts = sorted({text for picture in pictures for text in texts_of(picture)} | {p.content for p in pictures if p.content})
+    found = {token for text in texts for token in clip.tokenize([text], 77, truncate=True)[0].tolist()}
+    return torch.tensor(sorted(found))
+
+
 def words(pictures: Sequence[Picture], least: int = 5) -> list[str]:
     """Words that captions and style prompts have at least `least` times: prompts made of them give no warning."""
     count: Counter[str] = Counter()
     for picture in pictures:
-        texts = [*picture.captions, *prompts_of(picture.style or "photo", picture.kind)]
-        count.update({word for text in texts for word in re.findall(r"[^\W\d_]+", text.lower())})
+        count.update({word for text in texts_of(picture) for word in re.findall(r"[^\W\d_]+", text.lower())})
     return sorted(word for word, n in count.items() if n >= least)
 
 

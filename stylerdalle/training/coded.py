@@ -1,4 +1,7 @@
-"""Made pairs as tokens, kept on disk: what the translator and the network for any prompt learn marks from."""
+"""Pairs of a style as tokens, in windows of the translator: what it and the network for any prompt learn marks from.
+
+They are made by a filter, under its texture, or painted by the teacher, under the noise it painted them with.
+"""
 
 from __future__ import annotations
 
@@ -10,24 +13,76 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..images.tiling import starts
 from ..learn.pictures import Picture
 from ..storage import replacing
 from ..tokenizers.protocol import ImageTokenizer
-from ..translator.texture import Texture
+from ..translator.model import TranslatorConfig
+from ..translator.noise import noise_at, noise_grid
+from ..translator.texture import Texture, field_under, laid_under
 from .pairs import coded_texture, make_pairs
+from .teacher_pairs import Pairs
 
 
 @dataclass(frozen=True)
 class Coded:
-    """N made pairs as tokens, in windows of n x n."""
+    """N windows of n x n tokens."""
 
     content: Tensor  # of the photos, long (N, n*n)
     target: Tensor  # of the made pictures, long (N, n*n)
     places: Tensor  # of the windows on the texture, (y, x) in tokens, long (N, 2)
     texture: Texture | None
+    noise: Tensor | None = None  # that the pictures were painted with, (N, n*n, K); None: they were made without
 
     def __len__(self) -> int:
         return len(self.content)
+
+    def rows(self, rows: Tensor, target: Tensor | None = None) -> Coded:
+        """Some of the windows, with another target if one is given."""
+        noise = None if self.noise is None else self.noise[rows]
+        return Coded(self.content[rows], self.target[rows] if target is None else target, self.places[rows], self.texture, noise)
+
+    def under(self, rows: Tensor, field: Tensor | None, config: TranslatorConfig) -> Tensor | None:
+        """What lies under some windows, as the translator reads it (`laid_under`): (B, n*n, D_tok + K), or None.
+
+        Where the pictures were made without noise, and the translator reads it, noise that tells nothing.
+
+        Args:
+            rows: long (B).
+            field: of the texture (`texture_field`).
+        """
+        places, noise = self.places[rows], None
+        if config.noise:
+            noise = noise_at(places, config.grid).flatten(1, 2) if self.noise is None else self.noise[rows].float()
+        texture = None if field is None else field_under(field, places, config.grid)
+        return laid_under(texture, noise, config.embed_dim)
+
+
+def painted_pairs(pairs: Pairs, name: str, side: int) -> Coded:
+    """The pairs that the teacher painted in one style, cut into windows that overlap by a quarter, as in use.
+
+    Args:
+        side: n, of the windows.
+
+    Raises:
+        ValueError: there are none in this style, or they are smaller than a window.
+    """
+    if name not in pairs.styles:
+        raise ValueError(f"there are no painted pairs of {name}: they are of {', '.join(pairs.styles)}")
+    own = pairs.style == pairs.styles.index(name)
+    height, width = pairs.content.shape[1:]
+    if min(height, width) < side or not own.any():
+        raise ValueError(f"{int(own.sum())} painted pairs of {name}, of {width} x {height} tokens: need one of {side} x {side}")
+    noise = torch.stack([noise_grid(height, width, seed) for seed in pairs.seed[own].tolist()]).half()
+    corners = [(y, x) for y in starts(height, side, side // 4) for x in starts(width, side, side // 4)]
+
+    def cut(whole: Tensor) -> Tensor:
+        """(N, h, w, ...) -> (N * corners, n*n, ...)."""
+        windows = [whole[:, y : y + side, x : x + side].flatten(1, 2) for y, x in corners]
+        return torch.stack(windows, 1).flatten(0, 1)
+
+    content, target = cut(pairs.content[own]), cut(pairs.target[own])
+    return Coded(content, target, torch.zeros(len(content), 2, dtype=torch.long), None, cut(noise))
 
 
 @torch.no_grad()

@@ -1,11 +1,14 @@
-"""Joint training of the bundled translator and the bundled styles, on made pairs.
+"""Joint training of the bundled translator and the bundled styles, on pairs.
+
+The pairs of most styles are painted by the teacher (teacher_pairs.py); filters make those of the others.
 
 A small translator that has only learnt the identity does not see edges, directions or shapes, and a low-rank adapter cannot add
 that. So the whole translator learns together with the adapters. Without an adapter it stays the identity and fills in hidden
 tokens, as in pretraining; with one it paints. What all styles need goes into the translator, what one style needs into its
 adapter, and a new style can build on both.
 
-    python -m stylerdalle.training.joint --images SHARDS --translator pretrained.safetensors --output FOLDER
+    python -m stylerdalle.training.joint --images SHARDS --painted pairs.safetensors --translator pretrained.safetensors \\
+        --output FOLDER
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from __future__ import annotations
 import argparse
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,11 +35,13 @@ from ..learn.sources import read_pictures
 from ..learn.targets import soft_cross_entropy, soft_targets
 from ..tokenizers.protocol import ImageTokenizer, all_embeddings
 from ..translator.model import Translator
+from ..translator.noise import SPACINGS
 from ..translator.style import Style, new_adapter, translate_with
-from ..translator.texture import field_under, texture_field
-from .coded import Coded, coded_pairs
+from ..translator.texture import texture_field
+from .coded import Coded, coded_pairs, painted_pairs
 from .registry import BUNDLED, STYLES
 from .styles import LICENCE, large_photos
+from .teacher_pairs import read_token_pairs
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +92,7 @@ class Joint:
         self.embeddings = all_embeddings(tokenizer)
         self.targets = soft_targets(self.embeddings, config.neighbours, config.softness)
         self.validation = {name: len(coded) // 20 for name, coded in pairs.items()}  # pairs kept
-        self.textures = {name: texture_field([(c.texture, 1.0)], self.embeddings) for name, c in pairs.items()}
+        self.fields = {name: texture_field([(c.texture, 1.0)], self.embeddings) for name, c in pairs.items()}
         self.adapters = {
             name: new_adapter(translator, config.rank, torch.Generator().manual_seed(config.seed), coded.texture is not None)
             for name, coded in pairs.items()
@@ -114,8 +119,8 @@ class Joint:
 
     def style_loss(self, name: str, rows: Tensor) -> Tensor:
         """Cross-entropy of a style's made pictures, given their photos; rows long (B) -> a scalar."""
-        coded, texture = self.pairs[name], self.textures[name]
-        shown = None if texture is None else field_under(texture, coded.places[rows], self.translator.config.grid)
+        coded = self.pairs[name]
+        shown = coded.under(rows, self.fields[name], self.translator.config)
         with torch.autocast("cpu", torch.bfloat16):
             read = self.embeddings[coded.content[rows]]  # (B, n*n, D_tok)
             logits = translate_with(self.translator, read, [(Style(self.adapters[name]), 1.0)], shown)
@@ -187,10 +192,25 @@ def train(
     return {name: {key: t.detach() for key, t in adapter.items()} for name, adapter in joint.adapters.items()}
 
 
+@torch.no_grad()
+def reading_noise(translator: Translator) -> Translator:
+    """The same translator with room for noise, which changes nothing yet."""
+    if translator.config.noise:
+        return translator
+    new = Translator(replace(translator.config, texture=True, noise=len(SPACINGS)))
+    tensors = translator.state_dict()
+    room = torch.zeros_like(new.nat_dec.texture.weight)  # (D, D_tok + K)
+    if translator.config.texture:
+        room[:, : translator.config.embed_dim] = tensors["nat_dec.texture.weight"]
+    new.load_state_dict(tensors | {"nat_dec.texture.weight": room})
+    return new
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of: {', '.join(BUNDLED)}; default all")
     parser.add_argument("--images", nargs="+", required=True, help="shards or folders with photos")
+    parser.add_argument("--painted", type=Path, metavar="FILE", help="that teacher_pairs wrote; filters make what it lacks")
     parser.add_argument("--tokenizer", type=Path, default=WEIGHTS / "mini" / "tokenizer.safetensors")
     parser.add_argument("--translator", type=Path, required=True, help="the file that `stylerdalle pretrain` wrote")
     parser.add_argument("--start", type=Path, metavar="FOLDER", help="of styles to start from, NAME.safetensors each")
@@ -205,16 +225,20 @@ def main() -> None:
     config = JointConfig(steps=args.steps)
     run = Run(args.run_dir, resume=not args.no_resume)
     tokenizer = checkpoint.load_tokenizer(args.tokenizer, dtype=choose_dtype(choose_device("cpu")))
-    translator = checkpoint.load_translator(args.translator)
+    translator = reading_noise(checkpoint.load_translator(args.translator))
     window = tokenizer.downsample * translator.config.grid
+    painted = read_token_pairs(args.painted) if args.painted else None
     photos = split_validation(read_pictures(args.images))[0]
     photos = large_photos(photos) + [p for p in photos if p.kind == "photo"][::20]
     names, pairs = args.names or list(BUNDLED), {}
     for i, name in enumerate(names):
         first = i * len(photos) // len(names)  # other photos for every style
         some = photos[first:] + photos[:first]
-        pairs[name] = coded_pairs(tokenizer, some, name, window, config.pairs, run.folder)
-        log.info("pairs of %s", name)
+        if painted and name in painted.styles:
+            pairs[name] = painted_pairs(painted, name, translator.config.grid)
+        else:
+            pairs[name] = coded_pairs(tokenizer, some, name, window, config.pairs, run.folder)
+        log.info("%d windows of %s", len(pairs[name]), name)
     if not args.steps:
         return
     begun = {name: checkpoint.load_style(args.start / f"{name}.safetensors") for name in names} if args.start else None
@@ -222,7 +246,8 @@ def main() -> None:
     base = args.output / "translator.safetensors"
     checkpoint.save_translator(base, translator, recipe={"command": "joint", **asdict(config)})
     for name, tensors in adapters.items():
-        how = {"command": "joint", **asdict(config), "warm_start": f"{config.pairs} pairs made by {STYLES[name].key!r}"}
+        maker = "the teacher" if painted and name in painted.styles else f"the filter {STYLES[name].key!r}"
+        how = {"command": "joint", **asdict(config), "warm_start": f"{len(pairs[name])} windows of pairs made by {maker}"}
         style = Style(tensors, STYLES[name].prompt, name, storage.sha256(base), texture=pairs[name].texture)
         checkpoint.save_style(args.output / "styles" / f"{name}.safetensors", style, recipe=how, licence=LICENCE)
 

@@ -64,7 +64,7 @@ def pairs_of_prompts(
         if key not in toned:
             toned[key] = with_tone(tokenizer, coded.target[rows], p.tone, window // tokenizer.downsample).to(torch.int32)
             write_tensors(path, toned)
-        made[p.text] = Coded(coded.content[rows], toned[key].long(), coded.places[rows], coded.texture)
+        made[p.text] = coded.rows(rows, toned[key].long())
     return made
 
 

@@ -1,7 +1,8 @@
-"""The registry of styles: one entry each, with name, prompts, filter, pattern and options of the reward tuning.
+"""The registry of styles: one entry each, with name, prompts, and what its pairs are made by.
 
-A new style is one entry of STYLES. If no filter fits, write one in filters/ (a function, or a file of several), and if no
-pattern fits, write one in filters/patterns.py. Then `python -m stylerdalle.training.joint` and `.styles` train it.
+A new style is one entry of STYLES. Its pairs are painted by the teacher, learnt from the works that teacher_styles.py names for
+it, or made by a filter. If no filter fits, write one in filters/ (a function, or a file of several), and if no pattern fits,
+write one in filters/patterns.py. Then `python -m stylerdalle.training.joint` trains it.
 
     painted = find("van-gogh").apply(photo, numpy.random.default_rng(0))   # uint8 (H, W, 3), sides of 32 pixels or more
 """
@@ -30,9 +31,9 @@ class Recipe:
     Attributes:
         name: as in the bundle.
         prompts: three to five wordings; made pairs have them as captions.
-        filter: makes the pairs (photo, filtered photo).
-        stream: number of its random stream in made shards (shards.py). A new style takes the next free number, because a
-            changed number changes the shards.
+        filter: makes pairs (photo, filtered photo); None: the teacher alone paints them.
+        stream: number of the filter's random stream in made shards (shards.py). A new filter takes the next free number, because
+            a changed number changes the shards.
         pattern: its marks; None for a filter without marks. The tokens of the pattern are the style's texture.
         main: index in `prompts` of the one that the style is tuned for.
         bundled: whether the bundle has this style; the others only make pairs.
@@ -42,8 +43,8 @@ class Recipe:
 
     name: str
     prompts: tuple[str, ...]
-    filter: Filter
-    stream: int
+    filter: Filter | None = None
+    stream: int = -1
     pattern: Callable[[], Marks] | None = None
     main: int = 0
     bundled: bool = True
@@ -79,13 +80,15 @@ class Recipe:
             place: (y, x) of the picture's top left pixel on the pattern.
 
         Raises:
-            ValueError: another shape or type of picture, or one that is too small.
+            ValueError: another shape or type of picture, one that is too small, or a style without a filter.
         """
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             raise ValueError(f"a picture must be uint8 (H, W, 3), got {image.dtype} {image.shape}")
         height, width = image.shape[:2]
         if min(height, width) < 32:
             raise ValueError(f"a picture must be at least 32 pixels wide and high, got {(height, width)}")
+        if self.filter is None:
+            raise ValueError(f"{self.name} has no filter, its pairs are painted by the teacher; filters: {', '.join(FILTERED)}")
         return self.filter(image, generator, self.marks.at(place, (height, width)))
 
 
@@ -242,9 +245,23 @@ _ENTRIES = (
         stream=9,
         bundled=False,
     ),
+    Recipe("munch", ("a painting by Edvard Munch", "a Munch style painting", "an Edvard Munch painting in wavy lines")),
+    Recipe("expressionism", ("an expressionist painting", "expressionism", "a painting by Ernst Ludwig Kirchner")),
+    Recipe("klimt", ("a painting by Gustav Klimt", "a Klimt style painting", "a golden painting by Gustav Klimt")),
+    Recipe("cezanne", ("a painting by Paul Cezanne", "a Cezanne style painting", "a post-impressionist landscape by Cezanne")),
+    Recipe("gauguin", ("a painting by Paul Gauguin", "a Gauguin style painting", "a post-impressionist painting by Gauguin")),
+    Recipe("kandinsky", ("a painting by Wassily Kandinsky", "an abstract painting", "a Kandinsky style abstract painting")),
+    Recipe("turner", ("a painting by William Turner", "a Turner style oil painting", "a romantic painting of the sea by Turner")),
+    Recipe("chinese-ink", ("a Chinese ink painting", "a Chinese ink wash painting", "a Chinese landscape in ink")),
+    Recipe("red-chalk", ("a red chalk drawing", "a drawing in red chalk", "a red chalk drawing by an old master")),
+    Recipe("wood-engraving", ("a wood engraving", "a black and white engraving", "an engraving")),
+    Recipe("pastel", ("a pastel drawing", "a pastel by Edgar Degas", "pastel on paper")),
+    Recipe("manuscript", ("an illuminated manuscript", "a medieval manuscript", "a miniature in a medieval manuscript")),
+    Recipe("futurism", ("a futurist painting", "futurism", "a painting by Umberto Boccioni")),
 )
 STYLES = {recipe.name: recipe for recipe in _ENTRIES}
 BUNDLED = tuple(name for name, recipe in STYLES.items() if recipe.bundled)  # in the order of joint training
+FILTERED = tuple(name for name, recipe in STYLES.items() if recipe.filter)
 
 
 def style_name(text: str) -> str:

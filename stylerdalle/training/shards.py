@@ -19,7 +19,7 @@ from PIL import Image
 from ..learn.pictures import Picture
 from ..learn.shards import encoded, write_shard
 from ..learn.sources import read_pictures
-from .registry import STYLES, Recipe
+from .registry import FILTERED, STYLES, Recipe
 
 
 def short_side(image: Image.Image, side: int) -> Image.Image:
@@ -47,7 +47,7 @@ def pairs(pictures: list[Picture], count: int, side: int, seed: int = 0) -> Iter
     """
     photos = [p for p in pictures if p.kind in ("photo", "wallpaper")]
     large = [p for p in photos if p.source != "caltech101"]
-    for recipe in sorted(STYLES.values(), key=lambda recipe: recipe.stream):
+    for recipe in sorted((STYLES[name] for name in FILTERED), key=lambda recipe: recipe.stream):
         rng = np.random.default_rng([seed, recipe.stream])
         for i in range(count):
             pool = large if i % 2 and large else photos

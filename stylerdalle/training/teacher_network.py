@@ -1,9 +1,8 @@
 """The teacher: a feed-forward network that paints a picture in one of several styles.
 
 Johnson et al. 2016 (arXiv 1603.08155) with conditional instance normalisation (Dumoulin et al. 2017, arXiv 1610.07629): all
-styles share the convolutions, a style is one row of scales and shifts. What differs: residual blocks of 64 channels,
-nearest-neighbour resizing before a convolution instead of transposed convolutions, and a noise field beside the picture, so
-that plain areas get marks that differ from place to place.
+styles share the convolutions, a style is one row of scales and shifts. What differs: a noise field beside the picture, so that
+plain areas get marks that differ from place to place. Training may start from the network of that paper (teacher_start.py).
 
 Letters: B pictures, H, W pixels, h = H/8, w = W/8 places of the token grid, S styles, C channels, K noise planes.
 """
@@ -21,9 +20,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..checkpoint import misfits, read, write
+from ..translator.noise import SPACINGS, noise_field
 
 UNIT = 8  # px between two places of the noise grid: the tokenizer's downsampling
-SPACINGS = (1, 2)  # places between independent values, one noise plane each
 
 
 @dataclass(frozen=True)
@@ -33,6 +32,7 @@ class TeacherShape:
     width: int = 32  # channels at full resolution
     inner: int = 64  # channels at a half and a quarter of the resolution
     blocks: int = 4  # residual blocks at a quarter of the resolution
+    up: tuple[int, int] = (64, 32)  # channels at a half and at full resolution, on the way back
 
 
 class StyleNorm(nn.Module):
@@ -105,10 +105,9 @@ class Teacher(nn.Module):
             ]
         )
         self.blocks = nn.ModuleList([StyledResidual(styles, inner) for _ in range(self.shape.blocks)])
-        self.up = nn.ModuleList(
-            [StyledLayer(styles, inner, inner, upsample=True), StyledLayer(styles, inner, width, upsample=True)]
-        )
-        self.last = StyledLayer(styles, width, 3, kernel=9)
+        half, full = self.shape.up
+        self.up = nn.ModuleList([StyledLayer(styles, inner, half, upsample=True), StyledLayer(styles, half, full, upsample=True)])
+        self.last = StyledLayer(styles, full, 3, kernel=9)
         self.to(memory_format=torch.channels_last)
 
     def forward(self, images: Tensor, style: Tensor, noise: Tensor) -> Tensor:
@@ -145,17 +144,6 @@ class Teacher(nn.Module):
         return torch.tensor([self.names.index(name) for name in names])
 
 
-def noise_field(height: int, width: int, generator: torch.Generator, count: int = 1) -> Tensor:
-    """Smooth normal noise on the token grid: (count, K, height, width), a plane for each of SPACINGS, each of variance 1 at
-    its own grid points. Equal generators give equal fields."""
-    planes = []
-    for spacing in SPACINGS:
-        coarse = torch.randn(count, 1, -(-height // spacing) + 1, -(-width // spacing) + 1, generator=generator)
-        fine = F.interpolate(coarse, scale_factor=float(spacing), mode="bicubic") if spacing > 1 else coarse
-        planes.append(fine[:, :, :height, :width])
-    return torch.cat(planes, 1)
-
-
 def save_teacher(path: str | Path, teacher: Teacher, **metadata: Any) -> None:
     """Write a teacher as float16 safetensors of kind "teacher"; `metadata` as in `checkpoint.write`."""
     tensors = {name: tensor.detach().to(torch.float16) for name, tensor in teacher.state_dict().items()}
@@ -166,7 +154,10 @@ def load_teacher(path: str | Path, device: torch.device | str = "cpu") -> Teache
     """A teacher of float32, ready to paint. Raises ValueError naming what is wrong with the file."""
     tensors, metadata = read(path, "teacher")
     try:
-        teacher = Teacher(json.loads(metadata["styles"]), TeacherShape(**json.loads(metadata["arch"])))
+        arch = json.loads(metadata["arch"])
+        if "up" in arch:
+            arch["up"] = tuple(arch["up"])
+        teacher = Teacher(json.loads(metadata["styles"]), TeacherShape(**arch))
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} does not describe its teacher ({error}): train it anew") from error
     if problems := misfits(teacher.state_dict(), tensors):

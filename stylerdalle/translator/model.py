@@ -6,10 +6,11 @@ authors' research checkpoints. What differs from the authors:
   (a half-resolution picture in, 4 tokens out for each token in);
 - attention is `scaled_dot_product_attention`;
 - dropout before the output layer is a plain dropout, off at inference (theirs stayed on);
-- with `texture`, the decoder can read a texture (texture.py): its embeddings are added to the decoder's input. Off by default.
+- with `texture`, the decoder can read a texture (texture.py): its embeddings are added to the decoder's input. Off by default;
+- with `noise`, it reads that many planes of noise (noise.py) beside the texture. Off by default.
 
 Letters: B windows; n x n content tokens of D_tok numbers in each, u the upscale, so (u*n)^2 target tokens; D the width; V the
-vocabulary.
+vocabulary; K planes of noise.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from dataclasses import asdict, dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from .noise import SPACINGS
 
 
 @dataclass(frozen=True)
@@ -40,13 +43,16 @@ class TranslatorConfig:
     mlp_ratio: int = 2  # hidden width of an MLP, in D
     dropout: float = 0.5  # before the output layer, in training only
     texture: bool = False  # the decoder has a layer that reads textures
+    noise: int = 0  # K, planes of noise that this layer reads beside a texture
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
-            if name not in ("dropout", "texture") and value < 1:
+            if name not in ("dropout", "texture", "noise") and value < 1:
                 raise ValueError(f"{name} is {value}: it must be 1 or more")
         if self.width % self.heads or self.width % 2:
             raise ValueError(f"width {self.width} must be even and a multiple of heads {self.heads}")
+        if self.noise and (self.noise != len(SPACINGS) or not self.texture):
+            raise ValueError(f"{self.noise} planes of noise: a translator with a texture reads {len(SPACINGS)} or none")
         if self.upscale not in (1, 2):
             raise ValueError(f"upscale {self.upscale} is not known: 1 is same-grid, 2 is the paper's")
 
@@ -166,7 +172,7 @@ class Decoder(nn.Module):
         )
         self.ln_final = nn.LayerNorm(c.width)
         if c.texture:
-            self.texture = nn.Linear(c.embed_dim, c.width, bias=False)
+            self.texture = nn.Linear(c.embed_dim + c.noise, c.width, bias=False)
             nn.init.zeros_(self.texture.weight)
 
     def layers(self) -> list[Layer]:
@@ -174,7 +180,7 @@ class Decoder(nn.Module):
         return [layer for layer in self.transformer.modules() if isinstance(layer, Layer)]
 
     def forward(self, x: Tensor, memory: Tensor, under: Tensor | None = None) -> Tensor:
-        """x (B, N, D), N = (u*n)^2; memory (B, n*n, D), of the encoder; under (B, N, D_tok), a texture field -> (B, N, D)."""
+        """x (B, N, D), N = (u*n)^2; memory (B, n*n, D), of the encoder; under (B, N, D_tok + K) or None -> (B, N, D)."""
         if under is not None:
             x = x + self.texture(under.to(x.dtype))
         others = ~torch.eye(x.shape[1], dtype=torch.bool, device=x.device)  # a position does not attend to itself
@@ -211,7 +217,7 @@ class Translator(nn.Module):
 
         Args:
             embeddings: (B, n*n, D_tok), of content tokens.
-            under: (B, (u*n)^2, D_tok), the texture field under the target tokens (texture.field_under); None: no texture.
+            under: (B, (u*n)^2, D_tok + K), the texture and the noise under the target tokens (texture.laid_under); None: neither.
 
         Returns:
             (B, (u*n)^2, V).
@@ -222,6 +228,11 @@ class Translator(nn.Module):
         n, u = self.config.grid, self.config.upscale
         if under is not None and not self.config.texture:
             raise ValueError("this translator reads no texture: use a style without one, or a translator with `texture`")
+        if under is not None and under.shape[-1] != self.config.embed_dim + self.config.noise:
+            raise ValueError(
+                f"{under.shape[-1]} numbers lie under each token: this translator reads {self.config.embed_dim} of a texture and "
+                f"{self.config.noise} of noise"
+            )
         if embeddings.ndim != 3 or embeddings.shape[1:] != (n * n, self.config.embed_dim):
             raise ValueError(
                 f"embeddings of shape {tuple(embeddings.shape)}: this translator reads (B, {n * n}, {self.config.embed_dim})"

@@ -73,7 +73,8 @@ def new_adapter(translator: Translator, rank: int, generator: torch.Generator, w
 
     Args:
         rank: of the low-rank changes; 0 changes every parameter fully, as the paper does.
-        with_texture: the style has a texture: the layer that reads it is part of the adapter.
+        with_texture: the style has a texture: the layer that reads it is part of the adapter. A translator that reads noise
+            has this layer in every adapter.
 
     Raises:
         ValueError: rank is negative or above the translator's width.
@@ -82,7 +83,7 @@ def new_adapter(translator: Translator, rank: int, generator: torch.Generator, w
         raise ValueError(f"rank {rank} is out of range: 1 to {translator.config.width}, this translator's width, or 0 for all")
     tensors: dict[str, Tensor] = {}
     for name, p in translator.named_parameters():
-        if not name.startswith(TUNED) or (name.startswith(READS_TEXTURE) and not with_texture):
+        if not name.startswith(TUNED) or (name.startswith(READS_TEXTURE) and not (with_texture or translator.config.noise)):
             continue
         if rank == 0:
             tensors[f"{name}.delta"] = p.new_zeros(p.shape, dtype=torch.float32)
@@ -166,7 +167,7 @@ def translate_with(
     Args:
         embeddings: (B, n*n, D_tok), of content tokens.
         styles: styles and their weights; none: the base translator.
-        under: (B, (u*n)^2, D_tok), the texture field under the windows (field_under).
+        under: (B, (u*n)^2, D_tok + K), the texture and noise under the windows (laid_under).
 
     Returns:
         Logits (B, (u*n)^2, V), differentiable in the styles' tensors.

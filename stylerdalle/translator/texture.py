@@ -63,6 +63,24 @@ def texture_field(textures: Sequence[tuple[Texture | None, float]], embeddings: 
     return total
 
 
+def laid_under(texture: Tensor | None, noise: Tensor | None, embed_dim: int) -> Tensor | None:
+    """What the decoder reads beside the content: a texture's field and noise under the same windows, side by side.
+
+    Args:
+        texture: (B, N, D_tok), of `field_under`; None: no texture.
+        noise: (B, N, K); None: a translator that reads none.
+        embed_dim: D_tok.
+
+    Returns:
+        (B, N, D_tok + K); None where there is neither.
+    """
+    if noise is None:
+        return texture
+    if texture is None:
+        texture = noise.new_zeros(*noise.shape[:2], embed_dim)
+    return torch.cat([texture, noise.to(texture)], -1)
+
+
 def field_under(field: Tensor, places: Tensor, side: int) -> Tensor:
     """The part of a texture field (T, T, D_tok) under each window of `side` x `side` tokens.
 

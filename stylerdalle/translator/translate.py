@@ -13,11 +13,12 @@ from ..tokenizers.protocol import ImageTokenizer, all_embeddings
 from ..tokenizers.tokens import Tokens
 from .masks import on_grid
 from .model import Translator
+from .noise import noise_grid
 from .options import DEFAULT_OPTIONS, TranslateOptions
 from .sampling import choose_tokens
 from .style import Style, merged
 from .temporal import Frame, steadied
-from .texture import field_under, texture_field
+from .texture import field_under, laid_under, texture_field
 from .windows import translate_grid
 
 
@@ -107,6 +108,7 @@ class StyledTranslator:
         self.parameters = [merged(translator, some) for some in layers]
         self.fields = [texture_field([(style.texture, weight) for style, weight in some], self.embeddings) for some in layers]
         self.shift = texture_shift(options.sampling.seed).to(self.embeddings.device)
+        self.noise: Tensor | None = None  # of the picture that is being translated, (u*h, u*w, K)
         self.styled = bool(styles)
         self.needs_base = options.mask is not None or options.strength != 1
 
@@ -119,6 +121,9 @@ class StyledTranslator:
             out: to be filled: tokens (1, u*h, u*w) and, with softness, mixtures (1, u*h, u*w, D_tok).
         """
         device, config, sampling = self.embeddings.device, self.translator.config, self.options.sampling
+        if config.noise:
+            sides = [config.upscale * max(side, config.grid) for side in grid.shape[1:]]
+            self.noise = noise_grid(sides[0], sides[1], sampling.seed).to(self.embeddings)
         first, *others = shares
         stacked = torch.stack([share.to(device) for share in (first * self.options.strength, *others)], -1)[None]
         generator = torch.Generator(device=device).manual_seed(sampling.seed)
@@ -164,9 +169,17 @@ class StyledTranslator:
     def layer(self, k: int, embeddings: Tensor, places: Tensor) -> Tensor:
         """Logits (b, (u*n)^2, V) of one layer alone, for content embeddings (b, n*n, D_tok) of windows at places (b, 2)."""
         field, u = self.fields[k], self.translator.config.upscale
-        under = None if field is None else field_under(field, u * places + self.shift, u * self.translator.config.grid)
+        side = u * self.translator.config.grid
+        texture = None if field is None else field_under(field, u * places + self.shift, side)
+        noise = None if self.noise is None or not (k or self.styled) else cut_each(self.noise, u * places, side)
+        under = laid_under(texture, noise, self.translator.config.embed_dim)
         logits: Tensor = torch.func.functional_call(self.translator, self.parameters[k], (embeddings, under))
         return logits.float()
+
+
+def cut_each(grid: Tensor, places: Tensor, side: int) -> Tensor:
+    """(h, w, K) -> its windows of side x side that begin at places (b, 2): (b, side*side, K)."""
+    return torch.stack([grid[y : y + side, x : x + side].flatten(0, 1) for y, x in places.tolist()])
 
 
 def texture_shift(seed: int) -> Tensor:

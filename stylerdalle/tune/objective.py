@@ -27,9 +27,10 @@ from ..learn.pretraining import half_size
 from ..learn.targets import soft_cross_entropy, soft_targets
 from ..tokenizers.protocol import ImageTokenizer, all_embeddings
 from ..translator.model import Translator
+from ..translator.noise import noise_at
 from ..translator.sampling import gumbel
 from ..translator.style import Style, translate_with
-from ..translator.texture import field_under, texture_field
+from ..translator.texture import field_under, laid_under, texture_field
 from .config import TuneConfig
 from .exemplars import Exemplars
 from .methods import METHODS
@@ -106,33 +107,38 @@ class Objective:
         """Content tokens (B, h, w) -> logits (B, H, W, V), in windows that do not overlap.
 
         Args:
-            places: (B, 2), where the first token of each picture lies on the style's texture, (y, x); None: at (0, 0).
+            places: (B, 2), where the first token of each picture lies on the style's texture and on a plane of noise, (y, x);
+                None: at (0, 0).
         """
         u, n = self.translator.config.upscale, self.translator.config.grid
         read = self.tokenizer.embed(content)
         windows = rearrange(read, "b (y n) (x m) d -> (b y x) (n m) d", n=n, m=n)
         count = read.shape[1] // n
-        shown = self.texture_windows(style, places, count)
+        first = torch.zeros(len(read), 2, dtype=torch.long) if places is None else places
+        shown = self.under_windows(style, first, count) if style else None
         out = translate_with(self.translator, windows, [(style, 1.0)] if style else [], shown)
         return rearrange(out, "(b y x) (n m) v -> b (y n) (x m) v", b=len(read), x=count, n=u * n)
 
-    def texture_windows(self, style: Style | None, places: Tensor | None, count: int) -> Tensor | None:
-        """The part of the style's texture that lies under each window; None without a texture.
+    def under_windows(self, style: Style, places: Tensor, count: int) -> Tensor | None:
+        """The part of the style's texture that lies under each window, and noise; None without either.
 
         Args:
             places: (B, 2), as in `logits`.
             count: windows a side of a picture.
 
         Returns:
-            Embeddings (B*count^2, N, D_tok), N = (u*n)^2.
+            (B*count^2, N, D_tok + K), N = (u*n)^2.
         """
-        shown = texture_field([(style.texture, 1.0)], self.embeddings) if style and style.texture else None
-        if shown is None:
-            return None
-        side = self.translator.config.grid * self.translator.config.upscale
-        first = torch.zeros(1, 2, dtype=torch.long) if places is None else places
-        steps = side * torch.cartesian_prod(torch.arange(count), torch.arange(count))  # (count^2, 2)
-        return field_under(shown, (first[:, None] + steps).flatten(0, 1), side)
+        config = self.translator.config
+        side = config.grid * config.upscale
+        texture, noise = texture_field([(style.texture, 1.0)], self.embeddings), None
+        if texture is not None:
+            steps = side * torch.cartesian_prod(torch.arange(count), torch.arange(count))  # (count^2, 2)
+            texture = field_under(texture, (places[:, None] + steps).flatten(0, 1), side)
+        if config.noise:
+            whole = noise_at(places, count * side).to(self.embeddings)
+            noise = rearrange(whole, "b (y n) (x m) k -> (b y x) (n m) k", n=side, m=side)
+        return laid_under(texture, noise, config.embed_dim)
 
     def kl(self, logits: Tensor, content: Tensor) -> Tensor:
         """KL(adapter || base) of logits (B, H, W, V) for content tokens (B, h, w): nats a token, exact over the vocabulary."""

@@ -182,7 +182,15 @@ def test_what_a_dead_server_had_is_done_by_the_other_once(shell, fake):
 
 def test_a_server_that_comes_back_is_used_again(shell, fake):
     expected = many(shell, 40)
-    dying, other = fake(seconds=0.01, dies_after=4, comes_back=True), fake(seconds=0.05)
+    dying, other = fake(seconds=0.01, dies_after=4, comes_back=True), fake()
+    other.held = True
+
+    def wait() -> None:
+        while len(dying.ran) <= 5:
+            time.sleep(0.01)
+        other.held = False
+
+    threading.Thread(target=wait, daemon=True).start()
     assert shell(dying, other) == 0
     assert shell.outputs() == expected
     assert len(dying.ran) > 5

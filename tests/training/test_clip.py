@@ -7,6 +7,7 @@ import pytest
 import torch
 from training.test_tokenizer import pictures
 
+from stylerdalle.clip.package import clip
 from stylerdalle.clip.scores import embed_texts
 from stylerdalle.learn.pictures import Picture
 from stylerdalle.learn.run import Run
@@ -20,6 +21,7 @@ from stylerdalle.training.clip import (
     style_accuracy,
     style_classes,
     train,
+    used_tokens,
     with_full_context,
     words,
 )
@@ -79,6 +81,12 @@ def test_words_are_those_seen_often_enough():
     known = words(art("cubism", 6, ("a cubist guitar",)), least=5)
     assert "guitar" in known and "cubism" in known
     assert "guitar" not in words(art("cubism", 3, ("a cubist guitar",)), least=5)
+
+
+def test_used_tokens_are_those_of_captions_and_style_prompts():
+    used = set(used_tokens(art("cubism", 1, ("a cubist guitar",))).tolist())
+    assert set(clip.tokenize(["a cubist guitar", "cubism style"]).unique().tolist()) - {0} <= used
+    assert not used & set(clip.tokenize(["lighthouse"])[0, 1:2].tolist())
 
 
 def test_training_learns_to_tell_two_styles_apart(tmp_path):

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from stylerdalle.training.registry import STYLES, find
+from stylerdalle.training.registry import FILTERED, find
 
-NAMES = list(STYLES)
+NAMES = list(FILTERED)
 
 
 @pytest.fixture(scope="module")

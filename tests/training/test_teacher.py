@@ -26,8 +26,9 @@ from stylerdalle.training.perceptual import (
 )
 from stylerdalle.training.teacher import TeacherConfig, Training, started_from, style_turns
 from stylerdalle.training.teacher_data import decoded_crops, exemplar_statistics
-from stylerdalle.training.teacher_network import Teacher, TeacherShape, load_teacher, noise_field, paint, save_teacher
+from stylerdalle.training.teacher_network import Teacher, TeacherShape, load_teacher, paint, save_teacher
 from stylerdalle.training.teacher_styles import MANNERS, Manner
+from stylerdalle.translator.noise import noise_field
 
 NAMES = ("a", "b", "c")
 SMALL = TeacherShape(width=4, inner=8, blocks=1)
