@@ -36,6 +36,6 @@ def run_train_clip(args: argparse.Namespace) -> int:
     train_on, valid = read_split(args.images)
     config = clip.ClipConfig(**given_options(args, clip.ClipConfig))
     model = clip.train(train_on, valid, config, open_run(args, "clip"))
-    notes = {"recipe": recipe(args, config), "words": " ".join(clip.words(train_on))}
-    checkpoint.save_clip(output, model, used=clip.used_tokens(train_on), **notes)
+    used, words = clip.used_tokens(train_on), " ".join(clip.words(train_on))
+    checkpoint.save_clip(output, model, used=used, recipe=recipe(args, config), words=words)
     return print_output(output)

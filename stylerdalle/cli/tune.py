@@ -22,6 +22,7 @@ from ..training.pairs import coded_texture, make_pairs
 from ..training.prompts import read_prompts
 from ..training.registry import FILTERED, style_name
 from ..training.styles import large_photos
+from ..training.teacher_pairs import read_token_pairs
 from ..translator.hypernetwork import HyperConfig
 from ..translator.texture import Texture
 from ..tune import presets
@@ -88,6 +89,12 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group(
         "with --styles",
         "Of the tuning options above, only --steps, --batch, --lr, --seed and --rank apply too, with other defaults.",
+    )
+    group.add_argument(
+        "--painted",
+        type=Path,
+        metavar="FILE",
+        help="pairs that stylerdalle.training.teacher_pairs wrote; filters make what it lacks",
     )
     add_config_options(group, AmortiseConfig, known)
     add_config_options(group, HyperConfig, [*known, "embed_dim"])
@@ -186,6 +193,7 @@ def run_tune_network(args: argparse.Namespace) -> int:
             run,
             list_styles(bundle),
             lambda step, _: progress(step, config.steps),
+            painted=read_token_pairs(args.painted) if args.painted else None,
         )
     if not processes().main:
         return 0

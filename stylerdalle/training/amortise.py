@@ -26,7 +26,7 @@ from ..clip import scores as reward
 from ..clip.protocol import CLIPModel
 from ..distributed import Processes, processes
 from ..learn.crops import at_least, random_crop, to_tensor
-from ..learn.loop import Descent, Loop, Numbers
+from ..learn.loop import Descent, Loop, Numbers, Stateful
 from ..learn.pictures import Picture
 from ..learn.run import Run
 from ..learn.schedule import generator, learning_rate
@@ -43,6 +43,7 @@ from ..tune.objective import Objective
 from .art import stored_art_targets
 from .prompt_pairs import pairs_of_prompts
 from .prompts import Prompt
+from .teacher_pairs import Pairs
 
 log = logging.getLogger(__name__)
 
@@ -77,6 +78,7 @@ class Course:
         prompts: those that are not held out.
         photos: to learn on.
         art: pictures with captions.
+        painted: pairs that the teacher painted; filters make what they lack.
     """
 
     def __init__(
@@ -87,6 +89,7 @@ class Course:
         prompts: Sequence[Prompt],
         config: AmortiseConfig,
         run: Run,
+        painted: Pairs | None = None,
     ):
         self.objective, self.photos, self.prompts, self.config = objective, photos, prompts, config
         self.paired = [p for p in prompts if p.paired]
@@ -97,7 +100,9 @@ class Course:
         tokenizer, c = objective.tokenizer, config
         with processes().main_first():
             window = tokenizer.downsample * objective.translator.config.grid
-            self.pairs = pairs_of_prompts(tokenizer, photos, self.paired, window, c.per_filter, c.per_tone, c.seed, run.folder)
+            self.pairs = pairs_of_prompts(
+                tokenizer, photos, self.paired, window, c.per_filter, c.per_tone, c.seed, run.folder, painted
+            )
         self.aim = {**self.text, **self._leaning(art, run)}  # embedding (E) that the reward of each prompt is measured by
         textures = {p.filter: coded.texture for p in self.paired if (coded := self.pairs[p.text]).texture}
         self.fields: dict[str, Tensor] = {}  # by filter, what the translator reads of its texture
@@ -224,6 +229,7 @@ def amortise(
     styles: Sequence[Style] = (),
     callback: Callable[[int, float], None] | None = None,
     minutes_between_saves: float = 3,
+    painted: Pairs | None = None,
 ) -> HyperNetwork:
     """Train a network on the prompts that are not held out, from `run`'s state if it has one -> the network. Collective.
 
@@ -234,6 +240,7 @@ def amortise(
         art: pictures with captions, for prompts without pairs.
         styles: tuned styles to start with: their changes fill the basis, and prompts with their filters give them.
         callback: (steps done, loss), called once a step. What it raises ends the run.
+        painted: pairs that the teacher painted; filters make what they lack.
 
     Raises:
         ValueError: no prompts or photos, options that do not fit, or a loss that is not finite.
@@ -241,7 +248,7 @@ def amortise(
     seen = [p for p in prompts if not p.held_out]
     if not seen or not photos:
         raise ValueError("there is nothing to train on: need prompts that are not held out, and photos")
-    course = Course(Objective(tokenizer, translator, model, "", TuneConfig()), photos, art, seen, config, run)
+    course = Course(Objective(tokenizer, translator, model, "", TuneConfig()), photos, art, seen, config, run, painted)
     torch.manual_seed(config.seed)  # for the network's initial weights
     network = HyperNetwork(hyper, changed(translator, hyper.kind), [p.text for p in seen], course.tiles)
     network.learn_scale(course.texts)
@@ -255,16 +262,9 @@ def amortise(
         if callback:
             callback(done, sum(value or 0.0 for value in numbers.values()))
 
-    loop = Loop(
-        run,
-        config.steps,
-        config.seed,
-        {"network": network, "optimizer": optimizer},
-        [Descent(optimizer, rate, parameters)],
-        minutes_between_saves,
-        report_every=50,
-        curve_of_steps=True,
-    )
+    state: dict[str, Stateful] = {"network": network, "optimizer": optimizer}
+    descents = [Descent(optimizer, rate, parameters)]
+    loop = Loop(run, config.steps, config.seed, state, descents, minutes_between_saves, report_every=50, curve_of_steps=True)
     options = {**asdict(config), **{f"hyper_{k}": v for k, v in asdict(hyper).items()}, "count": len(seen)}
     if not loop.resume(options) and styles:
         start_as_tuned(network, styles, [(p, course.text[p.text]) for p in course.paired], course.number)

@@ -203,7 +203,7 @@ def reading_noise(translator: Translator) -> Translator:
     if translator.config.texture:
         room[:, : translator.config.embed_dim] = tensors["nat_dec.texture.weight"]
     new.load_state_dict(tensors | {"nat_dec.texture.weight": room})
-    return new
+    return new.train(translator.training)
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Made pairs of every prompt in a list (prompts.py): of its filter, under its tone."""
+"""Pairs of every prompt in a list (prompts.py): painted in its style by the teacher or made by its filter, under its tone."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from torch import Tensor
 from ..learn.crops import at_least, random_crop, to_tensor
 from ..learn.pictures import Picture
 from ..tokenizers.protocol import ImageTokenizer
-from .coded import Coded, coded_pairs, write_tensors
+from .coded import Coded, coded_pairs, painted_pairs, write_tensors
 from .filters.tones import tone
 from .prompts import Prompt
+from .teacher_pairs import Pairs
 
 log = logging.getLogger(__name__)
 
@@ -30,8 +31,9 @@ def pairs_of_prompts(
     per_tone: int,
     seed: int,
     folder: Path,
+    painted: Pairs | None = None,
 ) -> dict[str, Coded]:
-    """Made pairs by the prompts' texts, read from `folder` if they were made before, and kept there.
+    """Pairs by the prompts' texts, read from `folder` if they were made before, and kept there.
 
     A tone is applied to the made picture as the tokenizer shows it; without a filter, to the photo.
 
@@ -39,12 +41,19 @@ def pairs_of_prompts(
         window: side of the crops, px.
         per_filter: pairs of a filter.
         per_tone: how many of them are used under a tone.
+        painted: by the teacher; a filter makes what they lack.
+
+    Raises:
+        ValueError: a prompt's style is neither painted nor has it a filter.
     """
     filters = sorted({p.filter for p in prompts if p.filter})
     plain: dict[str, Coded] = {}
     for i, name in enumerate(filters):
         first = i * len(photos) // len(filters)  # other photos for every filter
-        plain[name] = coded_pairs(tokenizer, [*photos[first:], *photos[:first]], name, window, per_filter, folder)
+        if painted and name in painted.styles:
+            plain[name] = painted_pairs(painted, name, window // tokenizer.downsample)
+        else:
+            plain[name] = coded_pairs(tokenizer, [*photos[first:], *photos[:first]], name, window, per_filter, folder)
         log.info("pairs of %s", name)
     if plain:
         contents = torch.cat([coded.content for coded in plain.values()])

