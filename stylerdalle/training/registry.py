@@ -254,7 +254,7 @@ _ENTRIES = (
     Recipe("turner", ("a painting by William Turner", "a Turner style oil painting", "a romantic painting of the sea by Turner")),
     Recipe("chinese-ink", ("a Chinese ink painting", "a Chinese ink wash painting", "a Chinese landscape in ink")),
     Recipe("red-chalk", ("a red chalk drawing", "a drawing in red chalk", "a red chalk drawing by an old master")),
-    Recipe("wood-engraving", ("a wood engraving", "a black and white engraving", "an engraving")),
+    Recipe("wood-engraving", ("a wood engraving", "a wood engraving in black and white", "a wood engraving in an old book")),
     Recipe("pastel", ("a pastel drawing", "a pastel by Edgar Degas", "pastel on paper")),
     Recipe("manuscript", ("an illuminated manuscript", "a medieval manuscript", "a miniature in a medieval manuscript")),
     Recipe("futurism", ("a futurist painting", "futurism", "a painting by Umberto Boccioni")),

@@ -256,7 +256,9 @@ def run_training(args: argparse.Namespace) -> None:
     if args.start:
         old = read_start(args.start).to(device)
         fresh = {name: target for name, target in targets.items() if name not in old.names}
-        rows = {name: name for name in targets if name in old.names} | nearest_rows(old, features, fresh, draw)
+        rows = {name: name for name in targets if name in old.names}
+        if fresh:
+            rows |= nearest_rows(old, features, fresh, draw)
         log.info("styles begin as %s", rows)
         teacher = started_from(old, args.styles, rows)
     else:

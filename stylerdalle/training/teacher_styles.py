@@ -16,31 +16,28 @@ class Manner:
 
 MANNERS: dict[str, Manner] = {
     "van-gogh": Manner(("art_vg01",), 640, 0.6),  # The Starry Night
-    "impressionism": Manner(("art_mo05",), 576, 0.6),  # Water Lilies
+    "impressionism": Manner(("art_mo06",), 576, 0.6),  # Monet, Etretat
     "ukiyo-e": Manner(("art_uk01",), 560),  # The Great Wave
     "munch": Manner(("art_ex01",), 560, 0.7),  # The Scream
-    "klimt": Manner(("art_kl01",), 576, 0.7),  # The Kiss
+    "klimt": Manner(("art_kl05",), 576, 0.7),  # The Tree of Life
     "pointillism": Manner(("art_pt04",), 720, 0.7),  # The Seine and La Grande Jatte
-    "signac": Manner(("art_pt01",), 640, 0.7),
     "cezanne": Manner(("art_ce04",), 512, 0.6),  # Mont Sainte-Victoire
-    "gauguin": Manner(("art_ga03",), 448, 0.6),  # A Farm in Brittany
+    "gauguin": Manner(("art_ga04",), 512, 0.6),  # Arlesiennes
     "kandinsky": Manner(("art_ab01",), 512, 0.6),  # Composition VII
     "cubism": Manner(("art_cu02",), 512, 0.6),  # Portrait of Pablo Picasso
     "fauvism": Manner(("art_fa01",), 448, 0.8),  # Matisse, Woman with a Hat
     "expressionism": Manner(("art_ex08",), 576, 0.8),  # Kirchner
     "turner": Manner(("art_tu01",)),  # The Fighting Temeraire
     "baroque": Manner(("art_ba09", "art_ba07")),  # Caravaggio
-    "rococo": Manner(("art_rc01",)),  # The Swing
     "art-nouveau": Manner(("art_mu01",), 480),
-    "chinese-ink": Manner(("art_ci01", "art_ci03"), 576),
-    "watercolour": Manner(("art_wl06",), 576),  # Cross
+    "chinese-ink": Manner(("art_ci03",), 576, 0.8),
+    "watercolour": Manner(("art_wl06",), 576, 1.5),  # Cross
     "pencil-sketch": Manner(("art_dr01", "art_dr02", "art_dr03"), 576),
     "red-chalk": Manner(("art_ch01",), 576),
     "ink": Manner(("art_ik01", "art_en03"), 576),
     "wood-engraving": Manner(("art_en09", "art_en05"), 640),
     "pastel": Manner(("art_pa01",), 576, 0.6),  # Degas
     "stained-glass": Manner(("art_sg03",), 512, 0.7),
-    "mosaic": Manner(("art_cu09",), 512, 0.7),  # Delaunay's dabs laid like tesserae
     "manuscript": Manner(("art_ms03",), 512, 0.7),
-    "futurism": Manner(("art_fu01",), 448, 0.7),  # Boccioni
+    "futurism": Manner(("art_fu02",), 448, 0.7),  # Russolo
 }
