@@ -21,6 +21,7 @@ from .translator.style import Style
 
 WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
 FEATURES = WEIGHTS / "mini" / "features.safetensors"  # sees pixels, not tokens: it serves every bundle that has none of its own
+EXEMPLARS = WEIGHTS / "mini" / "exemplars.tar"  # works of art; serves the official bundles too
 BUNDLE_PARTS = ("tokenizer", "clip", "translator")  # files that every bundle has
 OFFICIAL = ("dalle", "rudalle")  # StylerDALLE-1 and -Ru: official tokenizer and CLIP; no translator for them was published
 Load = Callable[..., Any]  # a function like cache.load: (loader, path, device, dtype) -> loader(path, device, dtype)
@@ -43,6 +44,7 @@ class Bundle:
     default_style: Style | None = None  # the style of an empty prompt, such as one just tuned; None: a prompt is needed
     features_path: Path = FEATURES  # compares styles with exemplars; loaded when first needed
     hypernetwork_path: Path | None = None  # makes a style for any prompt; None: only prompts near the bundle's own styles
+    exemplars_path: Path | None = None  # works of art that tuning on a prompt alone compares with (tune/library.py); None: none
 
     @property
     def clip(self) -> CLIPModel:
@@ -73,8 +75,8 @@ def load_bundle(
 
     Args:
         name_or_path: a folder's name under weights/ (`dalle` and `rudalle` once their files are there), or any folder. The
-            folder holds tokenizer, translator and clip .safetensors, and optionally styles/, hypernetwork.safetensors
-            and features.safetensors.
+            folder holds tokenizer, translator and clip .safetensors, and optionally styles/, hypernetwork.safetensors,
+            features.safetensors and exemplars.tar.
         device, dtype: as choose_device and choose_dtype.
 
     Raises:
@@ -92,7 +94,15 @@ def load_bundle(
     optional = network if network.is_file() else None
     tokenizer, clip, translator = paths.values()
     opened = open_bundle(folder.name, tokenizer, translator, clip, styles, optional, device, dtype)
+    opened = replace(opened, exemplars_path=library_file(folder / "exemplars.tar", str(name_or_path)))
     return replace(opened, features_path=features) if features.is_file() else opened
+
+
+def library_file(own: Path | None, name: str) -> Path | None:
+    """The library of exemplars of a bundle: its own file where there is one, mini's for an official bundle, or None."""
+    if own and own.is_file():
+        return own
+    return EXEMPLARS if name in OFFICIAL and EXEMPLARS.is_file() else None
 
 
 def tokenizer_file(name_or_path: str | Path) -> Path:
