@@ -93,8 +93,8 @@ def load_bundle(
     network, features = (folder / f"{part}.safetensors" for part in ("hypernetwork", "features"))
     optional = network if network.is_file() else None
     tokenizer, clip, translator = paths.values()
-    opened = open_bundle(folder.name, tokenizer, translator, clip, styles, optional, device, dtype)
-    opened = replace(opened, exemplars_path=library_file(folder / "exemplars.tar", str(name_or_path)))
+    library = library_file(folder / "exemplars.tar", str(name_or_path))
+    opened = open_bundle(folder.name, tokenizer, translator, clip, styles, optional, device, dtype, exemplars=library)
     return replace(opened, features_path=features) if features.is_file() else opened
 
 
@@ -147,6 +147,7 @@ def open_bundle(
     device: str | torch.device = "auto",
     dtype: str | torch.dtype = "auto",
     load: Load = cache.load,
+    exemplars: Path | None = None,
 ) -> Bundle:
     """Open a bundle of files in any folders.
 
@@ -162,6 +163,5 @@ def open_bundle(
             f"the translator {translator} has a vocabulary of {nat.config.vocab_size} tokens of {nat.config.embed_dim} numbers, "
             f"the tokenizer {tokenizer} one of {tokens.vocab_size} of {tokens.embed_dim}: they do not belong together"
         )
-    return Bundle(
-        name, tokens, nat, tokenizer, translator, clip, tuple(styles), where, kind, load, hypernetwork_path=hypernetwork
-    )
+    files = (tokenizer, translator, clip, tuple(styles))
+    return Bundle(name, tokens, nat, *files, where, kind, load, hypernetwork_path=hypernetwork, exemplars_path=exemplars)

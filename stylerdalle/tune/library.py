@@ -11,6 +11,7 @@ of the three works whose pictures are nearest to "a painting in STYLE", the mini
 
 from __future__ import annotations
 
+import logging
 import math
 import re
 import unicodedata
@@ -32,8 +33,10 @@ from ..learn.crops import centre_crop, to_tensor
 from ..learn.pictures import Picture, key_of
 from ..learn.sources import entries, note_of, read
 from ..resolve import check_prompt, without_unknown_words
+from .config import TuneConfig
 from .exemplars import Exemplars
 
+log = logging.getLogger(__name__)
 REQUIRED = ("artist", "title", "year", "source", "licence")  # what must be known of a work
 MOST = 3  # works that one prompt leans on
 LEAST = 0.4  # share of a prompt's words that a work needs to be used: "pop art" and "a comic book page" have no work
@@ -115,12 +118,24 @@ def near_works(bundle: Bundle, text: str, count: int = 5) -> list[Near]:
     return ranked(bundle, text, works, shares(text, works))[:count]
 
 
+def answers(config: TuneConfig) -> bool:
+    """Whether the library answers a prompt where nothing else is said: not for the paper's method, which knows no exemplars, and
+    only for a reward that looks at them."""
+    rewarded = (config.steps or config.epochs) and (config.style_weight or config.layout_weight)
+    return config.method != "reinforce" and bool(rewarded)
+
+
 def used_works(bundle: Bundle, text: str) -> list[Near]:
-    """The works of the bundle's library that the style reward of a prompt compares with: one to MOST, or none."""
+    """The works of the bundle's library that the style reward of a prompt compares with: one to MOST, or none. Logs them."""
     works = read_library(bundle.exemplars_path) if bundle.exemplars_path else []
     found = shares(text, works)
     able = [i for i, share in enumerate(found) if share >= LEAST]  # CLIP needs to look only at these
-    return [near for near in ranked(bundle, text, [works[i] for i in able], [found[i] for i in able]) if near.weight]
+    used = [near for near in ranked(bundle, text, [works[i] for i in able], [found[i] for i in able]) if near.weight]
+    if used:
+        log.info("the library of exemplars answers %r with %s", text, "; ".join(near.work.label for near in used))
+    elif works:
+        log.info("the library of exemplars has no work near to %r: the reward is CLIP's alone", text)
+    return used
 
 
 def ranked(bundle: Bundle, text: str, works: Sequence[Work], words: Sequence[float]) -> list[Near]:
