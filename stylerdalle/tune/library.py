@@ -44,6 +44,7 @@ NEXT = 0.75  # of the nearest work's score, that a further work needs
 NAMED, TOLD = 0.9, 0.5  # a word in artist, style or medium; a word in title or captions, which tell what is shown
 COSINE = 0.1  # weight of CLIP's cosine beside the share of words
 UNKNOWN = 3.0  # weight of a word that no work has; a word that one work in 20 has weighs as much
+USUAL = 100  # works; in a smaller library words are weighed as if it had so many, or none of its words would tell anything
 ENOUGH = 2.0  # weight of all words of a prompt, at least: "an oil painting" has less, and no work is near to it
 PLAIN = {"th", "and", "with", "for", "from", "lik", "manner", "styl", "old"} | {  # stems that name no style
     *("paint", "pictur", "imag", "art", "artwork", "draw", "sketch", "print", "illustration")
@@ -170,7 +171,7 @@ def shares(text: str, works: Sequence[Work]) -> list[float]:
     named = [stems(" ".join((work.artist, work.picture.style, work.medium))) - SUBJECTS for work in works]
     told = [stems(" ".join((work.title, work.picture.style, *work.picture.captions))) for work in works]
     count = Counter(word for one, other in zip(named, told, strict=True) for word in one | other)
-    wanted = {word: math.log(len(works) / count[word]) if count[word] else UNKNOWN for word in sorted(stems(text))}
+    wanted = {word: math.log(max(USUAL, len(works)) / count[word]) if count[word] else UNKNOWN for word in sorted(stems(text))}
     total = max(ENOUGH, sum(wanted.values()))
     return [
         1.0
