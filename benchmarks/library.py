@@ -1,5 +1,5 @@
-"""How well CLIP alone finds works: of the three works nearest to "a painting in the style of STYLE", the share that has this style;
-and at which place it finds a work by its own caption.
+"""How well CLIP alone finds works: of the three nearest to "a painting in the style of STYLE", the share that has this style; and
+at which place it finds a work by its own caption.
 
     python benchmarks/library.py [--bundle mini] [--works SHARD ...]
 

@@ -5,8 +5,8 @@ and more; ATTRIBUTION.txt lists them all. `python -m stylerdalle.training.librar
 
 Words decide which works are near to a prompt, by the share of the prompt's words that a work's artist, style and title have, as
 in full-text search (inverse document frequency: Sparck Jones 1972). CLIP orders works of equal words. CLIP alone cannot decide:
-of the three works whose pictures are nearest to "a painting in the style of STYLE", 18 % have that style by the mini bundle's CLIP
-of November 2026 (benchmarks/library.py).
+by the mini bundle's CLIP of November 2026, 18 % of the three works nearest to "a painting in the style of STYLE" have that style
+(benchmarks/library.py).
 """
 
 from __future__ import annotations
