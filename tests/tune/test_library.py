@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from stylerdalle import Bundle, checkpoint, load_bundle, storage
+from stylerdalle.bundle import EXEMPLARS, library_file
 from stylerdalle.cli.main import main
 from stylerdalle.features import FeatureNetwork, FeatureShape
 from stylerdalle.learn.shards import write_shard
@@ -134,6 +135,13 @@ def test_another_clip_sees_the_works_anew(folder, library):
 
 def test_a_bundle_without_a_library_has_no_works(bundle):
     assert bundle.exemplars_path is None and near_works(bundle, "ukiyo-e") == used_works(bundle, "ukiyo-e") == []
+
+
+def test_a_bundle_has_its_own_library_and_the_official_ones_have_that_of_mini(folder):
+    own = folder / "exemplars.tar"
+    assert library_file(own, "dalle") == library_file(own, "mine") == own
+    assert [library_file(folder / "no.tar", name) for name in ("dalle", "rudalle", "mine")] == [EXEMPLARS, EXEMPLARS, None]
+    assert load_bundle("mini", "cpu", "fp32").exemplars_path == EXEMPLARS
 
 
 def test_less_weight_is_more_distance(network, library):
