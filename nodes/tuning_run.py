@@ -85,7 +85,8 @@ def find_exemplars(
     if given is not None:
         shown = over_white(*pixels_of(given.float().clamp(0, 1)))  # (B, 3, H, W), transparent parts white
         host.use(models, models.features)
-        return Exemplars(models.features, list(shown.split(1)), config.exemplar_size), {"exemplars": len(shown)}
+        names = [f"exemplar {number + 1}" for number in range(len(shown))]  # an IMAGE has none of its own
+        return Exemplars(models.features, list(shown.split(1)), config.exemplar_size), {"exemplars": names}
     if not (library and models.exemplars_path and answers(config)):
         return None, {}
     host.use(models, models.clip)
