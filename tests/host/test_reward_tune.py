@@ -231,10 +231,8 @@ def test_with_library_the_works_that_the_prompt_names_are_exemplars(run, tune, r
         for given in ({}, {"library": True}, {"library": True, "exemplars": photo}, {"library": True, "method": "reinforce"})
     ]
     assert [work["title"] for work in found[1]["works"]] == ["Prison"]
-    assert not any("works" in recipe for recipe in (found[0], found[2], found[3])) and found[2]["exemplars"] == [
-        "exemplar 1",
-        "exemplar 2",
-    ]
+    assert not any("works" in recipe for recipe in (found[0], found[2], found[3]))
+    assert found[2]["exemplars"] == ["exemplar 1", "exemplar 2"]
     assert len(list(runs.iterdir())) == 4
 
 
