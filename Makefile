@@ -28,7 +28,7 @@ demo: $(VENV)/.ready
 test: lint
 	$(BIN)/python -m pytest
 
-weights: $(W)/mini/hypernetwork.safetensors $(W)/mini/features.safetensors
+weights: $(W)/mini/hypernetwork.safetensors $(W)/mini/features.safetensors $(W)/mini/exemplars.tar
 
 # photos through the filters
 $(W)/made.tar: | $(VENV)/.ready
@@ -46,6 +46,11 @@ $(W)/mini/clip.safetensors: $(W)/made.tar
 
 $(W)/mini/features.safetensors: $(W)/made.tar
 	$(TRAIN).features --images $(DATA) $(WORKS) --output $@ --device $(DEVICE)
+
+# the library of exemplars
+$(W)/mini/exemplars.tar: | $(VENV)/.ready
+	mkdir -p $(W)/mini
+	$(TRAIN).library --exemplars $(WORKS) --output $@
 
 $(W)/pretrained.safetensors: $(W)/mini/tokenizer.safetensors
 	$(BIN)/stylerdalle pretrain --images $(DATA) $(W)/made.tar --tokenizer $< --output $@ --device $(DEVICE)
