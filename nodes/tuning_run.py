@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from io import BytesIO
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from ..stylerdalle.bundle import open_bundle
 from ..stylerdalle.images.files import over_white, resized, to_image
 from ..stylerdalle.learn.curve import draw_curve
 from ..stylerdalle.learn.pictures import Picture
+from ..stylerdalle.learn.run import Run
 from ..stylerdalle.tune.config import TuneConfig
 from ..stylerdalle.tune.exemplars import Exemplars
 from ..stylerdalle.tune.loop import Tuned, TuneState
@@ -88,6 +90,12 @@ def run_name(models: Bundle, pictures: list[Picture], prompt: str, config: TuneC
     others = [exemplars.sha256] if exemplars else []
     key = hashlib.sha256(json.dumps([prompt, fixed, files, photos, *others], sort_keys=True).encode()).hexdigest()
     return f"{storage.slug(prompt)}-{key[:12]}".lstrip("-")
+
+
+def open_run(folder: Path, steps: int) -> Run:
+    """The run in a folder. If it has done more steps than are asked for now, a run of its own beside it: the longer one stays."""
+    rows = Run(folder).rows()
+    return Run(folder.with_name(f"{folder.name}-{steps}") if rows and float(rows[-1]["step"]) > steps else folder)
 
 
 def watch(progress: Callable[..., None]) -> Callable[[TuneState], None]:

@@ -45,6 +45,12 @@ class Bundle:
     hypernetwork_path: Path | None = None  # makes a style for any prompt; None: only prompts near the bundle's own styles
 
     @property
+    def files(self) -> list[Path]:
+        """All its files."""
+        optional = [self.hypernetwork_path] if self.hypernetwork_path else []
+        return [self.tokenizer_path, self.translator_path, self.clip_path, self.features_path, *optional, *self.style_paths]
+
+    @property
     def clip(self) -> CLIPModel:
         """The CLIP, always in float32: it is small, and in bf16 cosines differ in the third digit."""
         model: CLIPModel = self.load(checkpoint.load_clip, self.clip_path, self.device, torch.float32)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -12,9 +13,11 @@ from torch import Tensor
 from .. import checkpoint, storage
 from ..bundle import Bundle, load_bundle
 from ..distributed import processes
+from ..images.files import check_output
 from ..learn.crops import to_tensor
 from ..learn.pairs import read_pairs
 from ..learn.pictures import Picture
+from ..learn.run import tensors_sha256
 from ..learn.sources import read_pictures
 from ..resolve import check_prompt, find_style, list_styles, warn_of_unknown_words
 from ..training.amortise import AmortiseConfig, amortise
@@ -31,7 +34,16 @@ from ..tune.exemplars import Exemplars
 from ..tune.loop import TuneState, tune
 from .console import bar
 from .options import add_config_options, add_model_options, add_run_options, given_options, number
-from .training import add_preset_option, check_start, open_run, print_output, read_split, recipe
+from .training import (
+    add_preset_option,
+    bundle_inputs,
+    check_start,
+    final_output,
+    open_run,
+    print_output,
+    read_split,
+    recipe,
+)
 
 
 def tune_options(parser: argparse.ArgumentParser) -> None:
@@ -104,10 +116,10 @@ def run_tune(args: argparse.Namespace) -> int:
     prompt = check_prompt(args.style)
     given = presets.tune_options(args.preset, given_options(args, TuneConfig))
     config = TuneConfig.of(given.pop("method", TuneConfig.method), **given)
-    output = check_start(args)
+    output = check_start(args, args.start, *(args.exemplars or []))
     photos = read_pictures(args.images)
-    run = open_run(args, f"tune-{storage.slug(prompt, 60)}")
     bundle = load_bundle(args.bundle, args.device, "fp32")  # for the gradients; autocast lowers the precision where it can
+    check_output(output, args.overwrite, (".safetensors",), bundle.files)
     warn_of_unknown_words(bundle.clip_path, prompt)
     start = find_style(bundle, args.start) if args.start else None
     shown = read_pictures(args.exemplars) if args.exemplars else []
@@ -118,6 +130,9 @@ def run_tune(args: argparse.Namespace) -> int:
             progress(state.step, state.steps)
 
         pairs, texture = read_or_make_pairs(args, photos, bundle, config.seed)
+        made_of = [*(pairs or ()), *([texture.tokens, texture.weights] if texture else [])]
+        origin = {"pairs": tensors_sha256(made_of), "start": tensors_sha256(start.all_tensors() if start else [])}
+        run = open_run(args, f"tune-{storage.slug(prompt, 60)}", photos, **bundle_inputs(bundle), **origin)
         tuned = tune(
             bundle.tokenizer,
             bundle.translator,
@@ -138,6 +153,7 @@ def run_tune(args: argparse.Namespace) -> int:
     made = {"pairs": args.pairs, "pairs_count": args.pairs_count} if args.pairs else {}
     made |= {"start": start.name} if start else {}
     made |= {"exemplars": [picture.key for picture in shown]} if shown else {}
+    output = final_output(args, output)
     style = replace(tuned.style, name=args.name or output.stem, base_sha256=storage.sha256(bundle.translator_path))
     checkpoint.save_style(output, style, recipe={**recipe(args, config), **made}, **tuned.notes())
     first, best = tuned.held_out
@@ -172,10 +188,14 @@ def run_tune_network(args: argparse.Namespace) -> int:
         options = ", ".join("--" + name.replace("_", "-") for name in unused)
         raise ValueError(f"{options} cannot be used with --styles: leave it out")
     prompts = read_prompts(args.styles)
-    output = check_start(args)
+    output = check_start(args, args.styles, args.painted)
     pictures, _ = read_split(args.images)
-    run = open_run(args, f"tune-{args.styles.stem}")
     bundle = load_bundle(args.bundle, args.device, "fp32")
+    check_output(output, args.overwrite, (".safetensors",), bundle.files)
+    origin = {"prompts": hashlib.sha256(repr(prompts).encode()).hexdigest(), "painted pairs": args.painted or ""}
+    styles = list_styles(bundle)
+    origin["styles"] = tensors_sha256(tensor for style in styles for tensor in style.all_tensors())
+    run = open_run(args, f"tune-{args.styles.stem}", pictures, **bundle_inputs(bundle), **origin)
     art = [picture for picture in pictures if picture.kind in ("art", "graphic")]
     photos = [picture for picture in pictures if picture.kind not in ("art", "graphic")]
     config = AmortiseConfig(**given)
@@ -191,11 +211,12 @@ def run_tune_network(args: argparse.Namespace) -> int:
             config,
             HyperConfig(**{"embed_dim": width, **sizes}),
             run,
-            list_styles(bundle),
+            styles,
             lambda step, _: progress(step, config.steps),
             painted=read_token_pairs(args.painted) if args.painted else None,
         )
     if not processes().main:
         return 0
+    output = final_output(args, output)
     checkpoint.save_hypernetwork(output, network, bundle.translator_path, bundle.clip_path, recipe=recipe(args, config))
     return print_output(output)

@@ -61,7 +61,7 @@ def run_convert(args: argparse.Namespace) -> int:
     from ..convert.registry import convert, origin
     from ..images.files import check_output
 
-    output = check_output(args.output, args.overwrite, (".safetensors",))
+    output = check_output(args.output, args.overwrite, (".safetensors",), args.sources)
     convert(args.kind, args.sources).save(output, source=[origin(source) for source in args.sources])
     describe(output)
     return 0

@@ -8,6 +8,7 @@ import os
 import struct
 import warnings
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +16,11 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from ..storage import replacing
+from ..storage import replacing, same_file
 
 MAX_PIXELS = 178_956_970  # Pillow's own limit against decompression bombs
 MIN_SIDE = 2
+MAX_NAME = 255  # bytes of a file name, the limit of most file systems
 FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "TIFF", "BMP", "PPM", "TGA", "JPEG2000", "AVIF")  # none that runs programs
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")  # that are written
 MAX_SIDES = {"JPEG": 65_500, "WEBP": 16_383}  # px; the limits of these formats
@@ -174,17 +176,27 @@ def resized(images: Tensor, side: int) -> Tensor:
     return torch.nn.functional.interpolate(images, size, mode="bicubic", antialias=True).clamp(0, 1)
 
 
-def check_output(path: str | Path, overwrite: bool = False, suffixes: tuple[str, ...] = SUFFIXES) -> Path:
+def check_output(
+    path: str | Path, overwrite: bool = False, suffixes: tuple[str, ...] = SUFFIXES, inputs: Iterable[str | Path] = ()
+) -> Path:
     """The path, if a file may be written there: call it before long work begins.
 
+    Args:
+        inputs: files that the command reads, which the output must not replace.
+
     Raises:
-        ValueError: another suffix, a folder, an existing file without `overwrite`, or no permission to write.
+        ValueError: another suffix, a folder, one of the inputs, an existing file without `overwrite`, a name that is too long, or
+            no permission to write.
     """
     path = Path(path)
+    if (length := max(len(os.fsencode(part)) for part in (path.name, *path.parts))) > MAX_NAME:
+        raise ValueError(f"{path.name[:40]}... is a name of {length} bytes, file systems allow {MAX_NAME}: choose a shorter one")
     if path.is_dir():
         raise ValueError(f"{path} is a folder: give a file's name ({', '.join(suffixes)})")
     if path.suffix.lower() not in suffixes:
         raise ValueError(f"{path} has the suffix {path.suffix!r}: use {', '.join(suffixes)}")
+    if taken := same_file(path, inputs):
+        raise ValueError(f"{path} is one of the inputs ({taken}), which would be lost: choose another output")
     if path.exists() and not overwrite:
         raise ValueError(f"{path} exists already: use --overwrite (overwrite=True) or another name")
     folder = path.absolute().parent

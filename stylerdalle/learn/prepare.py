@@ -23,6 +23,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -33,7 +34,7 @@ import torch
 from PIL import Image
 
 from ..images.files import READ_ERRORS
-from ..storage import replacing
+from ..storage import Lock, replacing, same_file, temporary_name
 from ..tokenizers.protocol import ImageTokenizer
 from .crops import centre_crop, to_tensor
 from .pictures import decode_picture
@@ -105,25 +106,46 @@ def prepare(
         "captions": hashlib.sha256(captions.read_bytes()).hexdigest() if captions else None,
     }
     annotated = read_captions(captions) if captions else {}
-    output.mkdir(parents=True, exist_ok=True)
     rank, world = share
-    total, stream, first = 0, entries(paths), True
-    while group := list(islice(stream, config.per_shard)):
-        path = shard_path(output, total)
-        made = {**options, "inputs": fingerprint(group)}
-        if not finished(path, made) and total % world == rank:
-            for left in output.glob(f".{path.name}.*"):  # temporary files of a process that was killed
-                left.unlink(missing_ok=True)
-            numbers = _write_tokens(tokenizer, group, path, config, annotated, batch, total * config.per_shard, progress)
-            if annotated and first and not numbers["matched"]:
-                path.unlink()
-                raise ValueError(f"none of the {len(group)} pictures of {path.name} is named in {captions}: give the right file")
-            _write_json(path.with_suffix(".json"), {**made, **numbers})
-            first = False
-        total += 1
-    if more := [p for p in output.glob("tokens-*.json") if int(p.stem.split("-")[1]) >= total]:
-        raise ValueError(f"{output} has {total + len(more)} shards, and these pictures make {total}: give another --output")
-    return _write_index(output, total, options)
+    with held(output, paths, rank):
+        total, stream, first = 0, entries(paths), True
+        while group := list(islice(stream, config.per_shard)):
+            path = shard_path(output, total)
+            made = {**options, "inputs": fingerprint(group)}
+            if not finished(path, made) and total % world == rank:
+                for left in output.glob(temporary_name(path.name, "*")):  # temporary files of a process that was killed
+                    left.unlink(missing_ok=True)
+                numbers = _write_tokens(tokenizer, group, path, config, annotated, batch, total * config.per_shard, progress)
+                if annotated and first and not numbers["matched"]:
+                    path.unlink()
+                    raise ValueError(
+                        f"none of the {len(group)} pictures of {path.name} is named in {captions}: give the right file"
+                    )
+                _write_json(path.with_suffix(".json"), {**made, **numbers})
+                first = False
+            total += 1
+        if more := [p for p in output.glob("tokens-*.json") if int(p.stem.split("-")[1]) >= total]:
+            raise ValueError(f"{output} has {total + len(more)} shards, and these pictures make {total}: give another --output")
+        return _write_index(output, total, options)
+
+
+@contextmanager
+def held(output: Path, paths: Sequence[str | Path], rank: int) -> Iterator[None]:
+    """Keep other processes of this rank out of the output folder.
+
+    Raises:
+        ValueError: one works there, or the shards would lie among the inputs.
+    """
+    if same_file(output, paths) or any(same_file(path, output.glob("tokens-*.tar")) for path in paths):
+        raise ValueError(f"{output} is one of the inputs: its shards would be taken for pictures, give another --output")
+    output.mkdir(parents=True, exist_ok=True)
+    lock = Lock(output / f".prepare-{rank}.lock")
+    if not lock.take():
+        raise ValueError(f"another stylerdalle prepare writes to {output}: wait for it, or give another --output")
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def shard_path(folder: Path, number: int) -> Path:

@@ -19,7 +19,7 @@ from typing import Any
 
 import aiohttp
 
-from .journal import NOT_TRIED, Journal, Photo, Row, free
+from .journal import JOURNAL, NOT_TRIED, REPORT, Journal, Photo, Row, free
 from .policy import Policy
 from .results import Failed, outputs, seconds
 from .server import SERVER_TIMEOUT, Lost, Refused, Server
@@ -213,7 +213,8 @@ class Batch:
         if len(files) != 1:
             tails = [re.sub(r"\W", "_", node_id) for node_id, _ in files]
             stems = [free(self.stems, f"{photo.stem}.{tail}-{tails[:i].count(tail) + 1}") for i, tail in enumerate(tails)]
-        return [stem + suffix(file["filename"]) for stem, (_, file) in zip(stems, files, strict=True)]
+        names = [stem + suffix(file["filename"]) for stem, (_, file) in zip(stems, files, strict=True)]
+        return [f"_{name}" if name.casefold() in (JOURNAL, REPORT) else name for name in names]
 
     def _return(self, server: Server, photo: Photo, problem: str) -> None:
         """Put a photo that a server did not finish back into the waiting line."""

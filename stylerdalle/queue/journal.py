@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from ..storage import replacing
+from ..storage import Lock, replacing
 from .workflow import Workflow, node_name
 
 JOURNAL_FORMAT = "stylerdalle-queue/1"
@@ -64,6 +64,8 @@ def find_photos(folder: Path, output: Path) -> list[Photo]:
         raise ValueError(f"{folder} is not a folder: give a folder of photos as --images")
     if output.resolve().is_relative_to(folder.resolve()):
         raise ValueError(f"{output} is in the folder of photos {folder}: its files would count as photos; give another --output")
+    if folder.resolve().is_relative_to(output.resolve()):
+        raise ValueError(f"the folder of photos {folder} is in {output}: results could replace photos; give another --output")
     found = []
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder)
@@ -100,18 +102,16 @@ class Journal:
     @contextlib.contextmanager
     def open(self) -> Iterator[None]:
         """Lock the folder, read the journal and start to write it. Raises ValueError as `read` does, or where it is locked."""
-        from filelock import FileLock, Timeout  # loads asyncio, which --help need not wait for
-
         self.folder.mkdir(parents=True, exist_ok=True)
+        lock = Lock(self.folder / ".queue.lock")
+        if not lock.take():
+            raise ValueError(f"another stylerdalle queue works on {self.folder}: wait for it, or give another --output")
         try:
-            with FileLock(self.folder / ".queue.lock", timeout=0):
-                self.read()
-                self._write()
-                yield
-        except Timeout as error:
-            raise ValueError(
-                f"another stylerdalle queue works on {self.folder}: wait for it, or give another --output"
-            ) from error
+            self.read()
+            self._write()
+            yield
+        finally:
+            lock.release()
 
     def read(self) -> None:
         """Read the journal of earlier runs, if there is one.

@@ -61,20 +61,29 @@ def test_names_are_the_same_on_windows(comfy: SimpleNamespace, monkeypatch: pyte
     assert (host.styles(), host.bundles()) == here
 
 
-def test_a_style_file_is_replaced_only_where_that_is_asked_for(run: Run, styles: Any, saved: Path) -> None:
+def test_a_style_file_is_replaced_only_where_that_is_asked_for_and_else_saved_beside_it(
+    run: Run, styles: Any, saved: Path
+) -> None:
     (saved / "taken.safetensors").write_text("mine")
-    with pytest.raises(ValueError, match=r"taken.safetensors exists already: choose another name"):
-        run("StylerDALLE_SaveStyle", style=styles[0], name="taken")
+    for name in ("taken-2", "taken-3"):
+        style, path = run("StylerDALLE_SaveStyle", style=styles[0], name="taken")
+        assert (style.name, Path(path).name) == (name, f"{name}.safetensors")
+        assert checkpoint.load_style(path).name == name
     assert (saved / "taken.safetensors").read_text() == "mine"
     run("StylerDALLE_SaveStyle", style=styles[0], name="taken", overwrite=True)
     assert checkpoint.load_style(saved / "taken.safetensors").name == "taken"
 
 
 @pytest.mark.parametrize(
-    "name", ["", "  ", ".safetensors", "a/b", "a\\b", "../up", ".hidden", "what?", "a:b", "nul", "a\nb", "x" * 101]
+    "name", ["", "  ", ".safetensors", "a/b", "a\\b", "../up", ".hidden", "what?", "a:b", "nul", "a\nb", "x" * 101, "画" * 99]
 )
-def test_a_name_that_is_no_files_is_refused(run: Run, styles: Any, saved: Path, name: str) -> None:
+def test_a_name_that_is_no_files_is_refused_also_when_the_workflow_is_queued(
+    run: Run, comfy: SimpleNamespace, styles: Any, saved: Path, name: str
+) -> None:
     before = sorted(saved.iterdir())
+    node = comfy.nodes.NODE_CLASS_MAPPINGS["StylerDALLE_SaveStyle"]
+    assert "is not a valid style name" in node.validate_inputs(name=name)
+    assert node.validate_inputs(name="good") is True and node.validate_inputs(name=None) is True
     with pytest.raises(ValueError, match="is not a valid style name"):
         run("StylerDALLE_SaveStyle", style=styles[0], name=name)
     assert sorted(saved.iterdir()) == before

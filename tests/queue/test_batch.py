@@ -386,10 +386,12 @@ def test_a_journal_that_a_kill_cut_short_is_read(shell, fake):
 
 
 def test_two_processes_do_not_work_on_one_folder(shell, fake):
-    from filelock import FileLock
+    from stylerdalle.storage import Lock
 
     server = fake()
     assert shell(server) == 0
-    with FileLock(shell.out / ".queue.lock"):
-        assert shell(server) == 2
+    lock = Lock(shell.out / ".queue.lock")
+    assert lock.take()
+    assert shell(server) == 2
+    lock.release()
     assert "another stylerdalle queue works on" in shell.err
