@@ -102,6 +102,7 @@ def run_stylize(args: argparse.Namespace) -> int:
 
     from ..bundle import load_bundle
     from ..images.files import write_picture
+    from ..images.notes import read_notes
     from ..resolve import find_style
     from .photos import plan, read
 
@@ -122,7 +123,7 @@ def run_stylize(args: argparse.Namespace) -> int:
             images = read(photo, args.size)
             with bar(photo.name) as progress:
                 picture, notes = paint(images, style, bundle, args, progress)
-            write_picture(output, picture, args.overwrite)
+            write_picture(output, picture, args.overwrite, read_notes(photo))
         except ValueError as problem:  # a bad photo does not stop the others
             report("stylize", problem)
             failed.append(str(problem))
@@ -176,6 +177,7 @@ def run_reconstruct(args: argparse.Namespace) -> int:
 
     from ..bundle import load_bundle
     from ..images.files import write_picture
+    from ..images.notes import read_notes
     from ..tokenizers.codec import decode, encode
     from .photos import plan, read
 
@@ -188,7 +190,7 @@ def run_reconstruct(args: argparse.Namespace) -> int:
     source = photo.to(bundle.device)
     alpha = source[:, 3:] if source.shape[1] == 4 else None
     picture = decode(bundle.tokenizer, encode(bundle.tokenizer, source[:, :3], alpha)).cpu()
-    write_picture(output, picture, args.overwrite)
+    write_picture(output, picture, args.overwrite, read_notes(args.photo))
     error = mse_loss(picture[:, :3], photo[:, :3]).item()
     psnr = -10 * math.log10(max(error, 1e-10))
     print(f"{output}: {picture.shape[-1]} x {picture.shape[-2]} px, PSNR {psnr:.2f} dB")

@@ -16,7 +16,7 @@ from ..bundle import Bundle
 from ..images.files import check_output
 from ..learn.pictures import Picture, split_validation
 from ..learn.run import Run, pictures_sha256
-from ..learn.sources import read_pictures
+from ..learn.sources import checked, read_pictures
 from ..tune import presets
 from .options import RUNS
 
@@ -49,7 +49,7 @@ def check_start(args: argparse.Namespace, *inputs: str | Path | None) -> Path:
 
 def read_split(paths: Sequence[str]) -> tuple[list[Picture], list[Picture]]:
     """(pictures to train on, pictures to validate on). Raises ValueError where they are too few for that."""
-    train, valid = split_validation(read_pictures(paths))
+    train, valid = split_validation(checked(read_pictures(paths)))
     count = len(train) + len(valid)
     if count < FEWEST or not valid:
         raise ValueError(f"{count} pictures are too few to keep some for validation: give {FEWEST} or more")

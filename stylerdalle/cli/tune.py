@@ -18,7 +18,7 @@ from ..learn.crops import to_tensor
 from ..learn.pairs import read_pairs
 from ..learn.pictures import Picture
 from ..learn.run import tensors_sha256
-from ..learn.sources import read_pictures
+from ..learn.sources import checked, read_pictures
 from ..resolve import check_prompt, find_style, list_styles, warn_of_unknown_words
 from ..training.amortise import AmortiseConfig, amortise
 from ..training.pairs import coded_texture, make_pairs
@@ -117,12 +117,12 @@ def run_tune(args: argparse.Namespace) -> int:
     given = presets.tune_options(args.preset, given_options(args, TuneConfig))
     config = TuneConfig.of(given.pop("method", TuneConfig.method), **given)
     output = check_start(args, args.start, *(args.exemplars or []))
-    photos = read_pictures(args.images)
+    photos = checked(read_pictures(args.images))
     bundle = load_bundle(args.bundle, args.device, "fp32")  # for the gradients; autocast lowers the precision where it can
     check_output(output, args.overwrite, (".safetensors",), bundle.files)
     warn_of_unknown_words(bundle.clip_path, prompt)
     start = find_style(bundle, args.start) if args.start else None
-    shown = read_pictures(args.exemplars) if args.exemplars else []
+    shown = checked(read_pictures(args.exemplars)) if args.exemplars else []
     exemplars = see_exemplars(shown, bundle, config) if shown else None
     with bar(f"tune {prompt!r}") as progress:
 

@@ -15,13 +15,14 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from ..images.folders import photos_below
+from ..images.kinds import PHOTO_SUFFIXES
 from ..storage import Lock, replacing
 from .workflow import Workflow, node_name
 
 JOURNAL_FORMAT = "stylerdalle-queue/1"
 JOURNAL, REPORT = "queue.jsonl", "report.json"
 NOT_TRIED = "no server is left that could do it"  # the error of a Row without a try
-PHOTOS = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif")
 
 
 @dataclass(frozen=True)
@@ -67,13 +68,11 @@ def find_photos(folder: Path, output: Path) -> list[Photo]:
     if folder.resolve().is_relative_to(output.resolve()):
         raise ValueError(f"the folder of photos {folder} is in {output}: results could replace photos; give another --output")
     found = []
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder)
-        if path.suffix.lower() in PHOTOS and path.is_file() and not any(part.startswith(".") for part in name.parts):
-            facts = path.stat()
-            found.append(Photo(path, name.as_posix(), [facts.st_size, facts.st_mtime_ns]))
+    for name, path in photos_below(folder):
+        facts = path.stat()
+        found.append(Photo(path, name, [facts.st_size, facts.st_mtime_ns]))
     if not found:
-        raise ValueError(f"{folder} holds no photo ({', '.join(PHOTOS)})")
+        raise ValueError(f"{folder} holds no photo ({', '.join(PHOTO_SUFFIXES)})")
     return found
 
 

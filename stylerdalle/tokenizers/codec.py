@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..images.alpha import without_hidden
 from ..images.resample import resized_part, taps, weighted
 from ..images.tiling import tiles
 from ..progress import Progress
@@ -37,7 +38,7 @@ def encode(
 
     Args:
         images: (B, 3, H, W) in [0, 1].
-        alpha: (B, 1, H, W) in [0, 1], kept with the tokens.
+        alpha: (B, 1, H, W) in [0, 1], kept with the tokens; colours under alpha 0 are not read.
         upscale: of the translator that the tokens are for; 2 reads the pictures at half size.
         device: the tokenizer's, to which tiles are moved one at a time; the images' device by default.
         progress: called with (tiles done, tiles in all); may raise to cancel.
@@ -57,6 +58,8 @@ def encode(
     photo = images.new_empty(len(images), 3, means * h, means * w, dtype=torch.float32) if len(images) > 1 else None
     with torch.inference_mode():
         for i, picture in enumerate(images.split(1)):
+            if alpha is not None:
+                picture = without_hidden(picture.float(), alpha[i : i + 1].to(picture.device, torch.float32))
             for k, (top, bottom, left, right) in enumerate(boxes):
                 y, x = max(0, top - halo), max(0, left - halo)  # where the tile with its margin begins
                 rows, columns = (unit * y, unit * min(h, bottom + halo)), (unit * x, unit * min(w, right + halo))
