@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -49,7 +50,7 @@ def options(models: Bundle, method: str, rank: int, minutes: float, learning_rat
         raise ValueError(
             f"rank {rank} is out of range: use 1 to {translator.width} (the translator's width), or 0 for the whole decoder"
         )
-    if not minutes >= 0:
+    if not 0 <= minutes < math.inf:
         raise ValueError(f"minutes {minutes} is out of range: use 0 (no limit) or more")
     window = models.tokenizer.downsample * translator.grid * translator.upscale
     size = -(-TuneConfig.size // window) * window  # px of a crop: a whole number of windows

@@ -27,8 +27,14 @@ log = logging.getLogger(__name__)
 
 
 def list_styles(bundle: Bundle) -> list[Style]:
-    """The bundle's own styles, in the order of their file names."""
-    return [bundle.load(checkpoint.load_style, path, bundle.device, torch.float32) for path in bundle.style_paths]
+    """The bundle's own styles, in the order of their file names. Files that cannot be read are left out with a warning."""
+    found = []
+    for path in bundle.style_paths:
+        try:
+            found.append(bundle.load(checkpoint.load_style, path, bundle.device, torch.float32))
+        except (ValueError, OSError) as error:
+            log.warning("left out a style file: %s", error)
+    return found
 
 
 def find_style(bundle: Bundle, style: str | Style, negative: str = "") -> Style:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import storage
+from .console import say
 from .options import add_model_options
 
 
@@ -37,9 +38,9 @@ def run_styles(args: argparse.Namespace) -> int:
     elif rows:
         wide = {key: max(len(key), *(len(row[key]) for row in rows)) for key in rows[0]}
         for row in [{key: key for key in wide}, *rows]:
-            print("  ".join(row[key].ljust(wide[key]) for key in wide).rstrip())
+            say("  ".join(row[key].ljust(wide[key]) for key in wide).rstrip())
     else:
-        print(f"the bundle {args.bundle} has no styles yet: learn one with stylerdalle tune")
+        say(f"the bundle {args.bundle} has no styles yet: learn one with stylerdalle tune")
     return 0
 
 
@@ -70,7 +71,7 @@ def run_info(args: argparse.Namespace) -> int:
         return 0
     for key, value in {**facts, **metadata}.items():
         text = f"{value:,}" if isinstance(value, int) else json.dumps(value) if isinstance(value, (dict, list)) else value
-        print(f"{key + ':':<14}{text}")
+        say(f"{key + ':':<14}{text}")
     return 0
 
 

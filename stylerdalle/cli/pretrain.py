@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from .. import storage
 from ..distributed import processes, rank_and_world
-from .console import bar
+from .console import bar, say
 from .options import add_config_options, add_device_options, add_run_options, add_threads_option, given_options, number
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def run_prepare(args: argparse.Namespace) -> int:
     made = f"{index['count']:,} pictures in {len(index['shards'])} shards, {index['captioned']:,} with captions"
     damaged = f", {index['damaged']} damaged ones left out" if index["damaged"] else ""
     missing = f"; {index['missing']} shards are still being made by other processes" if index["missing"] else ""
-    print(f"{args.output}: {made}{damaged}{missing}")
+    say(f"{args.output}: {made}{damaged}{missing}")
     return 0
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from ..queue.journal import NOT_TRIED, Journal, Row, find_photos
 from ..queue.policy import Policy
 from ..queue.workflow import Workflow, node_name, photo_node, read_workflow, set_inputs
-from .console import bar, beside_bar, report
+from .console import bar, beside_bar, report, say
 from .options import add_config_options, given_options
 
 
@@ -93,7 +93,7 @@ def run_queue(args: argparse.Namespace) -> int:
         report("queue", f"{not_tried} photos were not tried, {NOT_TRIED}: run the same command again to continue")
     if not args.json:
         shared = ", ".join(f"{url} {count}" for url, count in by_server.items()) or "none"
-        print(f"{done} of {len(photos)} photos are done ({shared}) after {took} s: {path}")
+        say(f"{done} of {len(photos)} photos are done ({shared}) after {took} s: {path}")
     return 0 if done == len(photos) else 2 if refused else 1
 
 
@@ -107,7 +107,7 @@ def show_row(row: Row, args: argparse.Namespace) -> None:
         elif row.error is None:
             took = "" if row.seconds is None else f", {row.seconds:.1f} s"
             made = ", ".join(str(args.output / name) for name in row.outputs) or json.dumps(row.results)
-            print(f"{made}: {row.server}{took}", flush=True)
+            say(f"{made}: {row.server}{took}")
 
 
 def show_problem(problem: str) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from ..distributed import processes
 from ..progress import Progress, split
 from ..settings import SEEDS
-from .console import bar, report
+from .console import bar, report, say
 from .options import add_model_options, add_seed_option, add_softness_option, number
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ def run_stylize(args: argparse.Namespace) -> int:
             failed.append(str(problem))
             continue
         height, width = picture.shape[-2:]
-        print(f"{output}: {width} x {height} px, style {style.name}{notes}, {time.monotonic() - started:.1f} s", flush=True)
+        say(f"{output}: {width} x {height} px, style {style.name}{notes}, {time.monotonic() - started:.1f} s")
     failures = torch.tensor([float(len(failed))])
     team.all_reduce([failures])  # all processes end alike: a launcher kills the others when one ends with an error
     return 2 if failures else 0
@@ -193,5 +193,5 @@ def run_reconstruct(args: argparse.Namespace) -> int:
     write_picture(output, picture, args.overwrite, read_notes(args.photo))
     error = mse_loss(picture[:, :3], photo[:, :3]).item()
     psnr = -10 * math.log10(max(error, 1e-10))
-    print(f"{output}: {picture.shape[-1]} x {picture.shape[-2]} px, PSNR {psnr:.2f} dB")
+    say(f"{output}: {picture.shape[-1]} x {picture.shape[-2]} px, PSNR {psnr:.2f} dB")
     return 0

@@ -18,6 +18,7 @@ from ..learn.pictures import Picture, split_validation
 from ..learn.run import Run, pictures_sha256
 from ..learn.sources import checked, read_pictures
 from ..tune import presets
+from .console import say
 from .options import RUNS
 
 FEWEST = 100  # pictures: one in a hundred is kept for validation
@@ -88,5 +89,5 @@ def final_output(args: argparse.Namespace, output: Path) -> Path:
 
 def print_output(output: Path) -> int:
     """Print the name and size of the file that was written -> exit code 0."""
-    print(f"{output}: {output.stat().st_size / 1e6:.1f} MB")
+    say(f"{output}: {output.stat().st_size / 1e6:.1f} MB")
     return 0

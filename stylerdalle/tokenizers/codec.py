@@ -18,7 +18,7 @@ from ..images.resample import resized_part, taps, weighted
 from ..images.tiling import tiles
 from ..progress import Progress
 from .protocol import ImageTokenizer
-from .tokens import PHOTO_MEANS, Tokens
+from .tokens import PHOTO_MEANS, Tokens, check_tokenizer
 
 TILE_TOKENS = 64  # side of a tile in tokens
 ANY_SIZE = 1 << 20  # the same for a tokenizer without a halo
@@ -72,7 +72,8 @@ def encode(
                 if progress:
                     progress(i * len(boxes) + k + 1, len(images) * len(boxes))
     height, width = images.shape[-2:]
-    return Tokens(grid, height, width, tokenizer.vocab_size, alpha, upscale, detail=detail, photo=photo)
+    identity = tokenizer.sha256
+    return Tokens(grid, height, width, tokenizer.vocab_size, alpha, upscale, detail=detail, photo=photo, tokenizer=identity)
 
 
 def decode(
@@ -90,11 +91,7 @@ def decode(
     Raises:
         ValueError: the tokens are of another tokenizer.
     """
-    if tokens.vocab_size != tokenizer.vocab_size:
-        raise ValueError(
-            f"the tokens are of a vocabulary of {tokens.vocab_size}, this tokenizer has {tokenizer.vocab_size}: "
-            "decode with the tokenizer that encoded"
-        )
+    check_tokenizer(tokens, tokenizer.sha256, tokenizer.vocab_size)
     home = next(tokenizer.parameters()).device
     unit, (side, halo) = tokenizer.downsample, tile_and_halo(tokenizer)
     height, width = tokens.height, tokens.width
