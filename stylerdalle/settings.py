@@ -22,10 +22,10 @@ def check_finite(config: Any) -> None:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """ ", did you mean X?" for a word that is nearly a known one; else empty. Upper and lower case count as the same."""
+    """The text `(did you mean 'X'?)` after a blank, for a word that is nearly a known one, ignoring case; else empty."""
     names = {name.casefold(): name for name in known}
     near = difflib.get_close_matches(word.casefold(), names, 1, 0.75)
-    return f", did you mean {names[near[0]]!r}?" if near else ""
+    return f" (did you mean {names[near[0]]!r}?)" if near and near[0] != word.casefold() else ""
 
 
 def setting(default: T, help: str) -> T:

@@ -12,6 +12,7 @@ from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 
+from ..queue.auth import VARIABLE, read_secrets, without_secrets
 from ..queue.journal import NOT_TRIED, Journal, Row, find_photos
 from ..queue.policy import Policy
 from ..queue.workflow import Workflow, node_name, photo_node, read_workflow, set_inputs
@@ -44,6 +45,13 @@ def queue_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--photo-node", metavar="NODE", help="node whose input `image` takes the photo (default: the only LoadImage node)"
     )
+    parser.add_argument(
+        "--auth",
+        type=Path,
+        metavar="FILE",
+        help="file with a line `Bearer TOKEN` or `Basic USER:PASSWORD`, for one server with its URL before it "
+        f"(default: the environment variable {VARIABLE})",
+    )
     add_config_options(parser, Policy)
     parser.add_argument("--json", action="store_true", help="print one JSON object per photo as it is done")
     parser.set_defaults(run=run_queue)
@@ -56,14 +64,16 @@ def run_queue(args: argparse.Namespace) -> int:
     from ..queue.server import check_servers, find_servers
 
     started = time.monotonic()
-    policy, urls = Policy(**given_options(args, Policy)), find_servers(args.server)
+    secrets = read_secrets(args.auth)
+    policy, urls = Policy(**given_options(args, Policy)), find_servers(args.server, secrets)
     workflow = set_inputs(read_workflow(args.workflow), args.set)
     node_id = photo_node(workflow, args.photo_node)
     photos = find_photos(args.images, args.output)
-    journal = Journal(args.output, workflow, node_id)
+    shown = without_secrets(workflow, secrets)
+    journal = Journal(args.output, shown, node_id)
     journal.read()  # refuses a wrong folder before anything is written
     if journal.remaining(photos)[0]:
-        asyncio.run(check_servers(urls))
+        asyncio.run(check_servers(urls, secrets))
     with journal.open():
         remaining, rows = journal.remaining(photos)
         with bar(f"{len(remaining)} photos") as progress:
@@ -72,14 +82,14 @@ def run_queue(args: argparse.Namespace) -> int:
                 problem=show_problem,
                 progress=lambda done: progress(round(100 * done), 100 * len(remaining)),  # the bar counts in hundredths
             )
-            batch = Batch(workflow, node_id, remaining, journal, policy, listener)
+            batch = Batch(workflow, node_id, remaining, journal, policy, listener, secrets)
             rows += asyncio.run(batch.run(urls))
         done = sum(row.error is None for row in rows)
         by_server = Counter(str(row.server) for row in rows if row.error is None)
         took = round(time.monotonic() - started, 2)
         facts = {
             "workflow": str(args.workflow),
-            "inputs": literals({key: node for key, node in workflow.items() if key != node_id}),
+            "inputs": literals({key: node for key, node in shown.items() if key != node_id}),
             "photos": len(photos),
             "done": done,
             "done_before": len(photos) - len(remaining),
