@@ -238,12 +238,14 @@ def check_prompt(text: str, what: str = "style prompt") -> str:
     return text
 
 
-def unknown_words(clip_path: str | Path, text: str) -> list[str]:
-    """The words of a text that a small CLIP was not trained on.
+def trained_words(clip_path: str | Path) -> set[str]:
+    """The words that a small CLIP was trained on, from its file's metadata `words`; empty where it does not list them."""
+    return set(storage.read_metadata(clip_path).get("words", "").split())
 
-    The CLIP file's metadata `words` lists those that it was trained on; without the list, no word counts as unknown.
-    """
-    known = set(storage.read_metadata(clip_path).get("words", "").split())
+
+def unknown_words(clip_path: str | Path, text: str) -> list[str]:
+    """The words of a text that a small CLIP was not trained on; none where its file does not list them."""
+    known = trained_words(clip_path)
     return [word for word in re.findall(WORD, text.lower()) if known and word not in known]
 
 
@@ -251,6 +253,7 @@ def warn_of_unknown_words(clip_path: str | Path, text: str) -> list[str]:
     """`unknown_words`, with one warning of them."""
     unknown = unknown_words(clip_path, text)
     if unknown:
+        known = trained_words(clip_path)
         log.warning(
             "this bundle's CLIP was not trained on %s: its embedding of this text is unreliable; "
             "use words for media and styles that it knows, or a bundle with the official CLIP",
