@@ -58,8 +58,8 @@ class Lock:
     """
 
     def __init__(self, path: str | Path):
-        self.path = Path(path)
         self._file: int | None = None
+        self.path = Path(path)
 
     def take(self) -> bool:
         """Take the lock -> whether it is ours now. On a file system without locks it always is.

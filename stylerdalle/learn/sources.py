@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..images.decode import decode
-from ..images.folders import photos_below
+from ..images.folders import is_junk, photos_below
 from ..images.kinds import PHOTO_SUFFIXES
 from ..storage import composed
 from .pictures import Picture, key_of
@@ -78,7 +78,7 @@ def entries(paths: Sequence[str | Path]) -> Iterator[Entry]:
     """
     for path in map(Path, paths):
         if path.is_dir():
-            tars = sorted(path.glob("*.tar"))
+            tars = sorted(tar for tar in path.glob("*.tar") if not is_junk(tar.name))
             found = (entry for tar in tars for entry in _of_tar(tar)) if tars else _of_folder(path)
         elif path.is_file() and path.suffix.lower() in PHOTO_SUFFIXES:
             found = iter([Entry(path, composed(path.name), path.stat().st_size)])
@@ -167,7 +167,11 @@ def pictures(paths: Sequence[str | Path]) -> Iterator[Picture]:
         ValueError: as `entries`.
     """
     for entry, data, text in read(entries(paths)):
-        note = note_of(text)
+        try:
+            note = note_of(text)
+        except (ValueError, TypeError) as error:
+            log.warning("left out: %s in %s, whose .json is damaged (%s)", entry.name, entry.path, error)
+            continue
         if entry.start < 0:
             key = entry.name
             note["source"] = entry.path.parents[len(Path(key).parts) - 1].name  # the folder given

@@ -18,6 +18,7 @@ from typing import Any
 from ..images.folders import photos_below
 from ..images.kinds import PHOTO_SUFFIXES
 from ..storage import Lock, replacing
+from .auth import Secrets, without_secrets
 from .workflow import Workflow, node_name
 
 JOURNAL_FORMAT = "stylerdalle-queue/1"
@@ -130,6 +131,8 @@ class Journal:
             return
         if lines[0].get("format") != JOURNAL_FORMAT:
             raise ValueError(f"{self.path} is not a journal that this version reads: give another --output")
+        # earlier versions kept passwords, which no message may show
+        before = {**lines[0], "workflow": without_secrets(lines[0]["workflow"], Secrets())}
         for line in lines[1:]:
             name = line["picture"]
             self.stems[name], self.files[name] = line["stem"], line["file"]
@@ -139,7 +142,7 @@ class Journal:
             self.prompt_ids.pop(name, None)
             if line["error"] is None:
                 self.done[name] = Row(**{key.name: line[key.name] for key in fields(Row)})
-        if (self.done or self.prompt_ids) and (differ := _differences(lines[0], self.head)):
+        if (self.done or self.prompt_ids) and (differ := _differences(before, self.head)):
             raise ValueError(
                 f"the batch in {folder} was begun with {differ}: use the same workflow and --set, or give another --output"
             )

@@ -10,6 +10,7 @@ from images.test_decode import HEIC, ramp, saved
 from stylerdalle.images.folders import photos_below
 from stylerdalle.learn.pairs import read_pairs
 from stylerdalle.learn.pictures import split_validation
+from stylerdalle.learn.shards import write_shard
 from stylerdalle.learn.sources import checked, read_pictures
 from stylerdalle.queue.journal import find_photos
 
@@ -93,3 +94,10 @@ def test_names_that_are_not_utf_8_are_read(tmp_path):
     (picture,) = checked(read_pictures([tmp_path]))
     assert picture.key == name
     assert sum(map(len, split_validation([picture]))) == 1
+
+
+def test_a_shard_with_a_damaged_note_and_one_of_macos_stop_nothing(tmp_path, caplog):
+    write_shard(tmp_path / "a.tar", [("0", {"jpg": PHOTO, "json": b"{cut"}), ("1", {"jpg": PHOTO})])
+    (tmp_path / "._a.tar").write_bytes(b"Mac OS X")
+    assert [picture.key for picture in read_pictures([tmp_path])] == ["1"]
+    assert "0.jpg in" in caplog.text and "damaged" in caplog.text
