@@ -35,7 +35,7 @@ def photos_below(folder: Path) -> Iterator[tuple[str, Path]]:
         counts = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
         names = ", ".join(passed[:NAMED]) + (", ..." if len(passed) > NAMED else "")
         heic = "; HEIC is not read, save it as JPEG" if kinds.keys() & {".heic", ".heif"} else ""
-        log.warning("%s: %d files that are no pictures are passed over: %s (%s)%s", folder, len(passed), counts, names, heic)
+        log.warning("%s: passed over, not pictures: %s (%s)%s", folder, counts, names, heic)
 
 
 def _below(folder: Path, below: str, passed: list[str]) -> Iterator[tuple[str, Path]]:

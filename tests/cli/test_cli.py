@@ -409,6 +409,7 @@ def test_training_refuses_bad_input_before_it_begins(shell):
     common = ("--images", ".", "--run-dir", "run")
     assert "exists already" in shell.refuses("train-tokenizer", *common, "--output", "out.safetensors")
     assert "'.png'" in shell.refuses("train-tokenizer", *common, "--output", "new.png")
+    Path("out.safetensors").unlink()
     assert "too few" in shell.refuses("train-tokenizer", *common, "--output", "new.safetensors")
     assert "gone does not exist" in shell.refuses("train-tokenizer", "--images", "gone", "--output", "new.safetensors")
 
