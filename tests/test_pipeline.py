@@ -131,6 +131,13 @@ def test_sampling_leaves_the_global_generator_alone(bundle):
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
+def test_a_strength_above_1_makes_the_changes_of_the_style_larger(bundle):
+    images = picture(40, 56)
+    stronger = stylize(images, "ukiyo-e", bundle, strength=1.5)
+    assert torch.equal(stronger, stylize(images, "ukiyo-e:1.5", bundle))
+    assert not torch.equal(stronger, stylize(images, "ukiyo-e", bundle))
+
+
 @pytest.mark.parametrize("option", [{"strength": -0.1}, {"strength": 2.5}, {"steady": 1.5}, {"steady": -1}])
 def test_options_out_of_range_are_refused_before_any_work(option):
     with pytest.raises(ValueError, match="out of range"):
