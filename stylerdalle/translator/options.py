@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -43,6 +44,12 @@ class TranslateOptions:
             )
         if not 0 <= self.steady <= 1:
             raise ValueError(f"steady {self.steady} is out of range: 0 (each frame by itself) to 1 (what did not change stays)")
+
+        for mask, feather in self.masks:
+            if not 0 <= feather < math.inf:
+                raise ValueError(f"feather {feather} is not possible: give 0 px for hard edges, or more")
+            if mask is not None and not mask.isfinite().all():
+                raise ValueError("a mask has NaN or infinite values: check where it was made")
 
     @property
     def masks(self) -> list[tuple[Tensor | None, float]]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..progress import Progress, split
 from ..tokenizers.protocol import ImageTokenizer, all_embeddings
-from ..tokenizers.tokens import Tokens
+from ..tokenizers.tokens import Tokens, check_tokenizer
 from .masks import on_grid
 from .model import Translator
 from .noise import noise_grid
@@ -44,6 +44,7 @@ def translate(
         ValueError: tokens of another tokenizer or upscale, or masks that do not fit the pictures.
     """
     check(translator, tokens, options)
+    check_tokenizer(tokens, tokenizer.sha256, tokenizer.vocab_size)
     (count, h, w), u = tokens.grid.shape, translator.config.upscale
     size = (tokens.height, tokens.width)
     masks = [None if mask is None else on_grid(mask, (h, w), feather, size) for mask, feather in options.masks]
