@@ -139,7 +139,7 @@ def test_a_dead_link_or_a_damaged_style_in_the_models_folder_stops_nothing(
 ) -> None:
     dead, damaged = saved / "dead.safetensors", saved / "damaged.safetensors"
     dead.symlink_to("nowhere.safetensors")
-    damaged.write_bytes((saved.parent / "tiny" / "styles" / "ukiyo-e.safetensors").read_bytes()[:-50])
+    damaged.write_bytes((comfy.base / "models" / "stylerdalle" / "tiny" / "styles" / "ukiyo-e.safetensors").read_bytes()[:-50])
     node = comfy.nodes.NODE_CLASS_MAPPINGS["StylerDALLE_Translate"]
     assert "dead.safetensors" not in node.fingerprint_inputs()
     assert tokens(run, prompt="ukiyo-e").isfinite().all()
