@@ -106,11 +106,19 @@ def test_photos_of_one_name_on_the_server_are_not_mixed_up(shell, fake):
 
 def test_each_server_takes_the_next_photo_when_it_is_free(shell, fake):
     expected = many(shell)
-    slow, fast = fake(seconds=0.2), fake(seconds=0.01)
+    slow, fast = fake(), fake()
+    slow.held = True  # until the other has done all but those that it has itself
+
+    def wait() -> None:
+        while not slow.prompts or len(fast.ran) < len(expected) - len(slow.prompts):
+            time.sleep(0.01)
+        slow.held = False
+
+    threading.Thread(target=wait, daemon=True).start()
     assert shell(slow, fast) == 0
     assert shell.outputs() == expected
     assert len(slow.ran) + len(fast.ran) == len(expected)
-    assert 2 <= len(slow.ran) < len(expected) / 2
+    assert 1 <= len(slow.ran) < len(expected) / 2
 
 
 def test_what_a_dead_server_had_is_done_by_the_other_once(shell, fake):
