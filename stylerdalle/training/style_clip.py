@@ -71,7 +71,7 @@ class StyleClipConfig:
     least: int = 12  # pictures of a common style, which is a class in every step
     rare: int = 48  # further classes of a step
     balance: float = 0.7  # a style is drawn by its number of pictures to the power of 1 - balance
-    toned: int = 2000  # recoloured views
+    toned: int = 1500  # recoloured views
     average: float = 0.995  # decay of the moving average of the weights, which is what is measured and saved
     seed: int = 0
 
@@ -272,7 +272,7 @@ def train(
     classes = style_classes([p for p, kept in zip(pictures, valid, strict=True) if not kept], config.least)
     descent = Descent(optimizer, lambda step: config.lr * learning_rate(step, config.steps), parameters)
     state = {"model": model, "mean_model": mean_model, "optimizer": optimizer}
-    loop = Loop(run, config.steps, config.seed, state, [descent], minutes_between_saves=3, report_every=100)
+    loop = Loop(run, config.steps, config.seed, state, [descent], minutes_between_saves=3, report_every=50)
     loop.resume(asdict(config))
 
     def learn(number: int, step: Step) -> Numbers:
@@ -334,7 +334,8 @@ def main() -> None:
     model = train(views, pictures, [p.key in kept for p in pictures], network, config, run)
     recipe = {"command": "training.style_clip", **asdict(config), "layers": "EfficientNet-lite0, ImageNet (Apache-2.0)"}
     licence = "MIT; layers of the image tower: EfficientNet-lite0 by Google, Apache-2.0"
-    used, words = known_tokens(pictures), " ".join(known_words(pictures))
+    looked_at = [pictures[i] for i in views.picture.unique().tolist()]
+    used, words = known_tokens(looked_at), " ".join(known_words(looked_at))
     checkpoint.save_clip(args.output, model, used=used, recipe=recipe, words=words, licence=licence)
     print(args.output)
 

@@ -28,7 +28,8 @@ from .filters.tones import TONES, tone
 log = logging.getLogger(__name__)
 Instrument = Callable[[Tensor], Tensor]  # (B, 3, S, S) in [0, 1] -> statistics (B, D)
 EXEMPLARS = "exemplars"  # `source` of a picture that has more views, at all scales
-FEWER = ((1000, 1), (300, 2), (20, 3), (0, 2))  # pictures of a style, views of each
+FEWER = ((300, 1), (2, 2), (0, 1))  # pictures of a style, views of each
+FIRST = 600  # pictures of a style that are looked at before the recoloured views
 MOST = 2500  # pictures of a style that are looked at
 VIEWS_OF_EXEMPLAR = 12
 LEAST_SHARE = 0.6  # of a picture's shortest side that a view has
@@ -53,7 +54,8 @@ class Views:
 
 
 def plan(styles: Sequence[str], exemplar: Sequence[bool], toned: int, seed: int) -> list[tuple[int, int]]:
-    """(number of a picture, its tone or -1) for each view: of exemplars, then of the others in random order, then the toned ones.
+    """(number of a picture, its tone or -1) for each view, in random order: of exemplars, of others in equal numbers for the common
+    styles, recoloured ones, and of the others that are left.
 
     Args:
         styles: of the pictures.
@@ -62,17 +64,19 @@ def plan(styles: Sequence[str], exemplar: Sequence[bool], toned: int, seed: int)
     """
     count, taken = Counter(styles), Counter[str]()
     rng = np.random.default_rng([seed, 1])
-    views: list[tuple[int, int]] = []
+    first: list[tuple[int, int]] = []
+    rest: list[tuple[int, int]] = []
     for i in sorted(rng.permutation(len(styles)).tolist(), key=lambda i: not exemplar[i]):
         style = styles[i]
-        taken[style] += 1
-        if taken[style] > MOST and not exemplar[i]:
-            continue
         each = VIEWS_OF_EXEMPLAR if exemplar[i] else next(n for least, n in FEWER if count[style] >= least)
-        views += [(i, -1)] * each
+        if taken[style] < FIRST or exemplar[i]:
+            first += [(i, -1)] * each
+        elif taken[style] < MOST:
+            rest += [(i, -1)] * each
+        taken[style] += 1
     weight = np.array([count[style] ** -0.5 for style in styles])
     drawn = rng.choice(len(styles), toned, p=weight / weight.sum())
-    return views + [(int(i), k % len(TONES)) for k, i in enumerate(drawn)]
+    return [*first, *((int(i), k % len(TONES)) for k, i in enumerate(drawn)), *rest]
 
 
 def see(picture: Picture, side: int, rng: np.random.Generator) -> np.ndarray:
