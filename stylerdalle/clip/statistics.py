@@ -31,6 +31,7 @@ LITE0 = (  # EfficientNet-lite0's blocks: kernel, stride, channels that leave it
 )
 STAGES = (0, 1, 3, 5, 8, 11, 15, 16)  # the layers read by default: the stem (0) and the last block of each width
 LEAST_VARIANCE = 1e-4  # added to variances, so that the deviation of a plain picture has a gradient
+VOCABULARY = 49408  # CLIP's text tokens
 TEXT_HEAD = 64  # width of a head of the text transformer
 
 
@@ -160,11 +161,12 @@ class StatisticsTower(nn.Module):
         return self.embed(self.look(images))
 
 
-def build_style_clip(shape: StyleClipShape, context: int = CONTEXT) -> CLIP:
+def build_style_clip(shape: StyleClipShape, context: int = CONTEXT, vocab_size: int = VOCABULARY) -> CLIP:
     """An untrained CLIP of the given sizes. It draws its weights from torch's global generator.
 
     Args:
         context: text positions.
+        vocab_size: text tokens.
     """
     from .package import clip
 
@@ -175,7 +177,7 @@ def build_style_clip(shape: StyleClipShape, context: int = CONTEXT) -> CLIP:
         vision_width=64,
         vision_patch_size=1,
         context_length=context,
-        vocab_size=49408,
+        vocab_size=vocab_size,
         transformer_width=shape.text_width,
         transformer_heads=shape.text_width // TEXT_HEAD,
         transformer_layers=shape.text_layers,

@@ -20,6 +20,7 @@ from collections import Counter
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -30,8 +31,9 @@ from torch import Tensor
 
 from .. import checkpoint
 from ..clip.package import clip
+from ..clip.protocol import CLIPModel
 from ..clip.scores import CONTEXT, MEAN, STD
-from ..clip.statistics import LITE0, STAGES, StatisticsTower, StyleClipShape, build_style_clip, columns
+from ..clip.statistics import LITE0, STAGES, VOCABULARY, StatisticsTower, StyleClipShape, build_style_clip, columns
 from ..learn.loop import Descent, Loop, Numbers
 from ..learn.pictures import Picture, split_validation
 from ..learn.run import Run
@@ -62,14 +64,14 @@ class StyleClipConfig:
     text_width: int = 128
     text_layers: int = 3
     context: int = 24  # text positions to train; longer texts are read with copies of the last one
-    steps: int = 1500
-    batch: int = 192
-    lr: float = 1e-3  # peak learning rate of AdamW; falls on a cosine to 2 %
+    steps: int = 1200
+    batch: int = 128
+    lr: float = 1.5e-3  # peak learning rate of AdamW; falls on a cosine to 2 %
     weight_decay: float = 0.2
     dropout: float = 0.2  # share of the statistics that is not seen in a step
     style_weight: float = 1.0  # of the style term beside CLIP's loss
     least: int = 12  # pictures of a common style, which is a class in every step
-    rare: int = 48  # further classes of a step
+    rare: int = 32  # further classes of a step
     balance: float = 0.7  # a style is drawn by its number of pictures to the power of 1 - balance
     toned: int = 1500  # recoloured views
     average: float = 0.995  # decay of the moving average of the weights, which is what is measured and saved
@@ -91,11 +93,19 @@ class Step(NamedTuple):
     excused: Tensor  # bool (B, K): classes that count neither as right nor as wrong
 
 
-def tokens_of(texts: Sequence[str], context: int) -> Tensor:
-    """Texts -> (B, L): tokens up to the longest text's last, at most `context`."""
-    tokens = clip.tokenize(list(texts), CONTEXT, truncate=True)
+def tokens_of(texts: Sequence[str], context: int, used: Tensor) -> Tensor:
+    """Texts -> (B, L): places of their tokens among the `used` ones, up to the longest text's last, at most `context`."""
+    tokens = torch.stack([tokens_of_one(text) for text in texts])
     length = min(context, int(tokens.argmax(1).max()) + 1)
-    return clip.tokenize(list(texts), length, truncate=True)  # type: ignore[no-any-return]
+    cut = tokens.argmax(1) >= length
+    tokens[cut, length - 1] = tokens[cut].amax(1)  # the end mark, which has the largest number
+    return torch.searchsorted(used, tokens[:, :length])
+
+
+@lru_cache(maxsize=100_000)
+def tokens_of_one(text: str) -> Tensor:
+    """A text -> (CONTEXT)."""
+    return clip.tokenize([text], CONTEXT, truncate=True)[0]  # type: ignore[no-any-return]
 
 
 def read_texts(model: CLIP, tokens: Tensor) -> Tensor:
@@ -117,9 +127,28 @@ def read_by_length(model: CLIP, tokens: Tensor, groups: int = 4) -> Tensor:
     return torch.cat(parts)[order.argsort()]
 
 
-def with_full_context(model: CLIP, config: StyleClipConfig) -> CLIP:
-    """A copy with CLIP's 77 text positions: those beyond the trained ones are copies of the last."""
+@torch.no_grad()
+def start_from(model: CLIP, earlier: CLIPModel, used: Tensor) -> None:
+    """Copy the text tower of an earlier CLIP of the same text sizes, its positions and tokens as far as the model has them.
+
+    Raises:
+        ValueError: its sizes are others.
+    """
+    tensors, own = earlier.state_dict(), model.state_dict()
+    theirs = {name: tensors[name] for name in own if name in tensors and not name.startswith("visual.")}
+    theirs["token_embedding.weight"] = theirs["token_embedding.weight"][used]
+    theirs["positional_embedding"] = theirs["positional_embedding"][: len(own["positional_embedding"])]
+    if problems := checkpoint.misfits({name: own[name] for name in theirs}, theirs):
+        raise ValueError(f"the CLIP to start from has other sizes: {problems}")
+    model.load_state_dict(theirs, strict=False)
+
+
+def whole(model: CLIP, config: StyleClipConfig, used: Tensor) -> CLIP:
+    """A copy with all of CLIP's text tokens and 77 positions: tokens other than the `used` ones are zero, positions beyond the
+    trained ones are copies of the last."""
     tensors = dict(model.state_dict())
+    rows = tensors["token_embedding.weight"]
+    tensors["token_embedding.weight"] = rows.new_zeros(VOCABULARY, rows.shape[1]).index_copy_(0, used, rows)
     positions = tensors["positional_embedding"]
     tensors["positional_embedding"] = torch.cat([positions, positions[-1:].expand(CONTEXT - len(positions), -1)])
     full = build_style_clip(config.shape)
@@ -134,13 +163,17 @@ class Sampler:
         views: to learn from.
         pictures: which the views are of.
         classes: as of `style_classes`.
+        used: the text tokens that there are, ascending; texts are given as places among them.
     """
 
-    def __init__(self, views: Views, pictures: Sequence[Picture], classes: Sequence[StyleClass], config: StyleClipConfig):
-        self.views, self.pictures, self.classes, self.config = views, pictures, classes, config
+    def __init__(
+        self, views: Views, pictures: Sequence[Picture], classes: Sequence[StyleClass], used: Tensor, config: StyleClipConfig
+    ):
+        self.views, self.pictures, self.classes, self.used, self.config = views, pictures, classes, used, config
         index = {c.name: k for k, c in enumerate(classes)}
         self.label = [index.get(class_of(p) or "photo", -1) for p in pictures]
-        self.excused = [exceptions(p, classes) for p in pictures]
+        seen = set(views.picture.tolist())
+        self.excused = [exceptions(p, classes) if i in seen else [] for i, p in enumerate(pictures)]
         self.captions = [set(p.captions) for p in pictures]
         self.common = [k for k, c in enumerate(classes) if c.common]
         self.others = np.array([k for k, c in enumerate(classes) if not c.common], dtype=int)
@@ -187,9 +220,9 @@ class Sampler:
         prompts = [self.classes[k].prompts[rng.integers(len(self.classes[k].prompts))] for k in chosen]
         return Step(
             self.views.statistics[drawn].float(),
-            tokens_of(texts, self.config.context),
+            tokens_of(texts, self.config.context, self.used),
             torch.tensor(right),
-            tokens_of(prompts, self.config.context),
+            tokens_of(prompts, self.config.context, self.used),
             torch.tensor(labels),
             excused,
         )
@@ -216,11 +249,12 @@ def losses(model: CLIP, seen: Tensor, texts: Tensor, prompts: Tensor, step: Step
 
 
 @torch.inference_mode()
-def accuracy(model: CLIP, views: Views, pictures: Sequence[Picture], classes: Sequence[StyleClass], context: int) -> Numbers:
+def accuracy(model: CLIP, sampler: Sampler, views: Views) -> Numbers:
     """Macro-averaged top-1 accuracy of plain views over the common classes; each is the mean embedding of its prompts."""
+    pictures, classes, context, used = sampler.pictures, sampler.classes, sampler.config.context, sampler.used
     common = [c for c in classes if c.common]
     ensemble = torch.stack(
-        [F.normalize(F.normalize(read_texts(model, tokens_of(c.prompts, context)), dim=-1).mean(0), dim=-1) for c in common]
+        [F.normalize(F.normalize(read_texts(model, tokens_of(c.prompts, context, used)), dim=-1).mean(0), dim=-1) for c in common]
     )
     names = [c.name for c in common]
     chosen = [n for n, i in enumerate(views.picture.tolist()) if views.tone[n] < 0 and (class_of(pictures[i]) in names)]
@@ -242,7 +276,13 @@ def select(views: Views, chosen: Sequence[bool]) -> Views:
 
 
 def train(
-    views: Views, pictures: Sequence[Picture], valid: Sequence[bool], network: Any, config: StyleClipConfig, run: Run
+    views: Views,
+    pictures: Sequence[Picture],
+    valid: Sequence[bool],
+    network: Any,
+    config: StyleClipConfig,
+    run: Run,
+    earlier: CLIPModel | None = None,
 ) -> CLIP:
     """Train to config.steps, from `run`'s state if it has one -> a CLIP with 77 text positions.
 
@@ -250,14 +290,18 @@ def train(
         views: of the pictures.
         valid: which pictures are kept for validation.
         network: EfficientNet-lite0, whose layers the image tower has.
+        earlier: a CLIP whose text tower training starts from.
 
     Raises:
         ValueError: `run` has a state of other options, or the loss is not finite.
     """
     torch.manual_seed(config.seed)  # clip's modules draw their initial weights from the global generator
-    model = build_style_clip(config.shape, config.context).train()
+    used = torch.cat([known_tokens([pictures[i] for i in views.picture.unique().tolist()]), torch.tensor([0])]).unique()
+    model = build_style_clip(config.shape, config.context, len(used)).train()
     tower: StatisticsTower = model.visual
     fill_layers(tower, network)
+    if earlier is not None:
+        start_from(model, earlier, used)
     learn_from, judge_by = select(views, [not kept for kept in valid]), select(views, valid)
     spread = learn_from.statistics.float()
     tower.centre.copy_(spread.mean(0))
@@ -270,6 +314,7 @@ def train(
     optimizer = torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.98))
     mean_model = deepcopy(model).eval().requires_grad_(False)
     classes = style_classes([p for p, kept in zip(pictures, valid, strict=True) if not kept], config.least)
+    sampler = Sampler(learn_from, pictures, classes, used, config)
     descent = Descent(optimizer, lambda step: config.lr * learning_rate(step, config.steps), parameters)
     state = {"model": model, "mean_model": mean_model, "optimizer": optimizer}
     loop = Loop(run, config.steps, config.seed, state, [descent], minutes_between_saves=3, report_every=50)
@@ -291,10 +336,10 @@ def train(
         return {}
 
     def measure() -> Numbers:
-        return accuracy(mean_model, judge_by, pictures, classes, config.context)
+        return accuracy(mean_model, sampler, judge_by)
 
-    loop.train(Sampler(learn_from, pictures, classes, config).batch, learn, after, measure)
-    return with_full_context(mean_model, config)
+    loop.train(sampler.batch, learn, after, measure)
+    return whole(mean_model, config, used)
 
 
 def instrument(network: Any, read: tuple[int, ...] = ALL_LAYERS) -> Instrument:
@@ -317,6 +362,7 @@ def main() -> None:
     parser.add_argument("--images", nargs="+", required=True, help="shards of photos, art and made pictures with captions")
     parser.add_argument("--exemplars", nargs="+", required=True, help="shards of works with artist, medium and style")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE")
+    parser.add_argument("--start", type=Path, metavar="FILE", help="a CLIP whose text tower training starts from")
     parser.add_argument("--steps", type=int, default=StyleClipConfig.steps)
     parser.add_argument("--valid", type=float, default=0.01, help="share of the pictures kept for validation (default: 0.01)")
     parser.add_argument("--run-dir", type=Path, default=Path.home() / ".cache" / "stylerdalle" / "runs" / "style-clip")
@@ -325,13 +371,14 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     config, network = StyleClipConfig(steps=args.steps), efficientnet_lite0()
     pictures = without_replaced([*read_pictures(args.images), *read_works(args.exemplars)])
+    earlier = checkpoint.load_clip(args.start) if args.start else None
     run = Run(args.run_dir, resume=not args.no_resume)
     styles = [class_of(p) or "photo" for p in pictures]
     look = instrument(network)
     views = read_views(args.run_dir / "views.pt", pictures, styles, config.resolution, config.toned, config.seed, look)
     kept = {p.key for p in split_validation(pictures, args.valid)[1]}
     views = replace(views, statistics=views.statistics[:, columns(ALL_LAYERS, config.read)])
-    model = train(views, pictures, [p.key in kept for p in pictures], network, config, run)
+    model = train(views, pictures, [p.key in kept for p in pictures], network, config, run, earlier)
     recipe = {"command": "training.style_clip", **asdict(config), "layers": "EfficientNet-lite0, ImageNet (Apache-2.0)"}
     licence = "MIT; layers of the image tower: EfficientNet-lite0 by Google, Apache-2.0"
     looked_at = [pictures[i] for i in views.picture.unique().tolist()]

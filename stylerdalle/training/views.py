@@ -54,7 +54,7 @@ class Views:
 
 
 def plan(styles: Sequence[str], exemplar: Sequence[bool], toned: int, seed: int) -> list[tuple[int, int]]:
-    """(number of a picture, its tone or -1) for each view, in random order: of exemplars, of others in equal numbers for the common
+    """(number of a picture, its tone or -1) for each view, in random order: of exemplars, of others in equal numbers for common
     styles, recoloured ones, and of the others that are left.
 
     Args:

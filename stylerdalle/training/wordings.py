@@ -68,8 +68,8 @@ def wordings_of(style: str, kind: str) -> list[str]:
 
 
 def style_classes(pictures: Sequence[Picture], least: int, rare: int = 2) -> list[StyleClass]:
-    """The classes: styles of `rare` or more pictures, common from `least` on. All photos are one class. Exemplars are few and good:
-    their styles are all common."""
+    """The classes: styles of `rare` or more pictures, common from `least` on. All photos are one class. Styles of exemplars are
+    common, however few these are."""
     count = Counter(class_of(p) or "photo" for p in pictures)
     kinds = {class_of(p) or "photo": p.kind for p in pictures if p.kind not in ("photo", "wallpaper")}
     exemplars = {p.style for p in pictures if p.source == EXEMPLARS}

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import tiny
 import torch
 import torch.nn.functional as F
 from PIL import Image
@@ -12,7 +13,7 @@ from torch import nn
 
 from stylerdalle.clip.package import clip
 from stylerdalle.clip.scores import MEAN, STD, embed_images, embed_texts
-from stylerdalle.clip.statistics import LITE0, STEM, SameConv2d, StatisticsTower, StyleClipShape, channel_statistics
+from stylerdalle.clip.statistics import LITE0, STEM, VOCABULARY, SameConv2d, StatisticsTower, StyleClipShape, channel_statistics
 from stylerdalle.learn.pictures import Picture
 from stylerdalle.learn.run import Run
 from stylerdalle.training import style_clip
@@ -23,14 +24,18 @@ from stylerdalle.training.style_clip import (
     read_by_length,
     read_texts,
     select,
+    start_from,
     tokens_of,
     train,
-    with_full_context,
+    whole,
 )
 from stylerdalle.training.views import Views
 from stylerdalle.training.wordings import style_classes
 
 BLOCKS = 3
+EVERY = torch.arange(VOCABULARY)
+TEXTS = ("a cubist painting", "art", "a very long text about a painting of the sea at night", "very")
+USED = clip.tokenize(TEXTS).unique()  # 0, the place of no token, among them
 SMALL = StyleClipConfig(
     32, (0, 1, BLOCKS), 8, 16, 64, 1, steps=60, batch=8, least=2, rare=2, toned=0, average=0.5, lr=3e-3, dropout=0.0
 )
@@ -93,11 +98,11 @@ def test_batch_norms_are_folded_into_the_layers_and_pixels_are_efficientnets():
 
 
 def test_texts_are_read_alike_on_the_positions_they_need_and_on_all():
-    model = style_clip.build_style_clip(SMALL.shape, SMALL.context).eval()
-    full = with_full_context(model, SMALL)
-    texts = ["a cubist painting", "art", "a very long text about a painting of the sea at night"]
+    model = style_clip.build_style_clip(SMALL.shape, SMALL.context, len(USED)).eval()
+    full = whole(model, SMALL, USED)
+    texts = TEXTS[:3]
     with torch.no_grad():
-        tokens = tokens_of(texts, SMALL.context)
+        tokens = tokens_of(texts, SMALL.context, USED)
         short = F.normalize(read_texts(model, tokens), dim=-1)
         assert torch.allclose(read_by_length(model, tokens, 2), read_texts(model, tokens), atol=1e-5)
         assert torch.allclose(short, embed_texts(full, texts), atol=1e-5)
@@ -106,10 +111,21 @@ def test_texts_are_read_alike_on_the_positions_they_need_and_on_all():
 
 
 def test_tokens_stop_at_the_end_of_the_longest_text_or_at_the_context():
-    assert tokens_of(["art", "a painting"], 24).shape == (2, 4)
-    cut = tokens_of(["painting " * 40], 10)
+    assert tokens_of(["art", "a painting"], 24, EVERY).shape == (2, 4)
+    cut = tokens_of(["painting " * 40], 10, EVERY)
     assert cut.shape == (1, 10)
     assert cut[0, -1] == clip.tokenize(["art"]).max()  # the end mark stays
+
+
+def test_training_can_start_from_the_text_tower_of_an_earlier_clip():
+    earlier = tiny.clip_model()
+    model = style_clip.build_style_clip(SMALL.shape, SMALL.context, len(USED)).eval()
+    start_from(model, earlier, USED)
+    with torch.no_grad():
+        expected = embed_texts(earlier, TEXTS[:3])
+        assert torch.allclose(embed_texts(whole(model, SMALL, USED), TEXTS[:3]), expected, atol=1e-5)
+    with pytest.raises(ValueError, match="the CLIP to start from has other sizes"):
+        start_from(style_clip.build_style_clip(StyleClipShape(32, (0,), 8, 32, 64, 1)), earlier, EVERY)
 
 
 def plain(style: str, colour: str, count: int = 6, **more: object) -> list[Picture]:
@@ -142,7 +158,7 @@ def test_training_learns_to_tell_two_styles_apart(tmp_path):
 def test_a_caption_is_right_for_every_view_of_a_picture_that_has_it():
     pictures = [*plain("red art", "red", 3, captions=("a hill",)), *plain("blue art", "blue", 3, captions=("a lake",))]
     config = StyleClipConfig(**{**SMALL.__dict__, "batch": 32})
-    sampler = Sampler(views_of(pictures), pictures, style_classes(pictures, 2), config)
+    sampler = Sampler(views_of(pictures), pictures, style_classes(pictures, 2), EVERY, config)
     step = sampler.batch(0, np.random.default_rng(0))
     assert step.right.diagonal().all()
     hill, lake = (clip.tokenize([text], step.texts.shape[1])[0] for text in ("a hill", "a lake"))
@@ -156,7 +172,7 @@ def test_recoloured_views_have_no_class_and_are_right_for_their_own_text_only():
     pictures = plain("red art", "red", 4, captions=("a hill",))
     views = views_of(pictures)
     views.tone[:] = 0
-    step = Sampler(views, pictures, style_classes(pictures, 2), SMALL).batch(0, np.random.default_rng(0))
+    step = Sampler(views, pictures, style_classes(pictures, 2), EVERY, SMALL).batch(0, np.random.default_rng(0))
     assert (step.labels == -1).all()
 
 
@@ -164,7 +180,7 @@ def test_a_class_that_a_caption_names_is_neither_right_nor_wrong():
     pictures = [*plain("impressionism", "red", 2, captions=("a lake by Claude Monet",)), *plain("Claude Monet", "blue", 2)]
     classes = style_classes(pictures, 2)
     assert [c.name for c in classes] == ["Claude Monet", "impressionism", "photo"]
-    step = Sampler(views_of(pictures), pictures, classes, SMALL).batch(0, np.random.default_rng(0))
+    step = Sampler(views_of(pictures), pictures, classes, EVERY, SMALL).batch(0, np.random.default_rng(0))
     for label, excused in zip(step.labels.tolist(), step.excused.tolist(), strict=True):
         assert excused == [label == 1, False, False]
 
