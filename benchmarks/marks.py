@@ -72,6 +72,9 @@ ASKED = {
     "watercolour": ("watercolour",),
     "pencil-sketch": ("line art",),
     "ink": ("line art",),
+    "wood-engraving": ("line art",),
+    "cezanne": ("post-impressionism",),
+    "gauguin": ("post-impressionism",),
     "pixel-art": ("pixel art",),
     "comic": ("cartoon",),
 }

@@ -3,7 +3,8 @@
 
 Model files are in models/stylerdalle, in the folders that extra_model_paths.yaml lists under `stylerdalle`, and in the pack's
 weights/. A bundle NAME is either a folder NAME with tokenizer, translator and clip .safetensors and styles/, or the files
-NAME.safetensors in tokenizers/, translators/ and clip/. The user's styles are in styles/.
+NAME.safetensors in tokenizers/, translators/ and clip/. Its library of exemplars is NAME/exemplars.tar or exemplars/NAME.tar. The
+user's styles are in styles/.
 """
 
 import logging
@@ -21,7 +22,7 @@ from comfy.utils import ProgressBar
 from PIL import Image
 
 from ..stylerdalle import Bundle, storage
-from ..stylerdalle.bundle import OFFICIAL, WEIGHTS, incomplete
+from ..stylerdalle.bundle import OFFICIAL, WEIGHTS, incomplete, library_file
 
 FOLDER = "stylerdalle"
 PART_FOLDERS = {"tokenizer": "tokenizers", "translator": "translators", "clip": "clip"}
@@ -127,7 +128,7 @@ def bundles() -> list[str]:
 
 
 def bundle_files(name: str) -> dict[str, Path]:
-    """The files of a bundle: tokenizer, translator, clip and, if it has one, hypernetwork.
+    """The files of a bundle: tokenizer, translator, clip and, if it has them, hypernetwork and exemplars.
 
     Raises:
         ValueError: the bundle is unknown or incomplete; the message says what to do.
@@ -142,8 +143,10 @@ def bundle_files(name: str) -> dict[str, Path]:
             text = incomplete(name, user / name, missing, "python -m stylerdalle")
             raise ValueError(f"{text} (with ComfyUI's Python, in {WEIGHTS.parent})")
         raise ValueError(f"the bundle {name!r} has no {missing[0]}: put {' or '.join(places[missing[0]])} in {user}")
-    optional = next((p for p in map(_path, (f"{name}/hypernetwork{SUFFIX}", f"hypernetworks/{name}{SUFFIX}")) if p), None)
-    return found | ({"hypernetwork": optional} if optional else {})
+    network = next(filter(None, map(_path, (f"{name}/hypernetwork{SUFFIX}", f"hypernetworks/{name}{SUFFIX}"))), None)
+    works = next(filter(None, map(_path, (f"{name}/exemplars.tar", f"exemplars/{name}.tar"))), None)
+    optional = {"hypernetwork": network, "exemplars": library_file(works, name)}
+    return found | {part: path for part, path in optional.items() if path}
 
 
 def bundle_styles(name: str) -> list[Path]:

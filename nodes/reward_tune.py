@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 from comfy_api.latest import io
 
-from ..stylerdalle import Bundle
+from ..stylerdalle import Bundle, Style
 from ..stylerdalle.images.files import over_white, to_image
 from ..stylerdalle.learn.run import Run
 from ..stylerdalle.resolve import check_prompt, warn_of_unknown_words
@@ -18,10 +18,11 @@ from ..stylerdalle.tune.loop import tune
 from ..stylerdalle.tune.methods import METHODS
 from . import host
 from .tuning_run import (
-    as_exemplars,
     before_and_after,
     curve_picture,
     distinct,
+    find_exemplars,
+    fitting,
     matching,
     named_style,
     options,
@@ -104,6 +105,18 @@ INPUTS = (
         tooltip="Pictures of the style, such as paintings. The reward then also compares colours and brush marks with theirs. "
         "One picture is enough.",
     ),
+    STYLE.Input(
+        "start",
+        optional=True,
+        tooltip="A style to start from, such as one with brush marks from Load Style. Its rank must be `rank`.",
+    ),
+    io.Boolean.Input(
+        "library",
+        default=False,
+        optional=True,
+        tooltip="Without exemplars: compare with the works of art in the bundle's library that the prompt names by artist, "
+        "movement or medium. The log and the style's recipe say which. Not with reinforce.",
+    ),
 )
 OUTPUTS = (
     TRANSLATOR.Output(display_name="TRANSLATOR", tooltip="For Translate: an empty prompt there means the new style."),
@@ -144,6 +157,8 @@ class RewardTune(io.ComfyNode):
         seed: int,
         captions: str = "",
         exemplars: torch.Tensor | None = None,
+        start: Style | None = None,
+        library: bool = False,
     ) -> io.NodeOutput:
         base, prompt, progress = expect(translator, Bundle, "TRANSLATOR"), check_prompt(prompt), host.progress()
         with torch.inference_mode(False), torch.enable_grad():
@@ -152,13 +167,15 @@ class RewardTune(io.ComfyNode):
             photos = over_white(*pixels(image.float().clamp(0, 1)))  # (B, 3, H, W), a copy: inference tensors have no gradients
             before, pictures = small(photos), photo_files(photos, captions)
             warn_of_unknown_words(models.clip_path, prompt)
-            shown = None if exemplars is None else as_exemplars(exemplars, models, config)
-            run = Run(host.run_folder(run_name(models, pictures, prompt, config, shown)))
+            begin = fitting(None if start is None else expect(start, Style, "STYLE"), models)
+            shown, origin = find_exemplars(exemplars, library, prompt, models, config)
+            origin |= {"start": begin.name} if begin else {}
+            run = Run(host.run_folder(run_name(models, pictures, prompt, config, shown, begin)))
             parts = (models.tokenizer, models.translator, models.clip)
             host.use(models, *parts, *([shown.network] if shown else []))
-            watched = watch(progress)
-            tuned = tune(*parts, pictures, prompt, config, run, callback=watched, tick=host.tick, exemplars=shown)
-            style = named_style(tuned, prompt, config, models)
+            others = {"callback": watch(progress), "tick": host.tick, "start": begin, "exemplars": shown}
+            tuned = tune(*parts, pictures, prompt, config, run, **others)
+            style = named_style(tuned, prompt, config, models, origin)
             sheet = before_and_after(before, style, models)  # (3, H, W)
         progress(1, 1, to_image(sheet))  # the node keeps its last preview
         style = style.to("cpu", torch.float32)

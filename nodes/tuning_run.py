@@ -6,17 +6,19 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from io import BytesIO
+from typing import Any
 
 import numpy as np
 import torch
 
-from ..stylerdalle import Bundle, Style, storage, stylize
+from ..stylerdalle import Bundle, Style, checkpoint, storage, stylize
 from ..stylerdalle.bundle import open_bundle
 from ..stylerdalle.images.files import over_white, resized, to_image
 from ..stylerdalle.learn.curve import draw_curve
 from ..stylerdalle.learn.pictures import Picture
 from ..stylerdalle.tune.config import TuneConfig
 from ..stylerdalle.tune.exemplars import Exemplars
+from ..stylerdalle.tune.library import answers, library_exemplars, recipe_of, used_works
 from ..stylerdalle.tune.loop import Tuned, TuneState
 from . import host
 from .types import pixels as pixels_of
@@ -37,7 +39,8 @@ def matching(tokenizer: Bundle, translator: Bundle, reward: Bundle) -> Bundle:
             "connect both from the same Load StylerDALLE"
         )
     files = (translator.tokenizer_path, translator.translator_path, reward.clip_path)
-    return open_bundle(translator.name, *files, device=translator.device, dtype=torch.float32, load=host.Models())
+    options = {"device": translator.device, "dtype": torch.float32, "load": host.Models(), "exemplars": translator.exemplars_path}
+    return open_bundle(translator.name, *files, **options)
 
 
 def options(models: Bundle, method: str, rank: int, minutes: float, learning_rate: float, **others: int) -> TuneConfig:
@@ -74,20 +77,59 @@ def photo_files(photos: torch.Tensor, captions: str) -> list[Picture]:
     return pictures
 
 
-def as_exemplars(exemplars: torch.Tensor, models: Bundle, config: TuneConfig) -> Exemplars:
-    """Exemplars, an IMAGE (B, H, W, C), as the feature network sees them; transparent parts are white."""
-    pixels = over_white(*pixels_of(exemplars.float().clamp(0, 1)))  # (B, 3, H, W)
-    return Exemplars(models.features, list(pixels.split(1)), config.exemplar_size)
+def find_exemplars(
+    given: torch.Tensor | None, library: bool, prompt: str, models: Bundle, config: TuneConfig
+) -> tuple[Exemplars | None, dict[str, Any]]:
+    """The exemplars of a run, and what its recipe says of them: those given, an IMAGE (B, H, W, C), or with `library` the works
+    of the bundle's library that are near to the prompt; None without any."""
+    if given is not None:
+        shown = over_white(*pixels_of(given.float().clamp(0, 1)))  # (B, 3, H, W), transparent parts white
+        host.use(models, models.features)
+        names = [f"exemplar {number + 1}" for number in range(len(shown))]  # an IMAGE has none of its own
+        return Exemplars(models.features, list(shown.split(1)), config.exemplar_size), {"exemplars": names}
+    if not (library and models.exemplars_path and answers(config)):
+        return None, {}
+    host.use(models, models.clip)
+    found = used_works(models, prompt)
+    if not found:
+        return None, {}
+    host.use(models, models.features)
+    return library_exemplars(models.features, found, config.exemplar_size), recipe_of(found)
 
 
-def run_name(models: Bundle, pictures: list[Picture], prompt: str, config: TuneConfig, exemplars: Exemplars | None = None) -> str:
+def fitting(start: Style | None, models: Bundle) -> Style | None:
+    """The style to start from. Raises ValueError if it was made for another translator."""
+    if start is not None:
+        checkpoint.check_base(start, models.translator_path)
+        start.check(models.translator)
+    return start
+
+
+def run_name(
+    models: Bundle,
+    pictures: list[Picture],
+    prompt: str,
+    config: TuneConfig,
+    exemplars: Exemplars | None = None,
+    start: Style | None = None,
+) -> str:
     """The prompt, and a hash of everything that the run depends on except its length."""
     fixed = {key: value for key, value in asdict(config).items() if key not in ("steps", "minutes")}
     files = [storage.sha256(path) for path in (models.tokenizer_path, models.translator_path, models.clip_path)]
     photos = [(hashlib.sha256(picture.data).hexdigest(), picture.captions) for picture in pictures]
     others = [exemplars.sha256] if exemplars else []
+    others += [fingerprint(start)] if start else []
     key = hashlib.sha256(json.dumps([prompt, fixed, files, photos, *others], sort_keys=True).encode()).hexdigest()
     return f"{storage.slug(prompt)}-{key[:12]}".lstrip("-")
+
+
+def fingerprint(style: Style) -> str:
+    """A hash of what a style changes and of its texture."""
+    parts = dict(style.tensors) | ({"texture": style.texture.tokens, "weights": style.texture.weights} if style.texture else {})
+    hashed = hashlib.sha256()
+    for name, tensor in sorted(parts.items()):
+        hashed.update(name.encode() + tensor.detach().cpu().float().numpy().tobytes())
+    return hashed.hexdigest()
 
 
 def watch(progress: Callable[..., None]) -> Callable[[TuneState], None]:
@@ -103,9 +145,13 @@ def watch(progress: Callable[..., None]) -> Callable[[TuneState], None]:
     return callback
 
 
-def named_style(tuned: Tuned, prompt: str, config: TuneConfig, models: Bundle) -> Style:
-    """The tuned style with a name made of its prompt, the hash of its translator, and its recipe and scores."""
-    notes = {"recipe": {"command": "tune", **asdict(config)}, **tuned.notes()}
+def named_style(tuned: Tuned, prompt: str, config: TuneConfig, models: Bundle, origin: dict[str, Any]) -> Style:
+    """The tuned style with a name made of its prompt, the hash of its translator, and its recipe and scores.
+
+    Args:
+        origin: what the recipe says beside the options.
+    """
+    notes = {"recipe": {"command": "tune", **asdict(config), **origin}, **tuned.notes()}
     metadata = {key: json.dumps(value) for key, value in notes.items()}
     base = storage.sha256(models.translator_path)
     return replace(tuned.style, name=storage.slug(prompt) or "style", base_sha256=base, metadata=metadata)

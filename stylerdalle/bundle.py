@@ -21,6 +21,7 @@ from .translator.style import Style
 
 WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
 FEATURES = WEIGHTS / "mini" / "features.safetensors"  # sees pixels, not tokens: it serves every bundle that has none of its own
+EXEMPLARS = WEIGHTS / "mini" / "exemplars.tar"  # works of art; serves the official bundles too
 BUNDLE_PARTS = ("tokenizer", "clip", "translator")  # files that every bundle has
 OFFICIAL = ("dalle", "rudalle")  # StylerDALLE-1 and -Ru: official tokenizer and CLIP; no translator for them was published
 Load = Callable[..., Any]  # a function like cache.load: (loader, path, device, dtype) -> loader(path, device, dtype)
@@ -43,6 +44,7 @@ class Bundle:
     default_style: Style | None = None  # the style of an empty prompt, such as one just tuned; None: a prompt is needed
     features_path: Path = FEATURES  # compares styles with exemplars; loaded when first needed
     hypernetwork_path: Path | None = None  # makes a style for any prompt; None: only prompts near the bundle's own styles
+    exemplars_path: Path | None = None  # works of art that tuning on a prompt alone compares with (tune/library.py); None: none
 
     @property
     def clip(self) -> CLIPModel:
@@ -73,8 +75,8 @@ def load_bundle(
 
     Args:
         name_or_path: a folder's name under weights/ (`dalle` and `rudalle` once their files are there), or any folder. The
-            folder holds tokenizer, translator and clip .safetensors, and optionally styles/, hypernetwork.safetensors
-            and features.safetensors.
+            folder holds tokenizer, translator and clip .safetensors, and optionally styles/, hypernetwork.safetensors,
+            features.safetensors and exemplars.tar.
         device, dtype: as choose_device and choose_dtype.
 
     Raises:
@@ -91,8 +93,16 @@ def load_bundle(
     network, features = (folder / f"{part}.safetensors" for part in ("hypernetwork", "features"))
     optional = network if network.is_file() else None
     tokenizer, clip, translator = paths.values()
-    opened = open_bundle(folder.name, tokenizer, translator, clip, styles, optional, device, dtype)
+    library = library_file(folder / "exemplars.tar", str(name_or_path))
+    opened = open_bundle(folder.name, tokenizer, translator, clip, styles, optional, device, dtype, exemplars=library)
     return replace(opened, features_path=features) if features.is_file() else opened
+
+
+def library_file(own: Path | None, name: str) -> Path | None:
+    """The library of exemplars of a bundle: its own file where there is one, mini's for an official bundle, or None."""
+    if own and own.is_file():
+        return own
+    return EXEMPLARS if name in OFFICIAL and EXEMPLARS.is_file() else None
 
 
 def tokenizer_file(name_or_path: str | Path) -> Path:
@@ -137,6 +147,7 @@ def open_bundle(
     device: str | torch.device = "auto",
     dtype: str | torch.dtype = "auto",
     load: Load = cache.load,
+    exemplars: Path | None = None,
 ) -> Bundle:
     """Open a bundle of files in any folders.
 
@@ -152,6 +163,5 @@ def open_bundle(
             f"the translator {translator} has a vocabulary of {nat.config.vocab_size} tokens of {nat.config.embed_dim} numbers, "
             f"the tokenizer {tokenizer} one of {tokens.vocab_size} of {tokens.embed_dim}: they do not belong together"
         )
-    return Bundle(
-        name, tokens, nat, tokenizer, translator, clip, tuple(styles), where, kind, load, hypernetwork_path=hypernetwork
-    )
+    files = (tokenizer, translator, clip, tuple(styles))
+    return Bundle(name, tokens, nat, *files, where, kind, load, hypernetwork_path=hypernetwork, exemplars_path=exemplars)

@@ -192,13 +192,18 @@ def check_prompt(text: str, what: str = "style prompt") -> str:
     return text
 
 
-def warn_of_unknown_words(clip_path: str | Path, text: str) -> list[str]:
-    """The words of a text that a small CLIP was not trained on, with one warning.
+def unknown_words(clip_path: str | Path, text: str) -> list[str]:
+    """The words of a text that a small CLIP was not trained on.
 
     The CLIP file's metadata `words` lists those that it was trained on; without the list, no word counts as unknown.
     """
     known = set(storage.read_metadata(clip_path).get("words", "").split())
-    unknown = [word for word in re.findall(WORD, text.lower()) if known and word not in known]
+    return [word for word in re.findall(WORD, text.lower()) if known and word not in known]
+
+
+def warn_of_unknown_words(clip_path: str | Path, text: str) -> list[str]:
+    """`unknown_words`, with one warning of them."""
+    unknown = unknown_words(clip_path, text)
     if unknown:
         log.warning(
             "this bundle's CLIP was not trained on %s: its embedding of this text is unreliable; "
@@ -208,13 +213,13 @@ def warn_of_unknown_words(clip_path: str | Path, text: str) -> list[str]:
     return unknown
 
 
-def without_unknown_words(clip_path: str | Path, text: str, prompts: Collection[str] = ()) -> str:
+def without_unknown_words(clip_path: str | Path, text: str, prompts: Collection[str] = (), warn: bool = True) -> str:
     """The text without the words that the CLIP was not trained on, because they distort the embedding; warns of them.
 
     The text stays whole if it is one of `prompts`, or if no word of four or more letters would be left.
     """
     if text in prompts:
         return text
-    unknown = warn_of_unknown_words(clip_path, text)
+    unknown = (warn_of_unknown_words if warn else unknown_words)(clip_path, text)
     left = " ".join(re.sub(WORD, lambda word: "" if word[0].lower() in unknown else word[0], text).split())
     return left if re.search(r"[^\W\d_]{4}", left) else text

@@ -5,15 +5,20 @@ Example:
     bundle = stylerdalle.load_bundle(write_bundle(tmp_path), device="cpu", dtype="fp32")
 """
 
+import io
+import json
 from pathlib import Path
 
 import golden_vqgan
+import numpy as np
 import torch
 from dall_e import Decoder, Encoder
+from PIL import Image
 
 from stylerdalle import checkpoint, storage
 from stylerdalle.clip.package import clip
 from stylerdalle.clip.scores import embed_texts
+from stylerdalle.learn.shards import write_shard
 from stylerdalle.tokenizers.dvae import DVAE
 from stylerdalle.tokenizers.protocol import ImageTokenizer
 from stylerdalle.tokenizers.vqgan import VQGAN
@@ -124,4 +129,35 @@ def write_hypernetwork(folder: Path) -> Path:
         network.head.weight.data.normal_(0, 5)
     path = folder / "hypernetwork.safetensors"
     checkpoint.save_hypernetwork(path, network, folder / "translator.safetensors", folder / "clip.safetensors", licence="MIT")
+    return path
+
+
+WORKS = {  # artist, title, style, medium, captions, prompts
+    "waves": ("Katsushika Hokusai", "The Great Wave", "ukiyo-e", "woodblock print", ["a boat in a storm"], ["a ukiyo-e print"]),
+    "fuji": ("Katsushika Hokusai", "Red Fuji", "ukiyo-e", "woodblock print", ["a red mountain"], []),
+    "sails": ("Utagawa Hiroshige", "Sails", "ukiyo-e", "woodblock print", ["boats at dusk"], []),
+    "bridge": ("Utagawa Hiroshige", "A Bridge", "ukiyo-e", "woodblock print", ["a bridge in rain"], []),
+    "dabs": ("Claude Monet", "Impression, Sunrise", "impressionism", "oil", ["an oil painting of a harbour"], []),
+    "prison": ("Piranesi", "Prison", "etching", "engraving", ["an old engraving of arches"], []),
+}
+
+
+def write_library(path: Path) -> Path:
+    """Write a library of exemplars: WORKS, in random colours -> the file."""
+    samples = []
+    for k, (key, (artist, title, style, medium, captions, prompts)) in enumerate(WORKS.items()):
+        blocks = np.random.default_rng(k).integers(0, 255, (6, 8, 3), dtype=np.uint8)
+        stream = io.BytesIO()
+        Image.fromarray(blocks).resize((80, 60), Image.Resampling.NEAREST).save(stream, "WEBP", lossless=True)
+        note = {"artist": artist, "title": title, "year": str(1800 + k), "style": style, "medium": medium, "caption": captions}
+        note |= {
+            "source": "a museum",
+            "licence": "CC0",
+            "died": 1850 + k,
+            "kind": "art",
+            "prompts": prompts,
+            "file": f"{key}.png",
+        }
+        samples.append((key, {"webp": stream.getvalue(), "json": json.dumps(note).encode()}))
+    write_shard(path, samples)
     return path

@@ -5,41 +5,100 @@ from __future__ import annotations
 import argparse
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import storage
 from .options import add_model_options
 
+if TYPE_CHECKING:
+    from ..bundle import Bundle
+
+SHOWN = ("artist", "title", "year", "near", "words", "weight")  # of a work, in the table
+
 
 def styles_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--near", metavar="TEXT", help="list instead the prompts that the bundle was trained on, nearest to a text first"
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument(
+        "--near",
+        metavar="TEXT",
+        help="list instead the prompts that the bundle was trained on, nearest to a text first, and the works of art in its "
+        "library that the text leans on",
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON object per style")
+    what.add_argument(
+        "--works",
+        action="store_true",
+        help="list instead the works of art in the bundle's library, their sources and licences",
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object per style, prompt or work")
     add_model_options(parser)
     parser.set_defaults(run=run_styles)
 
 
 def run_styles(args: argparse.Namespace) -> int:
     from ..bundle import load_bundle
-    from ..resolve import list_styles, near_prompts
+    from ..resolve import list_styles
 
     bundle = load_bundle(args.bundle, args.device, args.dtype)
     if args.near is not None:
-        rows = [{"prompt": text, "near": f"{similarity:.2f}"} for text, similarity in near_prompts(bundle, args.near)]
-    else:
-        rows = [{"name": style.name, "prompt": style.prompt, "method": method(style.metadata)} for style in list_styles(bundle)]
+        return print_near(bundle, args.near, args.json)
+    if args.works:
+        return print_works(bundle, args.json)
+    rows = [{"name": style.name, "prompt": style.prompt, "method": method(style.metadata)} for style in list_styles(bundle)]
     if args.json:
-        for row in rows:
-            print(json.dumps(row))
+        print_json(rows)
     elif rows:
-        wide = {key: max(len(key), *(len(row[key]) for row in rows)) for key in rows[0]}
-        for row in [{key: key for key in wide}, *rows]:
-            print("  ".join(row[key].ljust(wide[key]) for key in wide).rstrip())
+        print_table(rows)
     else:
         print(f"the bundle {args.bundle} has no styles yet: learn one with stylerdalle tune")
+    return 0
+
+
+def print_near(bundle: Bundle, text: str, as_json: bool) -> int:
+    """The prompts near to a text, and the works that it leans on; in JSON every prompt's object has the text's works."""
+    from ..resolve import near_prompts
+    from ..tune.library import near_works
+
+    prompts = [{"prompt": prompt, "near": f"{similarity:.2f}"} for prompt, similarity in near_prompts(bundle, text)]
+    works = [
+        {**near.work.note(), "near": f"{near.cosine:.2f}", "words": f"{near.words:.2f}", "weight": f"{near.weight:.2f}"}
+        for near in near_works(bundle, text)
+    ]
+    if as_json:
+        return print_json([{**row, "works": works} for row in prompts])
+    if prompts:
+        print_table(prompts)
+    if works:
+        print("\nworks of art; near: CLIP's cosine; words: share of the text's; weight: in the reward of tune, 0 is not used")
+        return print_table([{key: row[key] for key in SHOWN} for row in works])
+    return 0
+
+
+def print_works(bundle: Bundle, as_json: bool) -> int:
+    """The works of a bundle's library, with their sources and licences."""
+    from ..tune.library import read_library
+
+    works = read_library(bundle.exemplars_path) if bundle.exemplars_path else []
+    if as_json:
+        return print_json([work.note() for work in works])
+    for line in sorted(work.attribution() for work in works):
+        print(line)
+    if not works:
+        print(f"the bundle {bundle.name} has no library of exemplars")
+    return 0
+
+
+def print_json(rows: Iterable[Mapping[str, Any]]) -> int:
+    for row in rows:
+        print(json.dumps(row))
+    return 0
+
+
+def print_table(rows: Sequence[Mapping[str, str]]) -> int:
+    wide = {key: max(len(key), *(len(row[key]) for row in rows)) for key in rows[0]}
+    for row in [{key: key for key in wide}, *rows]:
+        print("  ".join(row[key].ljust(wide[key]) for key in wide).rstrip())
     return 0
 
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import argparse
 
 from .. import checkpoint
+from ..device import choose_device
 from ..training import clip, tokenizer
-from .options import add_config_options, add_run_options, given_options
+from .options import add_config_options, add_device_option, add_run_options, given_options
 from .training import check_start, open_run, print_output, read_split, recipe
 
 
 def train_tokenizer_options(parser: argparse.ArgumentParser) -> None:
     add_run_options(parser, "tokenizer")
+    add_device_option(parser)
     add_config_options(parser.add_argument_group("training"), tokenizer.TokenizerConfig)
     parser.set_defaults(run=run_train_tokenizer)
 
@@ -20,7 +22,7 @@ def run_train_tokenizer(args: argparse.Namespace) -> int:
     output = check_start(args)
     train_on, valid = read_split(args.images)
     config = tokenizer.TokenizerConfig(**given_options(args, tokenizer.TokenizerConfig))
-    model = tokenizer.train(train_on, valid, config, open_run(args, "tokenizer"))
+    model = tokenizer.train(train_on, valid, config, open_run(args, "tokenizer"), device=choose_device(args.device))
     checkpoint.save_tokenizer(output, model, recipe=recipe(args, config))
     return print_output(output)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -28,10 +29,13 @@ from ..translator.texture import Texture
 from ..tune import presets
 from ..tune.config import TuneConfig
 from ..tune.exemplars import Exemplars
+from ..tune.library import answers, library_exemplars, recipe_of, used_works
 from ..tune.loop import TuneState, tune
 from .console import bar
 from .options import add_config_options, add_model_options, add_run_options, given_options, number
 from .training import add_preset_option, check_start, open_run, print_output, read_split, recipe
+
+LIBRARY, NO_EXEMPLARS = "library", "none"  # words in place of pictures in --exemplars
 
 
 def tune_options(parser: argparse.ArgumentParser) -> None:
@@ -60,7 +64,8 @@ def tune_options(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         metavar="PATH",
         help="pictures of the style, or folders of them: the reward then also compares the style with theirs (--style-weight, "
-        "--layout-weight, --exemplar-size)",
+        "--layout-weight, --exemplar-size); `library`: the works of the bundle's library that are nearest to the prompt, the "
+        "default where the prompt alone says what the style is (no --pairs, and not with reinforce); `none`: no pictures",
     )
     add_pairs_options(parser.add_argument_group("pairs of photos and styled photos"))
     add_config_options(parser.add_argument_group("tuning"), TuneConfig)
@@ -110,8 +115,7 @@ def run_tune(args: argparse.Namespace) -> int:
     bundle = load_bundle(args.bundle, args.device, "fp32")  # for the gradients; autocast lowers the precision where it can
     warn_of_unknown_words(bundle.clip_path, prompt)
     start = find_style(bundle, args.start) if args.start else None
-    shown = read_pictures(args.exemplars) if args.exemplars else []
-    exemplars = see_exemplars(shown, bundle, config) if shown else None
+    exemplars, origin = find_exemplars(args, prompt, bundle, config)
     with bar(f"tune {prompt!r}") as progress:
 
         def callback(state: TuneState) -> None:
@@ -137,7 +141,7 @@ def run_tune(args: argparse.Namespace) -> int:
         return 0
     made = {"pairs": args.pairs, "pairs_count": args.pairs_count} if args.pairs else {}
     made |= {"start": start.name} if start else {}
-    made |= {"exemplars": [picture.key for picture in shown]} if shown else {}
+    made |= origin
     style = replace(tuned.style, name=args.name or output.stem, base_sha256=storage.sha256(bundle.translator_path))
     checkpoint.save_style(output, style, recipe={**recipe(args, config), **made}, **tuned.notes())
     first, best = tuned.held_out
@@ -145,10 +149,28 @@ def run_tune(args: argparse.Namespace) -> int:
     return print_output(output)
 
 
-def see_exemplars(shown: list[Picture], bundle: Bundle, config: TuneConfig) -> Exemplars:
-    """Pictures of the style as the bundle's feature network sees them."""
-    pixels = [to_tensor([np.asarray(picture.open())]) for picture in shown]  # (1, 3, H, W) each
-    return Exemplars(bundle.features, pixels, config.exemplar_size)
+def find_exemplars(
+    args: argparse.Namespace, prompt: str, bundle: Bundle, config: TuneConfig
+) -> tuple[Exemplars | None, dict[str, Any]]:
+    """The exemplars of --exemplars or of the bundle's library, or None; and what the recipe says of them.
+
+    Raises:
+        ValueError: `--exemplars library`, and the library has no work near to the prompt.
+    """
+    given = args.exemplars or []
+    if given == [NO_EXEMPLARS] or not (given or (answers(config) and not args.pairs)):
+        return None, {}
+    if given and given != [LIBRARY]:
+        shown = read_pictures(given)
+        pixels = [to_tensor([np.asarray(picture.open())]) for picture in shown]  # (1, 3, H, W) each
+        return Exemplars(bundle.features, pixels, config.exemplar_size), {"exemplars": [picture.key for picture in shown]}
+    found = used_works(bundle, prompt)
+    if given and not found:
+        raise ValueError(
+            f"the library of the bundle {bundle.name!r} has no work near to {prompt!r}: use words for an artist, a movement or a "
+            "medium (`stylerdalle styles --works` lists them), give pictures, or leave out --exemplars"
+        )
+    return library_exemplars(bundle.features, found, config.exemplar_size) if found else None, recipe_of(found)
 
 
 def read_or_make_pairs(

@@ -146,13 +146,13 @@ class Course:
 
     def pairs_loss(self, network: HyperNetwork, p: Prompt, rows: Tensor, generator: torch.Generator) -> Tensor:
         """Cross-entropy of a prompt's made pictures under their texture, plus that of choosing this texture: a scalar."""
-        coded, o = self.pairs[p.text], self.objective
+        coded, o = self.pairs[p.text].rows(rows), self.objective
         style = Style(network(self.text[p.text], generator))
-        shown = coded.under(rows, self.fields.get(p.filter), o.translator.config)
+        shown = coded.under(self.fields.get(p.filter), o.translator.config, o.device)
         with torch.autocast(o.device.type, torch.bfloat16):
-            logits = translate_with(o.translator, o.embeddings[coded.content[rows]], [(style, 1.0)], shown)
+            logits = translate_with(o.translator, o.embeddings[coded.content.to(o.device)], [(style, 1.0)], shown)
         chosen = network.choose(self.text[p.text], generator)[self.number.get(p.filter, -1)]
-        return soft_cross_entropy(logits, coded.target[rows], *o.targets).mean() - chosen
+        return soft_cross_entropy(logits, coded.target.to(o.device), *o.targets).mean() - chosen
 
     def reward_loss(self, network: HyperNetwork, p: Prompt, photo: Tensor, generator: torch.Generator) -> Tensor:
         """The loss of the method `direct` on a photo (1, 3, S, S), plus the KL to the base translator: a scalar."""

@@ -42,19 +42,19 @@ class Coded:
         noise = None if self.noise is None else self.noise[rows]
         return Coded(self.content[rows], self.target[rows] if target is None else target, self.places[rows], self.texture, noise)
 
-    def under(self, rows: Tensor, field: Tensor | None, config: TranslatorConfig) -> Tensor | None:
-        """What lies under some windows, as the translator reads it (`laid_under`): (B, n*n, D_tok + K), or None.
+    def under(self, field: Tensor | None, config: TranslatorConfig, device: torch.device) -> Tensor | None:
+        """What lies under the windows, as the translator reads it (`laid_under`): (N, n*n, D_tok + K), or None.
 
         Where the pictures were made without noise, and the translator reads it, noise that tells nothing.
 
         Args:
-            rows: long (B).
             field: of the texture (`texture_field`).
         """
-        places, noise = self.places[rows], None
+        noise = None
         if config.noise:
-            noise = noise_at(places, config.grid).flatten(1, 2) if self.noise is None else self.noise[rows].float()
-        texture = None if field is None else field_under(field, places, config.grid)
+            noise = noise_at(self.places, config.grid).flatten(1, 2) if self.noise is None else self.noise.float()
+            noise = noise.to(device)
+        texture = None if field is None else field_under(field, self.places, config.grid)
         return laid_under(texture, noise, config.embed_dim)
 
 

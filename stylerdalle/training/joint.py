@@ -44,19 +44,21 @@ from .styles import LICENCE, large_photos
 from .teacher_pairs import read_token_pairs
 
 log = logging.getLogger(__name__)
+MEASURED = 8  # windows of a style
 
 
 @dataclass(frozen=True)
 class JointConfig:
     """Options of joint training; the defaults are the recipe of the bundled files."""
 
-    steps: int = 3000
-    styles: int = 4  # of a step, taken in turn
-    batch: int = 5  # windows of each of these styles, and of the base translator
-    lr: float = 4e-4  # peak learning rate of AdamW on the translator; falls on a cosine to 2 %
-    adapter_lr: float = 3e-3  # the same of Adam on the adapters
+    steps: int = 2600
+    styles: int = 3  # of a step, taken in turn
+    batch: int = 8  # windows of each of these styles
+    base: int = 4  # windows of the base translator
+    lr: float = 6e-4  # peak learning rate of AdamW on the translator; falls on a cosine to 2 %
+    adapter_lr: float = 5e-3  # the same of Adam on the adapters
     rank: int = 8  # of the adapters
-    pairs: int = 600  # made pairs of a style
+    pairs: int = 600  # made pairs of a style that is not painted
     whole: float = 0.5  # share of the base translator's windows in which no token is hidden
     hidden_weight: float = 0.2  # of hidden tokens in the base translator's loss; visible tokens, and styles, have 1
     neighbours: int = 16  # codes that share a soft target
@@ -65,11 +67,11 @@ class JointConfig:
 
 
 class JointBatch(NamedTuple):
-    """What a step learns from. B = config.batch."""
+    """What a step learns from. B = config.batch, C = config.base."""
 
     rows: list[tuple[str, Tensor]]  # styles, and which of their pairs, long (B) each
-    tokens: Tensor  # the base translator's windows, long (B, n*n)
-    hidden: Tensor  # which of their tokens it does not see, bool (B, n*n)
+    tokens: Tensor  # the base translator's windows, long (C, n*n)
+    hidden: Tensor  # which of their tokens it does not see, bool (C, n*n)
 
 
 class Joint:
@@ -90,6 +92,7 @@ class Joint:
     ):
         self.translator, self.pairs, self.config, self.names = translator, pairs, config, list(pairs)
         self.embeddings = all_embeddings(tokenizer)
+        self.device = self.embeddings.device
         self.targets = soft_targets(self.embeddings, config.neighbours, config.softness)
         self.validation = {name: len(coded) // 20 for name, coded in pairs.items()}  # pairs kept
         self.fields = {name: texture_field([(c.texture, 1.0)], self.embeddings) for name, c in pairs.items()}
@@ -106,29 +109,30 @@ class Joint:
         c, names = self.config, self.names
         order = np.random.default_rng([c.seed, step * c.styles // len(names)]).permutation(len(names))
         chosen = [names[order[(step * c.styles + i) % len(names)]] for i in range(c.styles)]
-        rows = [self._rows(name, rng) for name in chosen]
+        rows = [self._rows(name, rng, c.batch) for name in chosen]
         name = names[rng.integers(len(names))]  # the base translator learns from photos and from made pictures of one style
-        half = self._rows(name, rng)
+        half = self._rows(name, rng, c.base)
         tokens = torch.cat([self.pairs[name].content[half[::2]], self.pairs[name].target[half[1::2]]])
         share = np.cos(rng.uniform(0, np.pi / 2, (len(tokens), 1))) * (rng.random((len(tokens), 1)) >= c.whole)
         hidden = torch.from_numpy(rng.random(tuple(tokens.shape)) < share)
         return JointBatch(list(zip(chosen, rows, strict=True)), tokens, hidden)
 
-    def _rows(self, name: str, rng: np.random.Generator) -> Tensor:
-        return torch.from_numpy(rng.integers(self.validation[name], len(self.pairs[name]), self.config.batch))
+    def _rows(self, name: str, rng: np.random.Generator, count: int) -> Tensor:
+        return torch.from_numpy(rng.integers(self.validation[name], len(self.pairs[name]), count))
 
     def style_loss(self, name: str, rows: Tensor) -> Tensor:
         """Cross-entropy of a style's made pictures, given their photos; rows long (B) -> a scalar."""
-        coded = self.pairs[name]
-        shown = coded.under(rows, self.fields[name], self.translator.config)
-        with torch.autocast("cpu", torch.bfloat16):
-            read = self.embeddings[coded.content[rows]]  # (B, n*n, D_tok)
+        coded = self.pairs[name].rows(rows)
+        shown = coded.under(self.fields[name], self.translator.config, self.device)
+        with torch.autocast(self.device.type, torch.bfloat16):
+            read = self.embeddings[coded.content.to(self.device)]  # (B, n*n, D_tok)
             logits = translate_with(self.translator, read, [(Style(self.adapters[name]), 1.0)], shown)
-        return soft_cross_entropy(logits, coded.target[rows], *self.targets).mean()
+        return soft_cross_entropy(logits, coded.target.to(self.device), *self.targets).mean()
 
     def base_loss(self, tokens: Tensor, hidden: Tensor) -> Tensor:
         """Cross-entropy of tokens (B, n*n) by the translator alone, which does not see those `hidden` (B, n*n) -> a scalar."""
-        with torch.autocast("cpu", torch.bfloat16):
+        tokens, hidden = tokens.to(self.device), hidden.to(self.device)
+        with torch.autocast(self.device.type, torch.bfloat16):
             logits = self.translator(self.embeddings[tokens] * ~hidden[..., None])
         loss = soft_cross_entropy(logits, tokens, *self.targets)
         parts = ((self.config.hidden_weight, hidden), (1.0, ~hidden))
@@ -147,8 +151,9 @@ class Joint:
 
     @torch.no_grad()
     def measure(self) -> Numbers:
-        """The mean loss of the styles on the pairs kept for validation."""
-        losses = {name: self.style_loss(name, torch.arange(kept)).item() for name, kept in self.validation.items()}
+        """The mean loss of the styles on windows kept for validation, MEASURED of each."""
+        rows = {name: torch.arange(0, kept, max(1, kept // MEASURED)) for name, kept in self.validation.items()}
+        losses = {name: self.style_loss(name, some[:MEASURED]).item() for name, some in rows.items()}
         log.info("validation %s", {name: round(loss, 2) for name, loss in losses.items()})
         return {"valid": sum(losses.values()) / len(losses)}
 
@@ -197,7 +202,7 @@ def reading_noise(translator: Translator) -> Translator:
     """The same translator with room for noise, which changes nothing yet."""
     if translator.config.noise:
         return translator
-    new = Translator(replace(translator.config, texture=True, noise=len(SPACINGS)))
+    new = Translator(replace(translator.config, texture=True, noise=len(SPACINGS))).to(translator.outNet.weight)
     tensors = translator.state_dict()
     room = torch.zeros_like(new.nat_dec.texture.weight)  # (D, D_tok + K)
     if translator.config.texture:
@@ -216,16 +221,32 @@ def main() -> None:
     parser.add_argument("--start", type=Path, metavar="FOLDER", help="of styles to start from, NAME.safetensors each")
     parser.add_argument("--output", type=Path, required=True, help="folder for translator.safetensors and styles/")
     parser.add_argument("--steps", type=int, default=JointConfig.steps, help="0: only make the pairs")
+    parser.add_argument("--styles", type=int, default=JointConfig.styles, help="of a step")
+    parser.add_argument("--batch", type=int, default=JointConfig.batch, help="windows of each of them")
+    parser.add_argument("--base", type=int, default=JointConfig.base, help="windows of the base translator")
+    parser.add_argument("--pairs", type=int, default=JointConfig.pairs, help="that a filter makes for a style")
+    parser.add_argument("--lr", type=float, default=JointConfig.lr, help="peak learning rate of the translator")
+    parser.add_argument("--adapter-lr", type=float, default=JointConfig.adapter_lr, help="peak learning rate of the adapters")
+    parser.add_argument("--device", default="auto")
     parser.add_argument("--run-dir", type=Path, default=Path.home() / ".cache" / "stylerdalle" / "runs" / "joint")
     parser.add_argument("--no-resume", action="store_true")
     args = parser.parse_args()
     if unknown := [name for name in args.names if name not in BUNDLED]:
         parser.error(f"no recipe for {', '.join(unknown)}: choose from {', '.join(BUNDLED)}")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    config = JointConfig(steps=args.steps)
+    config = JointConfig(
+        steps=args.steps,
+        styles=args.styles,
+        batch=args.batch,
+        base=args.base,
+        pairs=args.pairs,
+        lr=args.lr,
+        adapter_lr=args.adapter_lr,
+    )
+    device = choose_device(args.device)
     run = Run(args.run_dir, resume=not args.no_resume)
-    tokenizer = checkpoint.load_tokenizer(args.tokenizer, dtype=choose_dtype(choose_device("cpu")))
-    translator = reading_noise(checkpoint.load_translator(args.translator))
+    tokenizer = checkpoint.load_tokenizer(args.tokenizer, device=device, dtype=choose_dtype(device))
+    translator = reading_noise(checkpoint.load_translator(args.translator, device))
     window = tokenizer.downsample * translator.config.grid
     painted = read_token_pairs(args.painted) if args.painted else None
     photos = split_validation(read_pictures(args.images))[0]

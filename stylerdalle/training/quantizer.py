@@ -62,7 +62,7 @@ class Quantizer(nn.Module):
                 f"{len(vectors)} vectors cannot place {len(self.codebook)} codes: "
                 "take larger batches or crops, or more steps before quantisation begins"
             )
-        chosen = torch.randperm(len(vectors), generator=generator)[: len(self.codebook)]
+        chosen = torch.randperm(len(vectors), generator=generator)[: len(self.codebook)].to(vectors.device)
         self.codebook.copy_(vectors[chosen])
         for _ in range(rounds):
             index = self.nearest(vectors)

@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import checkpoint, storage
+from ..device import choose_device
 from ..learn.crops import to_tensor
 from ..learn.loop import Descent, Loop, Numbers
 from ..learn.pictures import Picture, split_validation
@@ -83,8 +84,9 @@ def sharpen(tokenizer: DVAE, pictures: Sequence[Picture], valid: Sequence[Pictur
     Raises:
         ValueError: `run` has a state of other options, or the loss is not finite.
     """
+    device = next(tokenizer.parameters()).device
     torch.manual_seed(config.seed)  # for the critic's initial weights
-    judge = critic(config.critic_width).to(memory_format=torch.channels_last)
+    judge = critic(config.critic_width).to(device).to(memory_format=torch.channels_last)
     gain = residual_blocks(tokenizer.decoder)[0].post_gain
     set_gain(tokenizer, 1.0)
     tokenizer.decoder.requires_grad_(True)
@@ -114,7 +116,7 @@ def sharpen(tokenizer: DVAE, pictures: Sequence[Picture], valid: Sequence[Pictur
         return to_tensor([draw(rng) for _ in range(config.batch)])
 
     def learn(step: int, images: Tensor) -> Numbers:
-        return adversarial_step(tokenizer, judge, images, own, None if step < config.alone else config.weight)
+        return adversarial_step(tokenizer, judge, images.to(device), own, None if step < config.alone else config.weight)
 
     loop.train(batch, learn, measure=lambda: {"psnr": reconstruction_psnr(tokenizer, valid[:24])})
     set_gain(tokenizer, gain)
@@ -132,7 +134,7 @@ def adversarial_step(
         parameters: of the decoder, those that learn.
         weight: as `SharpenConfig.weight`; None: only the critic learns.
     """
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(images.device.type, torch.bfloat16):
         with torch.no_grad():
             embedded = tokenizer.embed(tokenizer.encode(images)).permute(0, 3, 1, 2)
         output = tokenizer.decode_embedded(embedded).float()
@@ -145,7 +147,7 @@ def adversarial_step(
         a, b = (torch.autograd.grad(loss, last, retain_graph=True)[0].norm() for loss in (reconstruction, fooling))
         balance = (weight * a / (b + 1e-6)).clamp(max=100).item()
         torch.autograd.backward(reconstruction + balance * fooling, inputs=list(parameters))  # none into the critic
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(images.device.type, torch.bfloat16):
         real, fake = judge(images * 2 - 1).float(), judge(painted.detach()).float()
     hinge = F.relu(1 - real).mean() + F.relu(1 + fake).mean()
     hinge.backward()
@@ -159,12 +161,13 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, help="the tokenizer file to write")
     parser.add_argument("--run-dir", type=Path, default=Path.home() / ".cache" / "stylerdalle" / "runs" / "sharpen")
     parser.add_argument("--steps", type=int, default=SharpenConfig.steps)
+    parser.add_argument("--device", default="auto")
     parser.add_argument("--no-resume", action="store_true")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     config = SharpenConfig(steps=args.steps)
     train, valid = split_validation(read_pictures(args.images))
-    tokenizer = checkpoint.load_tokenizer(args.tokenizer)
+    tokenizer = checkpoint.load_tokenizer(args.tokenizer, choose_device(args.device))
     if not isinstance(tokenizer, DVAE):
         parser.error(f"{args.tokenizer} is not a dVAE: only the decoder of a dVAE can be sharpened, choose its file")
     metadata = storage.read_metadata(args.tokenizer)

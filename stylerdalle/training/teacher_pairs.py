@@ -36,6 +36,7 @@ from ..storage import read_metadata, sha256
 from ..tokenizers.protocol import ImageTokenizer
 from .teacher_data import photo_crops, read_photos
 from .teacher_network import Teacher, load_teacher, paint
+from .teacher_styles import without_cast
 
 log = logging.getLogger(__name__)
 SAVE_MINUTES = 2.0  # between two writes of the file
@@ -77,7 +78,8 @@ def rounds(
         for row, name in enumerate(teacher.names):
             photo = draw(np.random.default_rng([config.seed, number])).to(device)
             content = tokenizer.encode(photo)
-            target = tokenizer.encode(paint(teacher, tokenizer.decode(content).float(), [name], seed=number))
+            painted = paint(teacher, tokenizer.decode(content).float(), [name], seed=number)
+            target = tokenizer.encode(without_cast(painted, name))
             found.append((content[0].cpu(), target[0].cpu(), torch.tensor(row), torch.tensor(number)))
             number += 1
         content, target, style, seed = (torch.stack(parts) for parts in zip(*found, strict=True))

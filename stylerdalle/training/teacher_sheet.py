@@ -16,6 +16,7 @@ from ..images.files import to_image
 from ..learn.crops import centre_crop, to_tensor
 from ..learn.pictures import Picture
 from .teacher_network import load_teacher, paint
+from .teacher_styles import without_cast
 
 LABEL = 16  # px above a column
 
@@ -31,7 +32,7 @@ def painted_rows(
     for number, picture in enumerate(pictures):
         photo = to_tensor([np.asarray(centre_crop(picture.open(), side))])
         decoded = tokenizer.decode(tokenizer.encode(photo)).float()
-        made = [paint(teacher, decoded, [name], seed=number) for name in teacher.names]
+        made = [without_cast(paint(teacher, decoded, [name], seed=number), name) for name in teacher.names]
         rows.append([decoded, *(tokenizer.decode(tokenizer.encode(each)).float() if coded else each for each in made)])
     return teacher.names, rows
 

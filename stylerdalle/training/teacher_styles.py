@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from torch import Tensor
+
+from ..images.colour import luma
+
 
 @dataclass(frozen=True)
 class Manner:
@@ -12,6 +16,7 @@ class Manner:
     exemplars: tuple[str, ...]
     side: int = 448  # px of an exemplar's short side: the larger, the coarser the marks; tokens of 8 px lose fine ones
     content: float = 1.0  # of the content distance, times the recipe's weight: less where marks are strong
+    grey: bool = False  # works in black and white: what the teacher paints loses a cast that it may have
 
 
 MANNERS: dict[str, Manner] = {
@@ -32,12 +37,18 @@ MANNERS: dict[str, Manner] = {
     "art-nouveau": Manner(("art_mu01",), 480),
     "chinese-ink": Manner(("art_ci03",), 576, 0.8),
     "watercolour": Manner(("art_wl06",), 576, 1.5),  # Cross
-    "pencil-sketch": Manner(("art_dr01", "art_dr02", "art_dr03"), 576),
+    "pencil-sketch": Manner(("art_dr01", "art_dr02", "art_dr03"), 576, grey=True),
     "red-chalk": Manner(("art_ch01",), 576),
-    "ink": Manner(("art_ik01", "art_en03"), 576),
-    "wood-engraving": Manner(("art_en09", "art_en05"), 640),
+    "ink": Manner(("art_ik01", "art_en03"), 576, grey=True),
+    "wood-engraving": Manner(("art_en09", "art_en05"), 640, grey=True),
     "pastel": Manner(("art_pa01",), 576, 0.6),  # Degas
     "stained-glass": Manner(("art_sg03",), 512, 0.7),
     "manuscript": Manner(("art_ms03",), 512, 0.7),
     "futurism": Manner(("art_fu02",), 448, 0.7),  # Russolo
 }
+
+
+def without_cast(images: Tensor, name: str) -> Tensor:
+    """What the teacher painted in a style, (B, 3, H, W) in [0, 1]: in grey where its works are in black and white."""
+    manner = MANNERS.get(name)
+    return luma(images).expand_as(images) if manner and manner.grey else images

@@ -23,7 +23,7 @@ from dall_e import Decoder, Encoder
 from torch import Tensor, nn
 
 from ..learn.crops import aligned_crop, centre_crop, random_crop, to_tensor
-from ..learn.loop import Descent, Loop, Numbers
+from ..learn.loop import Descent, Loop, Numbers, Stateful
 from ..learn.pictures import Picture
 from ..learn.run import Run
 from ..learn.schedule import learning_rate
@@ -173,7 +173,12 @@ def flat_colours(size: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def train(
-    pictures: Sequence[Picture], valid: Sequence[Picture], config: TokenizerConfig, run: Run, minutes_between_saves: float = 5
+    pictures: Sequence[Picture],
+    valid: Sequence[Picture],
+    config: TokenizerConfig,
+    run: Run,
+    minutes_between_saves: float = 5,
+    device: torch.device | str = "cpu",
 ) -> DVAE:
     """Train to config.steps, from `run`'s state if it has one -> the folded tokenizer.
 
@@ -185,19 +190,12 @@ def train(
         ValueError: too few vectors to place the codebook, or a loss that is not finite.
     """
     torch.manual_seed(config.seed)  # the package's modules draw their initial weights from the global generator
-    model = VQAutoEncoder(config)
+    model = VQAutoEncoder(config).to(device)
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=config.lr, betas=(0.9, 0.99), weight_decay=1e-4)
     descent = Descent(optimizer, lambda step: config.lr * learning_rate(step, config.steps), parameters)
-    loop = Loop(
-        run,
-        config.steps,
-        config.seed,
-        {"model": model, "optimizer": optimizer},
-        [descent],
-        minutes_between_saves,
-        report_every=100,
-    )
+    state: dict[str, Stateful] = {"model": model, "optimizer": optimizer}
+    loop = Loop(run, config.steps, config.seed, state, [descent], minutes_between_saves, report_every=100)
     loop.resume(asdict(config))
     encode, decode = (torch.compile(f) if config.compile else f for f in (model.encode, model.decode))
     draw = mixture(pictures, config.size, config.zoom, SHARES)
@@ -207,7 +205,8 @@ def train(
         return to_tensor([draw(rng) for _ in range(config.batch)])
 
     def learn(step: int, images: Tensor) -> Numbers:
-        with torch.autocast("cpu", torch.bfloat16):
+        images = images.to(device)
+        with torch.autocast(images.device.type, torch.bfloat16):
             z = encode(images).float()  # (B, dim, h, w)
             if step < config.free_steps:
                 commitment = z.new_zeros(())
@@ -233,9 +232,9 @@ def train(
 @torch.inference_mode()
 def reconstruction_psnr(tokenizer: ImageTokenizer, pictures: Sequence[Picture], size: int = 256) -> float:
     """Mean PSNR in dB of encode + decode on centre crops of `size` px, the shortest side resized to it (as in the paper)."""
-    values = []
+    values, device = [], next(tokenizer.parameters()).device
     for picture in pictures:
-        image = to_tensor([np.asarray(centre_crop(picture.open(), size))])
+        image = to_tensor([np.asarray(centre_crop(picture.open(), size))]).to(device)
         got = tokenizer.decode(tokenizer.encode(image))
         values.append(-10 * math.log10(F.mse_loss(got, image).item()))
     return sum(values) / len(values)

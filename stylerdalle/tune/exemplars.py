@@ -24,17 +24,23 @@ class Exemplars:
         network: frozen, on the device of the pictures to compare.
         pictures: of the style, (1, 3, H, W) in [0, 1] each, of any sizes.
         size: short side at which they are compared, px. Tuning paints pictures of `TuneConfig.size` px.
+        weights: one a picture, above 0; None: all 1. The distance from a picture is divided by its weight, so that one of less
+            weight counts only where it is clearly the nearest.
 
     Raises:
-        ValueError: no pictures.
+        ValueError: no pictures, or weights that are not above 0, one a picture.
     """
 
-    def __init__(self, network: FeatureNetwork, pictures: Sequence[Tensor], size: int):
+    def __init__(self, network: FeatureNetwork, pictures: Sequence[Tensor], size: int, weights: Sequence[float] | None = None):
         if not pictures:
             raise ValueError("there are no exemplars: give at least one picture of the style")
         self.network = network
+        self.weights = [1.0] * len(pictures) if weights is None else list(weights)
+        if len(self.weights) != len(pictures) or min(self.weights) <= 0:
+            raise ValueError(f"weights {self.weights} of {len(pictures)} exemplars: give one above 0 for each")
         pixels = b"".join((255 * picture).round().byte().cpu().numpy().tobytes() for picture in pictures)
-        self.sha256 = hashlib.sha256(pixels + str(size).encode()).hexdigest()  # tells one run's exemplars from another's
+        known = f"{size}" if set(self.weights) == {1.0} else f"{size} {self.weights}"
+        self.sha256 = hashlib.sha256(pixels + known.encode()).hexdigest()  # tells one run's exemplars from another's
         with torch.no_grad():
             self.statistics = [self._statistics(picture, size) for picture in pictures]
 
@@ -56,4 +62,5 @@ class Exemplars:
     def nearest(self, activations: Sequence[Tensor]) -> Tensor:
         """The style distance of k pictures from the nearest exemplar, from their activations: (k)."""
         found = style_statistics(activations)
-        return torch.stack([style_distance(found, statistics) for statistics in self.statistics]).amin(0)
+        each = zip(self.statistics, self.weights, strict=True)
+        return torch.stack([style_distance(found, statistics) / weight for statistics, weight in each]).amin(0)

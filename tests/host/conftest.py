@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import style, tokenizer, translator, write_bundle, write_hypernetwork
+from tiny import style, tokenizer, translator, write_bundle, write_hypernetwork, write_library
 
 from stylerdalle import checkpoint, storage
 
@@ -30,12 +30,13 @@ def skip(reason: str) -> None:
 def write_models(user: Path, extra: Path) -> None:
     """Write the test models.
 
-    user: bundles `tiny` and `prompted` (folders; `prompted` accepts any prompt) and `apart` (three files).
+    user: bundles `tiny` and `prompted` (folders; `prompted` accepts any prompt and has works) and `apart` (three files).
     extra: bundle `half` (upscale 2) and the style `charcoal`.
     """
     write_bundle(user / "tiny")
     shutil.copytree(user / "tiny", user / "prompted")
     write_hypernetwork(user / "prompted")
+    write_library(user / "prompted" / "exemplars.tar")
     write_bundle(extra / "half", upscale=2)
     for part, folder in {"tokenizer": "tokenizers", "translator": "translators", "clip": "clip"}.items():
         (user / folder).mkdir()

@@ -198,3 +198,48 @@ def test_exemplars_are_a_part_of_the_reward_and_of_the_run(tune, runs, photo):
     names = list(plain[1].tensors)
     assert any(not torch.equal(plain[1].tensors[name], with_exemplars[1].tensors[name]) for name in names)
     assert any(not torch.equal(again[1].tensors[name], with_exemplars[1].tensors[name]) for name in names)
+
+
+def test_a_style_that_it_starts_from_is_a_part_of_the_run(run, tune, runs):
+    start = run("StylerDALLE_LoadStyle", style="tiny/styles/van-gogh.safetensors")[0]
+    other = run("StylerDALLE_LoadStyle", style="tiny/styles/ukiyo-e.safetensors")[0]
+    tuned, plain = (tune(steps=1, rank=2, learning_rate=1e-6, **given)[1] for given in ({"start": start}, {}))
+    tune(steps=1, rank=2, learning_rate=1e-6, start=other)
+    assert len(list(runs.iterdir())) == 3
+    near, far = (
+        sum(float((style.change(name) - start.change(name)).abs().sum()) for name in start.names()) for style in (tuned, plain)
+    )
+    assert near < 0.01 * far
+    assert json.loads(tuned.metadata["recipe"])["start"] == "van-gogh" and "start" not in json.loads(plain.metadata["recipe"])
+
+
+def test_a_start_that_does_not_fit_is_refused(run, tune, runs):
+    start = run("StylerDALLE_LoadStyle", style="tiny/styles/van-gogh.safetensors")[0]
+    with pytest.raises(ValueError, match="it has rank 2, the new one 8"):
+        tune(start=start)
+    with pytest.raises(ValueError, match="was tuned on another translator"):
+        tune(rank=2, start=replace(start, base_sha256="0" * 64))
+    with pytest.raises(ValueError, match="STYLE got a str"):
+        tune(start="van-gogh")
+
+
+def test_with_library_the_works_that_the_prompt_names_are_exemplars(run, tune, runs, photo):
+    bundle = run("StylerDALLE_Load", bundle="prompted")[0]
+    parts = dict.fromkeys(("tokenizer", "translator", "reward"), bundle)
+    found = [
+        json.loads(tune(**parts, steps=1, prompt="an etching", **given)[1].metadata["recipe"])
+        for given in ({}, {"library": True}, {"library": True, "exemplars": photo}, {"library": True, "method": "reinforce"})
+    ]
+    assert [work["title"] for work in found[1]["works"]] == ["Prison"]
+    assert not any("works" in recipe for recipe in (found[0], found[2], found[3]))
+    assert found[2]["exemplars"] == ["exemplar 1", "exemplar 2"]
+    assert len(list(runs.iterdir())) == 4
+
+
+def test_a_prompt_without_works_and_a_bundle_without_a_library_go_on_as_before(run, tune, runs):
+    bundle = run("StylerDALLE_Load", bundle="prompted")[0]
+    parts = dict.fromkeys(("tokenizer", "translator", "reward"), bundle)
+    for given in ({"prompt": "pop art", **parts}, {"prompt": "an etching"}):
+        for library in (False, True):
+            assert "works" not in json.loads(tune(**given, steps=1, library=library)[1].metadata["recipe"])
+    assert len(list(runs.iterdir())) == 2

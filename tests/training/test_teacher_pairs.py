@@ -84,7 +84,7 @@ def test_windows_cut_from_painted_pairs_have_the_noise_they_were_painted_with(ma
     assert len(coded) == 4 and coded.texture is None
     assert torch.equal(coded.content[3].view(4, 4), pairs.content[1, 2:, 2:])
     assert torch.equal(coded.target[1].view(4, 4), pairs.target[1, :4, 2:])
-    under = coded.under(torch.tensor([3]), None, config)
+    under = coded.rows(torch.tensor([3])).under(None, config, torch.device("cpu"))
     assert under.shape == (1, 16, 18) and not under[..., :16].any()
     assert torch.allclose(under[0, :, 16:].T.view(2, 4, 4), noise[:, 2:, 2:], atol=2e-3)
 
@@ -92,9 +92,9 @@ def test_windows_cut_from_painted_pairs_have_the_noise_they_were_painted_with(ma
 def test_made_pairs_are_read_with_noise_that_tells_nothing():
     coded = Coded(*torch.zeros(2, 3, 16, dtype=torch.long), torch.tensor([[0, 0], [1, 2], [1, 2]]), None)
     noisy, plain = TranslatorConfig(embed_dim=16, grid=4, texture=True, noise=2), TranslatorConfig(embed_dim=16, grid=4)
-    first, second, third = coded.under(torch.arange(3), None, noisy)
+    first, second, third = coded.under(None, noisy, torch.device("cpu"))
     assert torch.equal(second, third) and not torch.equal(first, second)
-    assert coded.under(torch.arange(3), None, plain) is None
+    assert coded.under(None, plain, torch.device("cpu")) is None
 
 
 def test_a_style_that_was_not_painted_is_refused(made):

@@ -91,6 +91,17 @@ def test_without_pictures_there_are_no_exemplars(network):
         Exemplars(network, [], 64)
 
 
+@pytest.mark.parametrize("weights", [[1.0], [1.0, 0.0], [1.0, -1.0]])
+def test_weights_are_one_a_picture_and_above_0(weights, network):
+    with pytest.raises(ValueError, match="weights .* of 2 exemplars: give one above 0 for each"):
+        Exemplars(network, [stripes(), stripes()], 64, weights)
+
+
+def test_other_weights_are_another_run_and_equal_ones_are_not(network):
+    hashes = [Exemplars(network, [stripes(), stripes()], 64, weights).sha256 for weights in (None, [1.0, 1.0], [1.0, 0.8])]
+    assert hashes[0] == hashes[1] != hashes[2]
+
+
 def test_the_command_tunes_on_exemplars_and_names_them_in_the_file(bundle_folder, tmp_path, network):
     bundle = shutil.copytree(bundle_folder, tmp_path / "bundle")
     checkpoint.save_features(bundle / "features.safetensors", network)
