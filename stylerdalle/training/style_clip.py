@@ -99,7 +99,7 @@ def tokens_of(texts: Sequence[str], context: int, used: Tensor) -> Tensor:
     length = min(context, int(tokens.argmax(1).max()) + 1)
     cut = tokens.argmax(1) >= length
     tokens[cut, length - 1] = tokens[cut].amax(1)  # the end mark, which has the largest number
-    return torch.searchsorted(used, tokens[:, :length])
+    return torch.searchsorted(used, tokens[:, :length].contiguous())
 
 
 @lru_cache(maxsize=100_000)
