@@ -5,7 +5,7 @@ from comfy_api.latest import io
 
 from ..stylerdalle import Bundle
 from .reward import clip_scores
-from .types import CATEGORY, REWARD
+from .types import CATEGORY, REWARD, between
 
 
 class Best(io.ComfyNode):
@@ -43,6 +43,7 @@ class Best(io.ComfyNode):
 
     @classmethod
     def execute(cls, reward: Bundle, image: torch.Tensor, text: str, count: int) -> io.NodeOutput:
+        between("count", count, 1, 4096)
         scores = clip_scores(reward, image, text)
         order = sorted(range(len(scores)), key=lambda i: -scores[i])[:count]
         lines = [f"{scores[i]:+.4f}  picture {i + 1}" for i in order]

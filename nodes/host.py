@@ -30,6 +30,7 @@ SUFFIX = ".safetensors"
 PREVIEW = 768  # px of the longer side, at most
 WORKING_MEMORY = 2 * 1024**3  # bytes: about what one tile or one batch of windows needs with the full-size models
 log = logging.getLogger(__name__)
+_dead: set[str] = set()  # links that a warning has named
 _shared: WeakValueDictionary[tuple[Any, ...], Any] = WeakValueDictionary()
 
 folder_paths.add_model_folder_path(FOLDER, os.path.join(folder_paths.models_dir, FOLDER))
@@ -177,19 +178,32 @@ def styles_for(bundle: Bundle) -> list[Path]:
         try:
             if path not in bundle.style_paths and storage.read_metadata(path).get("base_sha256") == base:
                 found.append(path)
-        except ValueError as error:
-            log.warning("skipped a style file: %s", error)
+        except (ValueError, OSError) as error:
+            log.warning("left out a style file: %s", error)
     return found
 
 
 def stamp(paths: Iterable[Path]) -> str:
     """A text that changes when one of the files changes, for ComfyUI's cache."""
-    return "|".join(f"{path}:{os.stat(path).st_mtime_ns}:{os.stat(path).st_size}" for path in paths)
+    return "|".join(map(_stamp, paths))
+
+
+def _stamp(path: Path) -> str:
+    try:
+        status = os.stat(path)
+    except OSError:  # removed, or not to be read: whoever opens it says so
+        return f"{path}:missing"
+    return f"{path}:{status.st_mtime_ns}:{status.st_size}"
 
 
 def _files() -> list[str]:
-    """Model files, relative to their folders, with / as separator on every system."""
-    return [PurePath(f).as_posix() for f in folder_paths.get_filename_list(FOLDER)]
+    """Model files, relative to their folders, with / as separator on every system. Dead links are left out with a warning."""
+    listed = [PurePath(f).as_posix() for f in folder_paths.get_filename_list(FOLDER)]
+    found = [name for name in listed if _path(name)]
+    if dead := sorted(set(listed) - set(found) - _dead):
+        log.warning("left out links to files that are not there: %s", ", ".join(map(repr, dead)))
+        _dead.update(dead)
+    return found
 
 
 def _path(name: str) -> Path | None:

@@ -4,7 +4,7 @@ from comfy_api.latest import io
 
 from ..stylerdalle import Style
 from ..stylerdalle.translator.style import mix
-from .types import CATEGORY, STYLE, expect
+from .types import CATEGORY, STYLE, between, expect
 
 
 class MixStyles(io.ComfyNode):
@@ -41,5 +41,7 @@ class MixStyles(io.ComfyNode):
 
     @classmethod
     def execute(cls, style_a: Style, style_b: Style, weight_a: float, weight_b: float, name: str) -> io.NodeOutput:
+        for weight in (weight_a, weight_b):
+            between("weight", weight, -2, 2)
         parts = [(expect(style, Style, "STYLE"), weight) for style, weight in ((style_a, weight_a), (style_b, weight_b))]
         return io.NodeOutput(mix(parts, " ".join(name.split()) or "mix"))

@@ -4,6 +4,7 @@ The state of a run is kept in ComfyUI's output folder. The folder's name is a ha
 its length: the same inputs resume a cancelled run, and more steps or minutes extend a finished one.
 """
 
+from contextlib import closing
 from dataclasses import replace
 
 import torch
@@ -11,7 +12,6 @@ from comfy_api.latest import io
 
 from ..stylerdalle import Bundle, Style
 from ..stylerdalle.images.files import over_white, to_image
-from ..stylerdalle.learn.run import Run
 from ..stylerdalle.resolve import check_prompt, warn_of_unknown_words
 from ..stylerdalle.tune.config import TuneConfig
 from ..stylerdalle.tune.loop import tune
@@ -25,6 +25,7 @@ from .tuning_run import (
     fitting,
     matching,
     named_style,
+    open_run,
     options,
     photo_files,
     run_name,
@@ -170,11 +171,12 @@ class RewardTune(io.ComfyNode):
             begin = fitting(None if start is None else expect(start, Style, "STYLE"), models)
             shown, origin = find_exemplars(exemplars, library, prompt, models, config)
             origin |= {"start": begin.name} if begin else {}
-            run = Run(host.run_folder(run_name(models, pictures, prompt, config, shown, begin)))
+            run = open_run(host.run_folder(run_name(models, pictures, prompt, config, shown, begin)), steps)
             parts = (models.tokenizer, models.translator, models.clip)
             host.use(models, *parts, *([shown.network] if shown else []))
             others = {"callback": watch(progress), "tick": host.tick, "start": begin, "exemplars": shown}
-            tuned = tune(*parts, pictures, prompt, config, run, **others)
+            with closing(run):  # a cancel may come before the training begins, which closes it too
+                tuned = tune(*parts, pictures, prompt, config, run, **others)
             style = named_style(tuned, prompt, config, models, origin)
             sheet = before_and_after(before, style, models)  # (3, H, W)
         progress(1, 1, to_image(sheet))  # the node keeps its last preview

@@ -1,5 +1,6 @@
 """Save Style: writes a style to a file that Load Style and Translate can find."""
 
+import os
 import re
 from dataclasses import replace
 
@@ -7,10 +8,12 @@ from comfy_api.latest import io
 
 from ..stylerdalle import Style, checkpoint
 from ..stylerdalle.images.files import check_output
+from ..stylerdalle.storage import next_free
 from . import host
 from .types import CATEGORY, STYLE, expect
 
 LONGEST = 100  # characters of a name
+LONGEST_BYTES = 200  # of a name, which is shorter in letters of three bytes
 RESERVED = re.compile(r"[\x00-\x1f/\\<>:\"|?*]|^\.|\.$|^(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
 
 
@@ -26,7 +29,12 @@ class SaveStyle(io.ComfyNode):
             inputs=[
                 STYLE.Input("style", tooltip="A style from Reward Tune or Mix Styles."),
                 io.String.Input("name", default="my-style", tooltip="The name of the style and of its file, without a folder."),
-                io.Boolean.Input("overwrite", default=False, tooltip="If a file with this name exists, replace it."),
+                io.Boolean.Input(
+                    "overwrite",
+                    default=False,
+                    tooltip="If a file with this name exists: yes replaces it, no saves under the next free name, "
+                    "such as my-style-2.",
+                ),
             ],
             outputs=[
                 STYLE.Output(display_name="STYLE", tooltip="The style with its new name."),
@@ -35,12 +43,20 @@ class SaveStyle(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, name: str | None = None) -> bool | str:
+        """Checks the name and the folder when the workflow is queued, before a long tuning. A connected name comes as None."""
+        try:
+            check_output(host.new_style_file("my-style" if name is None else check_name(name)), True, (host.SUFFIX,))
+        except ValueError as error:
+            return str(error)
+        return True
+
+    @classmethod
     def execute(cls, style: Style, name: str, overwrite: bool) -> io.NodeOutput:
-        named = replace(expect(style, Style, "STYLE"), name=check_name(name))
-        path = host.new_style_file(named.name)
-        if path.exists() and not overwrite:
-            raise ValueError(f"{path} exists already: choose another name, or turn on overwrite")
-        check_output(path, overwrite, (host.SUFFIX,))
+        style = expect(style, Style, "STYLE")
+        path = host.new_style_file(check_name(name))
+        path = check_output(path if overwrite else next_free(path), overwrite, (host.SUFFIX,))
+        named = replace(style, name=path.stem)
         try:
             checkpoint.save_style(path, named)
         except OSError as error:
@@ -53,7 +69,7 @@ class SaveStyle(io.ComfyNode):
 def check_name(name: str) -> str:
     """The name, stripped of spaces and suffix. Raises ValueError if it is not a valid file name on every system."""
     name = name.strip().removesuffix(host.SUFFIX)
-    if not name or len(name) > LONGEST or RESERVED.search(name):
+    if not name or len(name) > LONGEST or len(os.fsencode(name)) > LONGEST_BYTES or RESERVED.search(name):
         raise ValueError(
             f"{name!r} is not a valid style name: use 1 to {LONGEST} letters, digits, spaces, - or _, such as 'my-style', "
             'without a folder and without < > : " / \\ | ? *'

@@ -4,7 +4,7 @@ import torch
 from comfy_api.latest import io
 
 from ..stylerdalle import Style
-from .types import CATEGORY, REGIONS, STYLE, Region, Regions, expect
+from .types import CATEGORY, REGIONS, STYLE, Region, Regions, between, expect
 
 
 class StyleRegion(io.ComfyNode):
@@ -48,6 +48,7 @@ class StyleRegion(io.ComfyNode):
     def execute(
         cls, mask: torch.Tensor, prompt: str, style: Style | None = None, regions: Regions | None = None, feather: int = 0
     ) -> io.NodeOutput:
+        between("feather", feather, 0, 4096)
         before = expect(regions, Regions, "REGIONS").parts if regions else ()
         if style is None and not prompt.strip():
             raise ValueError("the region has no style: enter a prompt, or connect a STYLE")

@@ -6,7 +6,7 @@ from comfy_api.latest import io
 from ..stylerdalle import Bundle
 from ..stylerdalle.tokenizers.codec import encode
 from . import host
-from .types import CATEGORY, TOKENIZER, TOKENS, expect, pixels
+from .types import CATEGORY, TOKENIZER, TOKENS, between, expect, pixels
 
 
 class Tokenize(io.ComfyNode):
@@ -37,6 +37,7 @@ class Tokenize(io.ComfyNode):
     @classmethod
     def execute(cls, tokenizer: Bundle, image: torch.Tensor, detail: float = 1.0) -> io.NodeOutput:
         bundle = expect(tokenizer, Bundle, "TOKENIZER")
+        between("detail", detail, 0.25, 4)
         images, alpha = pixels(image)
         host.use(bundle, bundle.tokenizer)
         upscale = bundle.translator.config.upscale

@@ -16,7 +16,7 @@ from ..stylerdalle.translator.sampling import Sampling
 from ..stylerdalle.translator.style import mix
 from ..stylerdalle.translator.translate import translate
 from . import host
-from .types import CATEGORY, REGIONS, STYLE, TOKENS, TRANSLATOR, Regions, expect
+from .types import CATEGORY, REGIONS, STYLE, TOKENS, TRANSLATOR, Regions, between, expect
 
 INPUTS = (
     TRANSLATOR.Input("translator", tooltip="The TRANSLATOR output of Load StylerDALLE or Reward Tune."),
@@ -153,6 +153,7 @@ class Translate(io.ComfyNode):
     ) -> io.NodeOutput:
         bundle, tokens = expect(translator, Bundle, "TRANSLATOR"), expect(tokens, Tokens, "TOKENS")
         parts = expect(regions, Regions, "REGIONS").parts if regions else ()
+        between("candidates", candidates, 1, 64)
         if candidates > 1 and temperature == 0:
             raise ValueError(f"{candidates} candidates at temperature 0 would be identical: raise the temperature")
         finder = StyleFinder(with_user_styles(bundle))

@@ -2,10 +2,12 @@
 
 import hashlib
 import json
+import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,7 @@ from ..stylerdalle.bundle import open_bundle
 from ..stylerdalle.images.files import over_white, resized, to_image
 from ..stylerdalle.learn.curve import draw_curve
 from ..stylerdalle.learn.pictures import Picture
+from ..stylerdalle.learn.run import Run
 from ..stylerdalle.tune.config import TuneConfig
 from ..stylerdalle.tune.exemplars import Exemplars
 from ..stylerdalle.tune.library import answers, library_exemplars, recipe_of, used_works
@@ -50,7 +53,7 @@ def options(models: Bundle, method: str, rank: int, minutes: float, learning_rat
         raise ValueError(
             f"rank {rank} is out of range: use 1 to {translator.width} (the translator's width), or 0 for the whole decoder"
         )
-    if not minutes >= 0:
+    if not 0 <= minutes < math.inf:
         raise ValueError(f"minutes {minutes} is out of range: use 0 (no limit) or more")
     window = models.tokenizer.downsample * translator.grid * translator.upscale
     size = -(-TuneConfig.size // window) * window  # px of a crop: a whole number of windows
@@ -121,6 +124,12 @@ def run_name(
     others += [fingerprint(start)] if start else []
     key = hashlib.sha256(json.dumps([prompt, fixed, files, photos, *others], sort_keys=True).encode()).hexdigest()
     return f"{storage.slug(prompt)}-{key[:12]}".lstrip("-")
+
+
+def open_run(folder: Path, steps: int) -> Run:
+    """The run in a folder. If it has done more steps than are asked for now, a run of its own beside it: the longer one stays."""
+    rows = Run(folder).rows()
+    return Run(folder.with_name(f"{folder.name}-{steps}") if rows and float(rows[-1]["step"]) > steps else folder)
 
 
 def fingerprint(style: Style) -> str:

@@ -49,6 +49,12 @@ def expect(value: Any, kind: type[T], socket: str) -> T:
     return value
 
 
+def between(name: str, value: float, low: float, high: float) -> None:
+    """Raises ValueError for a number out of range, or NaN: ComfyUI does not check the numbers of connected inputs, nor NaN."""
+    if not low <= value <= high:
+        raise ValueError(f"{name} {value} is out of range: {low:g} to {high:g}")
+
+
 def pixels(image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
     """An IMAGE (B, H, W, 3 or 4) in the library's layout, as views: (B, 3, H, W), and alpha (B, 1, H, W) or None.
 

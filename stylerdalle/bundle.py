@@ -14,6 +14,7 @@ from . import cache, checkpoint
 from .clip.protocol import CLIPModel
 from .device import choose_device, choose_dtype
 from .features import FeatureNetwork
+from .settings import did_you_mean
 from .tokenizers.protocol import ImageTokenizer
 from .translator.hypernetwork import HyperNetwork
 from .translator.model import Translator
@@ -45,6 +46,12 @@ class Bundle:
     features_path: Path = FEATURES  # compares styles with exemplars; loaded when first needed
     hypernetwork_path: Path | None = None  # makes a style for any prompt; None: only prompts near the bundle's own styles
     exemplars_path: Path | None = None  # works of art that tuning on a prompt alone compares with (tune/library.py); None: none
+
+    @property
+    def files(self) -> list[Path]:
+        """All its files."""
+        optional = [self.hypernetwork_path] if self.hypernetwork_path else []
+        return [self.tokenizer_path, self.translator_path, self.clip_path, self.features_path, *optional, *self.style_paths]
 
     @property
     def clip(self) -> CLIPModel:
@@ -85,7 +92,8 @@ def load_bundle(
     known = sorted({*OFFICIAL, *(path.parent.name for path in WEIGHTS.glob("*/translator.safetensors"))})
     folder = WEIGHTS / name_or_path if str(name_or_path) in known else Path(name_or_path)
     if str(name_or_path) not in known and not folder.is_dir():
-        raise ValueError(f"bundle {str(name_or_path)!r} is not known: {', '.join(known)}, or a folder's path")
+        hint = did_you_mean(str(name_or_path), known)
+        raise ValueError(f"bundle {str(name_or_path)!r} is not known{hint}: {', '.join(known)}, or a folder's path")
     paths = {part: folder / f"{part}.safetensors" for part in BUNDLE_PARTS}
     if missing := [part for part, path in paths.items() if not path.is_file()]:
         raise ValueError(incomplete(folder.name, folder, missing))

@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 import logging
 import time
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
@@ -55,6 +56,7 @@ def write(path: str | Path, tensors: Mapping[str, Tensor], kind: str, **metadata
         raise ValueError(f"kind {kind!r} is not known: {', '.join(FILE_KINDS)}")
     path = Path(path)
     notes = {k: v if isinstance(v, str) else json.dumps(v) for k, v in metadata.items() if v is not None}
+    notes = {k: v.encode(errors="replace").decode() for k, v in notes.items()}  # names of files may not be Unicode
     blob = save({k: v.contiguous() for k, v in tensors.items()}, {"format": FILE_FORMAT, "kind": kind, **notes})
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as stream:
@@ -65,13 +67,24 @@ def read(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[str, str]
     """(tensors, metadata) of a model file of the given kind, on the CPU, in the dtypes it was written in.
 
     Raises:
-        ValueError: as read_metadata, or the file is of another kind.
+        ValueError: as read_metadata, or the file is of another kind, is damaged, or holds NaN or infinity.
     """
     metadata = read_metadata(path)
     if metadata.get("kind") != kind:
         raise ValueError(f"{path} holds a {metadata.get('kind')}, not a {kind}: choose a {kind} file")
-    with torch.inference_mode(False), safe_open(path, "pt") as file:
-        return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118 - not a mapping
+    try:
+        with torch.inference_mode(False), safe_open(path, "pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    except (SafetensorError, OSError, RuntimeError, TypeError, AttributeError) as error:  # the last two: types torch lacks
+        raise ValueError(f"{path} cannot be read ({error}): copy it again") from error
+    for name, tensor in tensors.items():
+        if not tensor.is_floating_point():
+            continue
+        if not (tensor if tensor.element_size() > 1 else tensor.float()).isfinite().all():
+            raise ValueError(
+                f"{path} holds NaN or infinite numbers (in {name}): it is damaged or its training failed, replace it"
+            )
+    return tensors, metadata
 
 
 def misfits(want: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> str:
@@ -135,6 +148,7 @@ def load_tokenizer(path: str | Path, device: torch.device | str = "cpu", dtype: 
             raise _impossible(path, error) from error
         _fill(tokenizer, tensors, path)
         tokenizer.cast(dtype)
+        tokenizer.sha256 = sha256(path)
         _ready(tokenizer, path, device, started)
     return tokenizer
 
@@ -267,7 +281,15 @@ def load_style(path: str | Path, device: torch.device | str = "cpu", dtype: torc
     halves |= {key.removesuffix(".lora_b") + ".lora_a" for key in tensors if key.endswith(".lora_b")}
     if lost := sorted(halves - tensors.keys()):
         raise ValueError(f"{path} is damaged ({lost[0]} is missing): copy it again")
+    for key, tensor in tensors.items():
+        other = tensors.get(f"{key.removesuffix('.lora_a')}.lora_b")
+        if not tensor.is_floating_point() or (
+            key.endswith(".lora_a") and other is not None and (tensor.ndim, other.ndim, len(tensor)) != (2, 2, other.shape[-1])
+        ):
+            raise ValueError(f"{path} is damaged ({key} is {tensor.dtype} of shape {tuple(tensor.shape)}): copy it again")
     name = metadata.get("name") or Path(path).stem
+    if any(unicodedata.category(c) == "Cc" for c in name + metadata.get("prompt", "").replace("\n", " ")):
+        raise ValueError(f"{path} has control characters in its name or prompt: it is damaged, or made to deceive; do not use it")
     try:
         texture = Texture(textures[0].long(), textures[1].float()) if textures else None
     except (ValueError, IndexError) as error:

@@ -67,8 +67,10 @@ def stylize(
 
 
 def check_images(images: Tensor) -> None:
-    """Raises ValueError unless the images are (B, 3 or 4, H, W) with sides of 2 px or more."""
+    """Raises ValueError unless the images are (B, 3 or 4, H, W), finite, with sides of 2 px or more."""
     if images.ndim != 4 or images.shape[1] not in (3, 4) or min(images.shape) < 1:
         raise ValueError(f"images of shape {tuple(images.shape)}: need (B, 3, H, W) or (B, 4, H, W), not empty")
+    if not all(image.isfinite().all() for image in images):
+        raise ValueError("the images have NaN or infinite pixels: check where they were made")
     if min(images.shape[-2:]) < 2:
         raise ValueError(f"a picture of {images.shape[-1]} x {images.shape[-2]} px is too small: both sides need 2 px or more")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import unicodedata
 from collections.abc import Collection, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +16,7 @@ from torch import Tensor
 from . import checkpoint, storage
 from .bundle import Bundle
 from .clip.scores import embed_texts
+from .settings import did_you_mean
 from .translator.hypernetwork import HyperNetwork
 from .translator.style import Style, mix
 
@@ -22,13 +24,21 @@ NEAR = 0.85  # without a hypernetwork: a prompt with this cosine or more to a st
 FAR = 0.6  # with a hypernetwork: a prompt with a lower cosine to all prompts it was trained on gives a warning
 AWAY = 0.5  # how far a negative prompt moves the embedding away from it, as a share of their difference
 PROMPT_LIMIT = 1000  # characters; CLIP reads about 75 words
+MAX_WEIGHT = 2.0  # of a style in a text: twice the change that was tuned
+WEIGHTED = r"\s*(.*?)\s*:\s*([+-]?(?:\d+\.?\d*(?:e[+-]?\d+)?|\.\d+|nan|inf(?:inity)?))\s*"  # NAME:WEIGHT
 WORD = r"[^\W\d_]+"
 log = logging.getLogger(__name__)
 
 
 def list_styles(bundle: Bundle) -> list[Style]:
-    """The bundle's own styles, in the order of their file names."""
-    return [bundle.load(checkpoint.load_style, path, bundle.device, torch.float32) for path in bundle.style_paths]
+    """The bundle's own styles, in the order of their file names. Files that cannot be read are left out with a warning."""
+    found = []
+    for path in bundle.style_paths:
+        try:
+            found.append(bundle.load(checkpoint.load_style, path, bundle.device, torch.float32))
+        except (ValueError, OSError) as error:
+            log.warning("left out a style file: %s", error)
+    return found
 
 
 def find_style(bundle: Bundle, style: str | Style, negative: str = "") -> Style:
@@ -98,7 +108,7 @@ class StyleFinder:
         if text.endswith(".safetensors"):
             style = self.bundle.load(checkpoint.load_style, Path(text), self.bundle.device, torch.float32)
             return self._given(style, negative)
-        parts = blend(text)
+        parts = blend(text, [style.name for style in self.styles])
         if len(parts) > 1:
             return mix([(self._match(part, negative), weight) for part, weight in parts], name=" ".join(text.split()))
         prompt, weight = parts[0]
@@ -133,9 +143,13 @@ class StyleFinder:
                 return style
         listed = ", ".join(f"{style.name} ({style.prompt!r})" for style in self.styles) or "none"
         raise ValueError(
-            f"the bundle {self.bundle.name!r} has no style for {text!r}; it has: {listed}. "
+            f"the bundle {self.bundle.name!r} has no style for {text!r}{self._hint(text)}; it has: {listed}. "
             "Choose one of them, or learn this one with `stylerdalle tune` (in ComfyUI: the tune-a-style workflow)"
         )
+
+    def _hint(self, text: str) -> str:
+        """A style's name or prompt that is nearly the text, as a question."""
+        return did_you_mean(text, [word for style in self.styles for word in (style.name, style.prompt) if word])
 
     def _make(self, network: HyperNetwork, text: str, negative: str) -> Style:
         """The style that the hypernetwork makes for a prompt; its metadata tells the nearest prompt it was trained on."""
@@ -173,18 +187,50 @@ def near_prompts(bundle: Bundle, text: str, count: int = 12) -> list[tuple[str, 
     return [(known[i], float(similarity[i])) for i in best]
 
 
-def blend(text: str) -> list[tuple[str, float]]:
-    """The prompts and weights of `a:0.7, b:0.3`. A text without any weight is one prompt, including its commas."""
-    parts = [re.fullmatch(r"\s*(.*?)\s*(?::\s*(-?\d+\.?\d*|-?\.\d+))?\s*", part, re.DOTALL) for part in text.split(",")]
-    found = [(part[1], part[2]) for part in parts if part]
-    if not any(weight for _, weight in found):
+def blend(text: str, names: Collection[str] = ()) -> list[tuple[str, float]]:
+    """The prompts and weights of `a:0.7, b:0.3`. A text without any weight is one prompt, including its commas.
+
+    A time of day (10:30), a ratio (16:9, 1:2.35) and (word:1.3) are words, not weights. After a number, unless it ends a style's
+    name, only 0.7 or .7 is a weight.
+
+    Args:
+        names: of styles, which may end in a number.
+
+    Raises:
+        ValueError: a weight is not between 0 and MAX_WEIGHT, or has a decimal comma.
+    """
+    if comma := re.search(r"[^\d\s:]\s*:\s*(\d),(\d+)\s*(,|$)", text):
+        raise ValueError(f"the weight {comma[1]},{comma[2]} has a comma: write {comma[1]}.{comma[2]}")
+    known = {name.casefold() for name in names}
+    found: list[tuple[str, float | None]] = []
+    for part in text.split(","):
+        match = re.fullmatch(WEIGHTED, part, re.DOTALL | re.IGNORECASE)
+        number = match and re.search(r"(^|\s)[\d.]+$", match[1]) and match[1].casefold() not in known
+        if not match or (number and not re.fullmatch(r"0?\.\d+", match[2])):
+            found.append((part.strip(), None))
+            continue
+        weight = float(match[2])
+        if not 0 <= weight <= MAX_WEIGHT:
+            raise ValueError(
+                f"the weight {match[2]} of {match[1]!r} is out of range: 0 to {MAX_WEIGHT:g}, such as {match[1]}:0.7"
+            )
+        found.append((match[1], weight))
+    if all(weight is None for _, weight in found):
+        if re.search(r"\([^()]*:\s*\d*\.?\d+\s*\)", text):
+            log.warning(
+                "the prompt %r is read as it stands: a weight is written without brackets, such as 'ink:0.7, mosaic:0.3'", text
+            )
         return [(text, 1.0)]
-    return [(name, float(weight or 1)) for name, weight in found]
+    return [(name, 1.0 if weight is None else weight) for name, weight in found]
 
 
 def check_prompt(text: str, what: str = "style prompt") -> str:
-    """The prompt with single blanks. Raises ValueError if it is empty or longer than PROMPT_LIMIT characters."""
-    text = " ".join(text.split())
+    """The prompt with single blanks and without characters that print nothing.
+
+    Raises:
+        ValueError: it is empty or longer than PROMPT_LIMIT characters.
+    """
+    text = " ".join("".join(c if unicodedata.category(c) not in ("Cc", "Cf", "Cs") or c.isspace() else " " for c in text).split())
     if not text:
         raise ValueError(f"the {what} is empty: enter a style, such as 'a Van Gogh style oil painting'")
     if len(text) > PROMPT_LIMIT:
@@ -192,12 +238,14 @@ def check_prompt(text: str, what: str = "style prompt") -> str:
     return text
 
 
-def unknown_words(clip_path: str | Path, text: str) -> list[str]:
-    """The words of a text that a small CLIP was not trained on.
+def trained_words(clip_path: str | Path) -> set[str]:
+    """The words that a small CLIP was trained on, from its file's metadata `words`; empty where it does not list them."""
+    return set(storage.read_metadata(clip_path).get("words", "").split())
 
-    The CLIP file's metadata `words` lists those that it was trained on; without the list, no word counts as unknown.
-    """
-    known = set(storage.read_metadata(clip_path).get("words", "").split())
+
+def unknown_words(clip_path: str | Path, text: str) -> list[str]:
+    """The words of a text that a small CLIP was not trained on; none where its file does not list them."""
+    known = trained_words(clip_path)
     return [word for word in re.findall(WORD, text.lower()) if known and word not in known]
 
 
@@ -205,10 +253,11 @@ def warn_of_unknown_words(clip_path: str | Path, text: str) -> list[str]:
     """`unknown_words`, with one warning of them."""
     unknown = unknown_words(clip_path, text)
     if unknown:
+        known = trained_words(clip_path)
         log.warning(
             "this bundle's CLIP was not trained on %s: its embedding of this text is unreliable; "
             "use words for media and styles that it knows, or a bundle with the official CLIP",
-            ", ".join(repr(word) for word in unknown),
+            ", ".join(f"{word!r}{did_you_mean(word, known)}" for word in unknown),
         )
     return unknown
 

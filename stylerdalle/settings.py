@@ -3,11 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TypeVar
+import difflib
+import math
+from collections.abc import Iterable
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 SOFTNESS = 0.5  # of mixtures: logits are divided by it, so a token half a unit below the likeliest has e^-1 of its share
 SEEDS = 2**64  # seeds are 0 to SEEDS - 1, the range of torch.Generator
+
+
+def check_finite(config: Any) -> None:
+    """Raises ValueError if a number of a config dataclass is NaN or infinite."""
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"{field.name} is {value}: give a number")
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """The text `(did you mean 'X'?)` after a blank, for a word that is nearly a known one, ignoring case; else empty."""
+    names = {name.casefold(): name for name in known}
+    near = difflib.get_close_matches(word.casefold(), names, 1, 0.75)
+    return f" (did you mean {names[near[0]]!r}?)" if near and near[0] != word.casefold() else ""
 
 
 def setting(default: T, help: str) -> T:

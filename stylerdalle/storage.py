@@ -1,11 +1,13 @@
-"""Files without torch: atomic writing, names, and the metadata, shapes and hashes of model files."""
+"""Files without torch: atomic writing, locks, names, and the metadata, shapes and hashes of model files."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import re
-from collections.abc import Iterator
+import sys
+import unicodedata
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -14,6 +16,7 @@ from typing import BinaryIO
 from safetensors import SafetensorError, safe_open
 
 FILE_FORMAT = "stylerdalle/1"
+LONGEST_NAME = 200  # bytes of a name; most file systems allow 255, and temporary files need some
 FILE_KINDS = ("tokenizer", "translator", "style", "clip", "hypernetwork", "features", "teacher", "pairs")
 
 
@@ -23,7 +26,7 @@ def placing(path: Path) -> Iterator[Path]:
 
     After an error or a kill, `path` is what it was before.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(temporary_name(path.name))
     try:
         yield temporary
         temporary.replace(path)
@@ -38,6 +41,103 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         yield stream
         stream.flush()
         os.fsync(stream.fileno())
+
+
+def temporary_name(name: str, process: object = None) -> str:
+    """The name of the temporary file of `placing`, by the process that writes it; "*" gives a pattern for all processes."""
+    if len(os.fsencode(name)) > LONGEST_NAME:
+        name = hashlib.sha256(os.fsencode(name)).hexdigest()
+    return f".{name}.{os.getpid() if process is None else process}"
+
+
+class Lock:
+    """An exclusive lock between processes. The system drops it when the process ends, however it ends.
+
+    Args:
+        path: a file made for the lock, which stays. Its folder must exist.
+    """
+
+    def __init__(self, path: str | Path):
+        self._file: int | None = None
+        self.path = Path(path)
+
+    def take(self) -> bool:
+        """Take the lock -> whether it is ours now. On a file system without locks it always is.
+
+        Raises:
+            OSError: the file cannot be made.
+        """
+        if self._file is not None:
+            return True
+        file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            _lock(file)
+        except (BlockingIOError, PermissionError):  # another holds it
+            os.close(file)
+            return False
+        except OSError:  # this file system has no locks
+            pass
+        self._file = file
+        return True
+
+    def release(self) -> None:
+        """Give the lock back, if it is ours."""
+        if self._file is not None:
+            os.close(self._file)  # the system drops the lock with it
+            self._file = None
+
+    def __del__(self) -> None:
+        self.release()
+
+
+def _lock(file: int) -> None:
+    """Lock an open file without waiting. Raises BlockingIOError or PermissionError where another process has locked it."""
+    if sys.platform == "win32":
+        import msvcrt
+
+        msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
+    else:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def next_free(path: Path) -> Path:
+    """The path, or the first of NAME-2, NAME-3, ... that does not exist."""
+    number, free = 2, path
+    while free.exists() or free.is_symlink():
+        free = path.with_name(f"{path.stem}-{number}{path.suffix}")
+        number += 1
+    return free
+
+
+def place_of(path: str | Path) -> str:
+    """A text that is the same for paths that mean the same file, whether it exists or not.
+
+    Links are followed. On Windows and macOS, whose file systems do so, case and the composition of accents are ignored.
+    """
+    real = os.path.realpath(path)
+    return unicodedata.normalize("NFC", real).casefold() if sys.platform in ("win32", "darwin") else real
+
+
+def identities(path: str | Path) -> list[str]:
+    """Texts of which two paths to one file share at least one: its place and, where it exists, its number on the disk."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return [place_of(path)]
+    return [place_of(path), f"{status.st_dev}:{status.st_ino}"] if status.st_ino else [place_of(path)]
+
+
+def same_file(path: str | Path, others: Iterable[str | Path]) -> Path | None:
+    """The first of `others` that is the same file as `path`; None if there is none."""
+    wanted = set(identities(path))
+    return next((Path(other) for other in others if wanted.intersection(identities(other))), None)
+
+
+def composed(name: str) -> str:
+    """A file name with composed accents (Unicode NFC), so that names from macOS agree with those from other systems."""
+    return unicodedata.normalize("NFC", name)
 
 
 def slug(text: str, longest: int = 40) -> str:

@@ -21,6 +21,7 @@ class Fake:
         dies_after: after this many runs, it stops during the next one, like a killed process.
         comes_back: it then restarts at once, with an empty queue.
         fails: names of photos whose run ends in an error.
+        broken: names of photos that LoadImage cannot read.
         refuses: if set, the answer to every POST /prompt.
     """
 
@@ -28,6 +29,7 @@ class Fake:
         self.seconds, self.dies_after, self.comes_back = seconds, dies_after, comes_back
         self.held = False
         self.fails: set[str] = set()
+        self.broken: set[str] = set()
         self.refuses: dict[str, Any] | None = None
         self.files: dict[str, bytes] = {}  # input and output files, by subfolder and name
         self.pending: list[tuple[str, dict[str, Any]]] = []
@@ -38,6 +40,9 @@ class Fake:
         self.cancelled: list[str] = []
         self.sockets: list[web.WebSocketResponse] = []
         self.silent = False  # its websocket sends nothing
+        self.authorization = ""  # if set, every request needs this header
+        self.answers = 0  # if set, the HTTP status of every answer
+        self.hangs = False  # it takes connections and never answers
         self.deaf = False  # it runs its queue, but does not answer requests
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
@@ -113,8 +118,8 @@ class Fake:
             status: dict[str, Any] = {"status_str": "success", "messages": times}
             if self.running != prompt:
                 status = {"status_str": "error", "messages": [["execution_interrupted", {"node_id": "3"}]]}
-            elif name in self.fails:
-                told = {"node_id": "3", "exception_message": "no\nmemory"}
+            elif name in self.fails | self.broken:
+                told = {"node_id": "2" if name in self.broken else "3", "exception_message": "no\nmemory"}
                 status = {"status_str": "error", "messages": [["execution_error", told]]}
             self.files[f"out/{prompt}.png"] = self.files[photo]
             saved = {"filename": f"{prompt}.png", "subfolder": "out", "type": "output"}
@@ -135,6 +140,12 @@ class Fake:
     async def _listen(self, request: web.Request, handler: Any) -> web.StreamResponse:
         if self.deaf:
             return web.Response(status=503)
+        if self.hangs:
+            await asyncio.sleep(3600)
+        if self.answers:
+            return web.Response(status=self.answers, headers={"Location": "https://me:hidden1@elsewhere/x"})
+        if self.authorization and request.headers.get("Authorization") != self.authorization:
+            return web.Response(status=401)
         answer: web.StreamResponse = await handler(request)
         return answer
 

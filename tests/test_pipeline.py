@@ -131,6 +131,16 @@ def test_sampling_leaves_the_global_generator_alone(bundle):
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
+def test_a_strength_above_1_makes_the_changes_of_the_style_larger(bundle):
+    tokens, style = encode(bundle.tokenizer, picture(40, 56)), find_style(bundle, "ukiyo-e")
+    once, stronger, larger = (
+        translate(bundle.translator, bundle.tokenizer, tokens, [(style, weight)], TranslateOptions(strength)).mixture
+        for weight, strength in ((1.0, 1.0), (1.0, 1.5), (1.5, 1.0))
+    )
+    assert torch.equal(stronger, larger)
+    assert not torch.equal(stronger, once)
+
+
 @pytest.mark.parametrize("option", [{"strength": -0.1}, {"strength": 2.5}, {"steady": 1.5}, {"steady": -1}])
 def test_options_out_of_range_are_refused_before_any_work(option):
     with pytest.raises(ValueError, match="out of range"):

@@ -1,6 +1,8 @@
 """Writing files, their names and metadata."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -44,3 +46,52 @@ def test_metadata_is_read_once_and_again_when_the_file_changes(tmp_path: Path, m
         checkpoint.write(path, {"x": torch.zeros(1)}, "style", prompt=prompt)
         assert [storage.read_metadata(path)["prompt"] for _ in range(3)] == [prompt] * 3
     assert len(opened) == 2
+
+
+def test_a_lock_keeps_other_processes_out_and_is_not_left_behind_by_one_that_is_killed(tmp_path):
+    code = "import sys, time; from stylerdalle.storage import Lock; print(Lock(sys.argv[1]).take(), flush=True); time.sleep(60)"
+    code = code.replace("print(Lock(sys.argv[1]).take()", "lock = Lock(sys.argv[1]); print(lock.take()")
+    other = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "lock")], stdout=subprocess.PIPE, text=True)
+    try:
+        assert other.stdout.readline() == "True\n"
+        lock = storage.Lock(tmp_path / "lock")
+        assert not lock.take()
+        other.kill()
+        other.wait()
+        assert lock.take() and lock.take()
+        assert not storage.Lock(tmp_path / "lock").take()
+        lock.release()
+        assert storage.Lock(tmp_path / "lock").take()
+    finally:
+        other.kill()
+        other.stdout.close()
+        other.wait()
+
+
+def test_the_longest_name_that_a_file_system_allows_is_written(tmp_path):
+    path = tmp_path / ("é" * 125 + ".png")
+    with storage.replacing(path) as stream:
+        stream.write(b"whole")
+    assert path.read_bytes() == b"whole"
+    assert os.listdir(tmp_path) == [path.name]
+
+
+def test_the_next_free_name_is_numbered(tmp_path):
+    path = tmp_path / "a.b.txt"
+    assert storage.next_free(path) == path
+    path.write_text("")
+    (tmp_path / "a.b-2.txt").symlink_to("nowhere")
+    assert storage.next_free(path).name == "a.b-3.txt"
+
+
+def test_paths_to_one_file_are_known_to_be_one(tmp_path, monkeypatch):
+    path = tmp_path / "a.png"
+    path.write_text("")
+    (tmp_path / "link").symlink_to(path)
+    os.link(path, tmp_path / "hard")
+    for other in (tmp_path / "link", tmp_path / "hard", tmp_path / "b" / ".." / "a.png"):
+        assert storage.same_file(other, [tmp_path / "c.png", path]) == path
+    assert storage.same_file(tmp_path / "A.png", [path]) is None
+    assert storage.same_file(tmp_path / "gone", [tmp_path / "gone"]) == tmp_path / "gone"
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert storage.same_file(tmp_path / "E\u0301.png", [tmp_path / "\u00e9.PNG"])

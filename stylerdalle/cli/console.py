@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +13,33 @@ from ..progress import Progress
 
 # Commands that may run in several processes (docs/scale.md). True: the processes form one group; False: each works by itself.
 SEVERAL = {"stylize": True, "tune": True, "pretrain": True, "prepare": False}
+
+
+def printable(text: object) -> str:
+    """A text for the terminal: characters that control it, or turn its direction, as escapes such as \\x1b. Blanks stay."""
+    return "".join(c if c.isprintable() or c in " \n\t\u00a0\u3000" else c.encode("unicode_escape").decode() for c in str(text))
+
+
+def say(text: object) -> None:
+    """Print a result on stdout."""
+    print(printable(text), flush=True)
+
+
+class Formatter(logging.Formatter):
+    """Log lines without control characters of file names."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
+
+
+def set_up_output(level: int) -> None:
+    """Start the log, and let stdout and stderr print every name: what their encoding lacks becomes an escape."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    handler = logging.StreamHandler()
+    handler.setFormatter(Formatter("%(levelname)s: %(message)s"))
+    logging.basicConfig(handlers=[handler], level=level, force=True)
 
 
 def unexpected(error: Exception) -> str:
@@ -23,7 +52,7 @@ def unexpected(error: Exception) -> str:
 
 def report(command: str, problem: Exception | str, before: str = "") -> None:
     """Print one line on stderr. Of several processes with the same line, one prints it."""
-    line = f"stylerdalle {command}: {' '.join(str(problem).split())}"
+    line = f"stylerdalle {command}: {printable(' '.join(str(problem).split()))}"
     if not SEVERAL.get(command, True) or prints_first(line):
         print(before + line, file=sys.stderr, flush=True)
 
@@ -34,7 +63,9 @@ def bar(title: str) -> Iterator[Progress]:
     from tqdm import tqdm  # slow to import, and --help shows no bar
 
     disable = rank_and_world()[0] > 0 or None  # None: disabled where stderr is no terminal
-    with tqdm(desc=title, disable=disable, leave=False, bar_format="{desc}: {percentage:3.0f}% |{bar}| {remaining}") as line:
+    with tqdm(
+        desc=printable(title), disable=disable, leave=False, bar_format="{desc}: {percentage:3.0f}% |{bar}| {remaining}"
+    ) as line:
 
         def progress(done: int, total: int) -> None:
             line.total, line.n = total, done

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import storage
+from .console import say
 from .options import add_model_options
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def run_styles(args: argparse.Namespace) -> int:
     elif rows:
         print_table(rows)
     else:
-        print(f"the bundle {args.bundle} has no styles yet: learn one with stylerdalle tune")
+        say(f"the bundle {args.bundle} has no styles yet: learn one with stylerdalle tune")
     return 0
 
 
@@ -83,9 +84,9 @@ def print_works(bundle: Bundle, as_json: bool) -> int:
     if as_json:
         return print_json([work.note() for work in works])
     for line in sorted(work.attribution() for work in works):
-        print(line)
+        say(line)
     if not works:
-        print(f"the bundle {bundle.name} has no library of exemplars")
+        say(f"the bundle {bundle.name} has no library of exemplars")
     return 0
 
 
@@ -98,7 +99,7 @@ def print_json(rows: Iterable[Mapping[str, Any]]) -> int:
 def print_table(rows: Sequence[Mapping[str, str]]) -> int:
     wide = {key: max(len(key), *(len(row[key]) for row in rows)) for key in rows[0]}
     for row in [{key: key for key in wide}, *rows]:
-        print("  ".join(row[key].ljust(wide[key]) for key in wide).rstrip())
+        say("  ".join(row[key].ljust(wide[key]) for key in wide).rstrip())
     return 0
 
 
@@ -129,7 +130,7 @@ def run_info(args: argparse.Namespace) -> int:
         return 0
     for key, value in {**facts, **metadata}.items():
         text = f"{value:,}" if isinstance(value, int) else json.dumps(value) if isinstance(value, (dict, list)) else value
-        print(f"{key + ':':<14}{text}")
+        say(f"{key + ':':<14}{text}")
     return 0
 
 

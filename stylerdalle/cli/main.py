@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 
 from ..distributed import leave, processes, rank_and_world
-from .console import SEVERAL, report, unexpected
+from .console import SEVERAL, report, set_up_output, unexpected
 from .options import Parser
 
 # command: (what it does, the function that sets up its options); a command's module is imported when the command is used
@@ -51,7 +51,7 @@ def build_parser(command: str | None = None) -> argparse.ArgumentParser:
             add_options = getattr(importlib.import_module(f".{module}", __package__), function)
             add_options(sub)
             sub.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show tracebacks and the log")
-            sub.set_defaults(command=name)
+            sub.set_defaults(command=name, parser=sub)
     return parser
 
 
@@ -68,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = build_parser(command).parse_args(words)
     except SystemExit as stop:  # --help, --version, wrong options
         return int(stop.code or 0)
-    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.INFO if args.debug else logging.WARNING, force=True)
+    set_up_output(logging.INFO if args.debug else logging.WARNING)
     try:
         return run(args)
     except KeyboardInterrupt:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import math
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from ..distributed import rank_and_world
-from ..settings import SEEDS, SOFTNESS
+from ..settings import SEEDS, SOFTNESS, did_you_mean
+from .console import printable
 
 C = TypeVar("C")
 OPTION_TYPES: dict[str, type] = {"int": int, "float": float, "str": str, "bool": bool}
@@ -25,7 +27,17 @@ class Parser(argparse.ArgumentParser):
         super().__init__(prog, description=description, allow_abbrev=False)
 
     def error(self, message: str) -> Any:
-        self.exit(2, f"{self.prog}: {message} (try {self.prog} --help)\n")
+        words = re.findall(r"(?<=arguments: )--[\w-]+|(?<=invalid choice: ')[^']+", message)
+        known = [*self._option_string_actions, *(name for action in self._actions for name in action.choices or ())]
+        hint = next(filter(None, (did_you_mean(word, known) for word in words)), "")
+        self.exit(2, f"{self.prog}: {printable(message)}{hint} (try {self.prog} --help)\n")
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As of ArgumentParser; options that are not known are reported by the command's own parser, which knows its options."""
+        found, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            getattr(found, "parser", self).error(f"unrecognized arguments: {' '.join(unknown)}")
+        return found
 
     def _print_message(self, message: str, file: Any = None) -> None:
         if rank_and_world()[0] == 0:  # every process of a run has the same arguments
@@ -40,8 +52,8 @@ def number(kind: type, low: float, high: float = math.inf) -> Callable[[str], An
             value = kind(text)
         except ValueError as error:
             raise argparse.ArgumentTypeError(f"{text!r} is not a {'whole ' if kind is int else ''}number") from error
-        if not low <= value <= high:
-            limits = f"{low:g} or more" if high == math.inf else f"{low:g} to {high:g}"
+        if not low <= value <= high or not math.isfinite(value):
+            limits = f"{low:g} to {high:g}" if high < math.inf else f"{low:g} or more" if low > -math.inf else "any finite number"
             raise argparse.ArgumentTypeError(f"{text} is out of range: {limits}")
         return value
 
@@ -119,7 +131,8 @@ def add_config_options(parser: argparse._ActionsContainer, config: type, skip: S
         if kind is bool:
             parser.add_argument(option, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=text)
         else:
-            parser.add_argument(option, type=kind, default=argparse.SUPPRESS, help=text, metavar=METAVARS[kind])
+            read = number(kind, -math.inf) if kind in (int, float) else kind  # refuses NaN and infinity
+            parser.add_argument(option, type=read, default=argparse.SUPPRESS, help=text, metavar=METAVARS[kind])
 
 
 def given_options(args: argparse.Namespace, config: type) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..images.files import SUFFIXES, check_output, read_picture, resized
+from ..storage import identities, place_of
 
 
 def plan(photos: list[Path], output: str, overwrite: bool) -> tuple[list[tuple[Path, Path]], list[str]]:
@@ -25,17 +26,23 @@ def plan(photos: list[Path], output: str, overwrite: bool) -> tuple[list[tuple[P
         into_folder = True
     jobs: list[tuple[Path, Path]] = []
     problems: list[str] = []
+    own = {key: photo for photo in photos for key in identities(photo)}
+    taken: dict[str, Path] = {}  # photos by the place of their output
     for photo in photos:
         target = place / f"{photo.stem}.png" if into_folder else place
         try:
-            check_output(target, overwrite)
-            if target.exists() and photo.exists() and target.samefile(photo):
+            hit = next((own[key] for key in identities(target) if key in own), None)
+            if hit == photo:
                 raise ValueError(f"{target} is the photo itself: choose another output")
-            if other := next((p for p, t in jobs if t == target), None):
+            if hit:
+                raise ValueError(f"{target}, the output of {photo}, is one of the photos and would be lost: give another folder")
+            check_output(target, overwrite)
+            if other := taken.get(place_of(target)):
                 raise ValueError(f"{photo} and {other} would both be written to {target}: use different folders")
         except ValueError as problem:
             problems.append(str(problem))
         else:
+            taken[place_of(target)] = photo
             jobs.append((photo, target))
     return jobs, problems
 

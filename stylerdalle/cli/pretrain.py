@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from .. import storage
 from ..distributed import processes, rank_and_world
-from .console import bar
+from .console import bar, say
 from .options import add_config_options, add_device_options, add_run_options, add_threads_option, given_options, number
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def run_prepare(args: argparse.Namespace) -> int:
     made = f"{index['count']:,} pictures in {len(index['shards'])} shards, {index['captioned']:,} with captions"
     damaged = f", {index['damaged']} damaged ones left out" if index["damaged"] else ""
     missing = f"; {index['missing']} shards are still being made by other processes" if index["missing"] else ""
-    print(f"{args.output}: {made}{damaged}{missing}")
+    say(f"{args.output}: {made}{damaged}{missing}")
     return 0
 
 
@@ -119,12 +119,12 @@ def run_pretrain(args: argparse.Namespace) -> int:
     from ..learn.pretraining import PretrainConfig, train
     from ..learn.sources import pictures
     from ..tune.presets import pretrain_options as preset_options
-    from .training import check_start, open_run, print_output, read_split, recipe
+    from .training import check_start, final_output, open_run, print_output, read_split, recipe
 
     if args.valid and not args.tokens:
         raise ValueError("--valid goes with --tokens: of --images some are kept for validation anyway, leave it out")
     config = PretrainConfig(**preset_options(args.preset, given_options(args, PretrainConfig)))
-    output = check_start(args)
+    output = check_start(args, args.tokenizer)
     train_on: list[Picture] | PreparedTokens
     if args.tokens:
         storage.read_metadata(args.tokenizer)  # raises an error where it is missing or foreign
@@ -133,9 +133,11 @@ def run_pretrain(args: argparse.Namespace) -> int:
         valid = list(islice(pictures(args.valid), 8)) if args.valid else []
     else:
         train_on, valid = read_split(args.images)
-    run = open_run(args, "translator")
+    learnt_from = train_on if isinstance(train_on, list) else ()  # the hash of prepared tokens is among the run's options
+    run = open_run(args, "translator", learnt_from, tokenizer=args.tokenizer)
     translator = train(open_tokenizer(args.tokenizer, args), train_on, config, run, valid)
     if not processes().main:
         return 0
+    output = final_output(args, output)
     save_translator(output, translator, recipe=recipe(args, config))
     return print_output(output)

@@ -12,10 +12,11 @@ from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 
+from ..queue.auth import VARIABLE, read_secrets, without_secrets
 from ..queue.journal import NOT_TRIED, Journal, Row, find_photos
 from ..queue.policy import Policy
 from ..queue.workflow import Workflow, node_name, photo_node, read_workflow, set_inputs
-from .console import bar, beside_bar, report
+from .console import bar, beside_bar, report, say
 from .options import add_config_options, given_options
 
 
@@ -44,6 +45,13 @@ def queue_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--photo-node", metavar="NODE", help="node whose input `image` takes the photo (default: the only LoadImage node)"
     )
+    parser.add_argument(
+        "--auth",
+        type=Path,
+        metavar="FILE",
+        help="file with a line `Bearer TOKEN` or `Basic USER:PASSWORD`, for one server with its URL before it "
+        f"(default: the environment variable {VARIABLE})",
+    )
     add_config_options(parser, Policy)
     parser.add_argument("--json", action="store_true", help="print one JSON object per photo as it is done")
     parser.set_defaults(run=run_queue)
@@ -56,14 +64,16 @@ def run_queue(args: argparse.Namespace) -> int:
     from ..queue.server import check_servers, find_servers
 
     started = time.monotonic()
-    policy, urls = Policy(**given_options(args, Policy)), find_servers(args.server)
+    secrets = read_secrets(args.auth)
+    policy, urls = Policy(**given_options(args, Policy)), find_servers(args.server, secrets)
     workflow = set_inputs(read_workflow(args.workflow), args.set)
     node_id = photo_node(workflow, args.photo_node)
     photos = find_photos(args.images, args.output)
-    journal = Journal(args.output, workflow, node_id)
+    shown = without_secrets(workflow, secrets)
+    journal = Journal(args.output, shown, node_id)
     journal.read()  # refuses a wrong folder before anything is written
     if journal.remaining(photos)[0]:
-        asyncio.run(check_servers(urls))
+        asyncio.run(check_servers(urls, secrets))
     with journal.open():
         remaining, rows = journal.remaining(photos)
         with bar(f"{len(remaining)} photos") as progress:
@@ -72,14 +82,14 @@ def run_queue(args: argparse.Namespace) -> int:
                 problem=show_problem,
                 progress=lambda done: progress(round(100 * done), 100 * len(remaining)),  # the bar counts in hundredths
             )
-            batch = Batch(workflow, node_id, remaining, journal, policy, listener)
+            batch = Batch(workflow, node_id, remaining, journal, policy, listener, secrets)
             rows += asyncio.run(batch.run(urls))
         done = sum(row.error is None for row in rows)
         by_server = Counter(str(row.server) for row in rows if row.error is None)
         took = round(time.monotonic() - started, 2)
         facts = {
             "workflow": str(args.workflow),
-            "inputs": literals({key: node for key, node in workflow.items() if key != node_id}),
+            "inputs": literals({key: node for key, node in shown.items() if key != node_id}),
             "photos": len(photos),
             "done": done,
             "done_before": len(photos) - len(remaining),
@@ -93,7 +103,7 @@ def run_queue(args: argparse.Namespace) -> int:
         report("queue", f"{not_tried} photos were not tried, {NOT_TRIED}: run the same command again to continue")
     if not args.json:
         shared = ", ".join(f"{url} {count}" for url, count in by_server.items()) or "none"
-        print(f"{done} of {len(photos)} photos are done ({shared}) after {took} s: {path}")
+        say(f"{done} of {len(photos)} photos are done ({shared}) after {took} s: {path}")
     return 0 if done == len(photos) else 2 if refused else 1
 
 
@@ -107,7 +117,7 @@ def show_row(row: Row, args: argparse.Namespace) -> None:
         elif row.error is None:
             took = "" if row.seconds is None else f", {row.seconds:.1f} s"
             made = ", ".join(str(args.output / name) for name in row.outputs) or json.dumps(row.results)
-            print(f"{made}: {row.server}{took}", flush=True)
+            say(f"{made}: {row.server}{took}")
 
 
 def show_problem(problem: str) -> None:

@@ -16,7 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .console import bar, report
+from .console import bar, report, say
 from .options import add_model_options, add_seed_option, add_softness_option, number
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def run_score(args: argparse.Namespace) -> int:
             if args.json:
                 print(json.dumps({"image": str(path), "text": text, "score": round(value, 6)}), flush=True)
             else:
-                print(f"{value:+.4f}  {path}", flush=True)
+                say(f"{value:+.4f}  {path}")
     return 2 if failed else 0
 
 
@@ -116,7 +116,7 @@ def run_evaluate(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(facts))
     else:
-        print(f"100 cos(CLIP(picture), CLIP({prompt!r})), mean of {len(pairs)} photos of {args.size} px, 95 % interval")
+        say(f"100 cos(CLIP(picture), CLIP({prompt!r})), mean of {len(pairs)} photos of {args.size} px, 95 % interval")
         for name, key, interval in (("stylised", "score", "interval"), ("unstylised", "unstylised", "unstylised_interval")):
             low, high = facts[interval]
             print(f"{name + ':':<12}{facts[key]:6.2f}  ({low:.2f} to {high:.2f})")

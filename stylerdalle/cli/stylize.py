@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from ..distributed import processes
 from ..progress import Progress, split
 from ..settings import SEEDS
-from .console import bar, report
+from .console import bar, report, say
 from .options import add_model_options, add_seed_option, add_softness_option, number
 
 if TYPE_CHECKING:
@@ -102,6 +102,7 @@ def run_stylize(args: argparse.Namespace) -> int:
 
     from ..bundle import load_bundle
     from ..images.files import write_picture
+    from ..images.notes import read_notes
     from ..resolve import find_style
     from .photos import plan, read
 
@@ -122,13 +123,13 @@ def run_stylize(args: argparse.Namespace) -> int:
             images = read(photo, args.size)
             with bar(photo.name) as progress:
                 picture, notes = paint(images, style, bundle, args, progress)
-            write_picture(output, picture, args.overwrite)
+            write_picture(output, picture, args.overwrite, read_notes(photo))
         except ValueError as problem:  # a bad photo does not stop the others
             report("stylize", problem)
             failed.append(str(problem))
             continue
         height, width = picture.shape[-2:]
-        print(f"{output}: {width} x {height} px, style {style.name}{notes}, {time.monotonic() - started:.1f} s", flush=True)
+        say(f"{output}: {width} x {height} px, style {style.name}{notes}, {time.monotonic() - started:.1f} s")
     failures = torch.tensor([float(len(failed))])
     team.all_reduce([failures])  # all processes end alike: a launcher kills the others when one ends with an error
     return 2 if failures else 0
@@ -176,6 +177,7 @@ def run_reconstruct(args: argparse.Namespace) -> int:
 
     from ..bundle import load_bundle
     from ..images.files import write_picture
+    from ..images.notes import read_notes
     from ..tokenizers.codec import decode, encode
     from .photos import plan, read
 
@@ -188,8 +190,8 @@ def run_reconstruct(args: argparse.Namespace) -> int:
     source = photo.to(bundle.device)
     alpha = source[:, 3:] if source.shape[1] == 4 else None
     picture = decode(bundle.tokenizer, encode(bundle.tokenizer, source[:, :3], alpha)).cpu()
-    write_picture(output, picture, args.overwrite)
+    write_picture(output, picture, args.overwrite, read_notes(args.photo))
     error = mse_loss(picture[:, :3], photo[:, :3]).item()
     psnr = -10 * math.log10(max(error, 1e-10))
-    print(f"{output}: {picture.shape[-1]} x {picture.shape[-2]} px, PSNR {psnr:.2f} dB")
+    say(f"{output}: {picture.shape[-1]} x {picture.shape[-2]} px, PSNR {psnr:.2f} dB")
     return 0

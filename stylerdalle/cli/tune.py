@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,12 @@ from torch import Tensor
 from .. import checkpoint, storage
 from ..bundle import Bundle, load_bundle
 from ..distributed import processes
+from ..images.files import check_output
 from ..learn.crops import to_tensor
 from ..learn.pairs import read_pairs
 from ..learn.pictures import Picture
-from ..learn.sources import read_pictures
+from ..learn.run import tensors_sha256
+from ..learn.sources import checked, read_pictures
 from ..resolve import check_prompt, find_style, list_styles, warn_of_unknown_words
 from ..training.amortise import AmortiseConfig, amortise
 from ..training.pairs import coded_texture, make_pairs
@@ -33,7 +36,16 @@ from ..tune.library import answers, library_exemplars, recipe_of, used_works
 from ..tune.loop import TuneState, tune
 from .console import bar
 from .options import add_config_options, add_model_options, add_run_options, given_options, number
-from .training import add_preset_option, check_start, open_run, print_output, read_split, recipe
+from .training import (
+    add_preset_option,
+    bundle_inputs,
+    check_start,
+    final_output,
+    open_run,
+    print_output,
+    read_split,
+    recipe,
+)
 
 LIBRARY, NO_EXEMPLARS = "library", "none"  # words in place of pictures in --exemplars
 
@@ -109,10 +121,10 @@ def run_tune(args: argparse.Namespace) -> int:
     prompt = check_prompt(args.style)
     given = presets.tune_options(args.preset, given_options(args, TuneConfig))
     config = TuneConfig.of(given.pop("method", TuneConfig.method), **given)
-    output = check_start(args)
-    photos = read_pictures(args.images)
-    run = open_run(args, f"tune-{storage.slug(prompt, 60)}")
+    output = check_start(args, args.start, *(args.exemplars or []))
+    photos = checked(read_pictures(args.images))
     bundle = load_bundle(args.bundle, args.device, "fp32")  # for the gradients; autocast lowers the precision where it can
+    check_output(output, args.overwrite, (".safetensors",), bundle.files)
     warn_of_unknown_words(bundle.clip_path, prompt)
     start = find_style(bundle, args.start) if args.start else None
     exemplars, origin = find_exemplars(args, prompt, bundle, config)
@@ -122,6 +134,9 @@ def run_tune(args: argparse.Namespace) -> int:
             progress(state.step, state.steps)
 
         pairs, texture = read_or_make_pairs(args, photos, bundle, config.seed)
+        made_of = [*(pairs or ()), *([texture.tokens, texture.weights] if texture else [])]
+        inputs = {"pairs": tensors_sha256(made_of), "start": tensors_sha256(start.all_tensors() if start else [])}
+        run = open_run(args, f"tune-{storage.slug(prompt, 60)}", photos, **bundle_inputs(bundle), **inputs)
         tuned = tune(
             bundle.tokenizer,
             bundle.translator,
@@ -142,6 +157,7 @@ def run_tune(args: argparse.Namespace) -> int:
     made = {"pairs": args.pairs, "pairs_count": args.pairs_count} if args.pairs else {}
     made |= {"start": start.name} if start else {}
     made |= origin
+    output = final_output(args, output)
     style = replace(tuned.style, name=args.name or output.stem, base_sha256=storage.sha256(bundle.translator_path))
     checkpoint.save_style(output, style, recipe={**recipe(args, config), **made}, **tuned.notes())
     first, best = tuned.held_out
@@ -161,7 +177,7 @@ def find_exemplars(
     if given == [NO_EXEMPLARS] or not (given or (answers(config) and not args.pairs)):
         return None, {}
     if given and given != [LIBRARY]:
-        shown = read_pictures(given)
+        shown = checked(read_pictures(given))
         pixels = [to_tensor([np.asarray(picture.open())]) for picture in shown]  # (1, 3, H, W) each
         return Exemplars(bundle.features, pixels, config.exemplar_size), {"exemplars": [picture.key for picture in shown]}
     found = used_works(bundle, prompt)
@@ -194,10 +210,14 @@ def run_tune_network(args: argparse.Namespace) -> int:
         options = ", ".join("--" + name.replace("_", "-") for name in unused)
         raise ValueError(f"{options} cannot be used with --styles: leave it out")
     prompts = read_prompts(args.styles)
-    output = check_start(args)
+    output = check_start(args, args.styles, args.painted)
     pictures, _ = read_split(args.images)
-    run = open_run(args, f"tune-{args.styles.stem}")
     bundle = load_bundle(args.bundle, args.device, "fp32")
+    check_output(output, args.overwrite, (".safetensors",), bundle.files)
+    origin = {"prompts": hashlib.sha256(repr(prompts).encode()).hexdigest(), "painted pairs": args.painted or ""}
+    styles = list_styles(bundle)
+    origin["styles"] = tensors_sha256(tensor for style in styles for tensor in style.all_tensors())
+    run = open_run(args, f"tune-{args.styles.stem}", pictures, **bundle_inputs(bundle), **origin)
     art = [picture for picture in pictures if picture.kind in ("art", "graphic")]
     photos = [picture for picture in pictures if picture.kind not in ("art", "graphic")]
     config = AmortiseConfig(**given)
@@ -213,11 +233,12 @@ def run_tune_network(args: argparse.Namespace) -> int:
             config,
             HyperConfig(**{"embed_dim": width, **sizes}),
             run,
-            list_styles(bundle),
+            styles,
             lambda step, _: progress(step, config.steps),
             painted=read_token_pairs(args.painted) if args.painted else None,
         )
     if not processes().main:
         return 0
+    output = final_output(args, output)
     checkpoint.save_hypernetwork(output, network, bundle.translator_path, bundle.clip_path, recipe=recipe(args, config))
     return print_output(output)

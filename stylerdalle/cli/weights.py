@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 from .. import storage
-from .console import bar
+from .console import bar, say
 
 
 def fetch_options(parser: argparse.ArgumentParser) -> None:
@@ -39,7 +39,7 @@ def run_fetch(args: argparse.Namespace) -> int:
         raise ValueError(f"weights {args.name!r} are not known: {', '.join(table)}")
     files = fetch(table[args.name], args.to, args.sources, args.overwrite, bar)
     for source in json.loads(storage.read_metadata(files[0])["source"]):
-        print(f"{source.get('url', source['file'])}: {source['bytes']:,} bytes, sha256 {source['sha256']}")
+        say(f"{source.get('url', source['file'])}: {source['bytes']:,} bytes, sha256 {source['sha256']}")
     for path in files:
         describe(path)
     return 0
@@ -61,7 +61,7 @@ def run_convert(args: argparse.Namespace) -> int:
     from ..convert.registry import convert, origin
     from ..images.files import check_output
 
-    output = check_output(args.output, args.overwrite, (".safetensors",))
+    output = check_output(args.output, args.overwrite, (".safetensors",), args.sources)
     convert(args.kind, args.sources).save(output, source=[origin(source) for source in args.sources])
     describe(output)
     return 0
@@ -71,4 +71,4 @@ def describe(path: Path) -> None:
     """Print one line about a model file."""
     metadata = storage.read_metadata(path)
     arch = ", ".join(f"{key} {value}" for key, value in json.loads(metadata["arch"]).items() if key != "type")
-    print(f"{path}: {metadata['kind']} of {path.stat().st_size / 1e6:,.1f} MB ({arch})")
+    say(f"{path}: {metadata['kind']} of {path.stat().st_size / 1e6:,.1f} MB ({arch})")

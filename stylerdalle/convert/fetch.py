@@ -66,6 +66,9 @@ def fetch(
         ValueError: no source provides the file, it is damaged or not the expected one, or another file is in its place.
     """
     targets = [Path(to, PurePosixPath(what.into[0]).name)] if to else [bundle.WEIGHTS / place for place in what.into]
+    for path in targets:
+        if taken := storage.same_file(path, sources):
+            raise ValueError(f"{path} is one of the files given with --from ({taken}), which would be lost: give another --to")
     there = [] if overwrite else [path for path in targets if path.exists()]
     for path in there:
         if not _is(path, what):

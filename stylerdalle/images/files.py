@@ -1,30 +1,28 @@
-"""Picture files to tensors and back: also rotated, CMYK, 16-bit, palette, animated and transparent ones."""
+"""Picture files to tensors and back."""
 
 from __future__ import annotations
 
-import io
 import logging
 import os
-import struct
-import warnings
-import zlib
+import stat
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
-from ..storage import replacing
+from ..storage import replacing, same_file
+from .alpha import over_white, resized_with_alpha
+from .decode import MAX_PIXELS, decode
+from .notes import Notes
 
-MAX_PIXELS = 178_956_970  # Pillow's own limit against decompression bombs
-MIN_SIDE = 2
-FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "TIFF", "BMP", "PPM", "TGA", "JPEG2000", "AVIF")  # none that runs programs
+__all__ = ["SUFFIXES", "check_output", "over_white", "read_picture", "resized", "to_image", "write_picture"]
+MAX_NAME = 255  # bytes of a file name, the limit of most file systems
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")  # that are written
 MAX_SIDES = {"JPEG": 65_500, "WEBP": 16_383}  # px; the limits of these formats
-LIMIT = f"at most {MAX_PIXELS // 10**6} megapixels are read, make it smaller first"
-# what Pillow's readers raise on damaged files
-READ_ERRORS = (OSError, SyntaxError, EOFError, ValueError, IndexError, TypeError, KeyError, struct.error, zlib.error)
 log = logging.getLogger(__name__)
 
 
@@ -39,124 +37,33 @@ def read_picture(path: str | Path) -> tuple[Tensor, Tensor | None]:
     """
     path = Path(path)
     _check_file(path)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit below is ours
-        try:
-            image = Image.open(path, formats=_formats())
-        except UnidentifiedImageError as error:
-            raise ValueError(
-                f"{path} is not a picture that can be read: give a PNG, JPEG, WebP, TIFF or GIF file (HEIC: save as JPEG)"
-            ) from error
-        except Image.DecompressionBombError as error:
-            raise ValueError(f"{path} is too large: {LIMIT}") from error
-        except PermissionError as error:
-            raise ValueError(f"{path} cannot be read: you have no permission for it") from error
-        except READ_ERRORS as error:
-            raise _damaged(path, error) from error
-    with image:
-        _check_size(path, *image.size)
-        try:
-            frames = getattr(image, "n_frames", 1)
-            image.load()
-        except READ_ERRORS as error:
-            raise _damaged(path, error) from error
-        if frames > 1 and image.format != "MPO":  # MPO: a camera's JPEG with a preview or a second eye
-            log.warning("%s has %d frames or pages: the first is taken", path, frames)
-        return _to_tensors(path, _upright(path, image))
-
-
-def _formats() -> list[str]:
-    Image.init()
-    return [name for name in FORMATS if name in Image.OPEN]
+    decoded = decode(path, str(path))
+    for remark in decoded.remarks:
+        log.warning("%s: %s", path, remark)
+    pixels, alpha = torch.from_numpy(decoded.pixels), decoded.alpha
+    if pixels.ndim == 2:
+        images = pixels.expand(1, 3, -1, -1).contiguous()
+    else:
+        images = pixels.permute(2, 0, 1)[None].contiguous().float().div_(255)  # (1, 3, H, W)
+    return images, None if alpha is None else torch.from_numpy(alpha)[None, None].float().div_(255)
 
 
 def _check_file(path: Path) -> None:
-    if path.is_dir():
+    try:
+        status = path.stat()
+    except FileNotFoundError as error:
+        what = "is a link to a file that is not there" if path.is_symlink() else "does not exist"
+        raise ValueError(f"{path} {what}: check the path") from error
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({error.strerror or error}): check the path") from error
+    if stat.S_ISDIR(status.st_mode):
         raise ValueError(f"{path} is a folder: give the pictures in it")
-    if not path.exists():
-        raise ValueError(f"{path} does not exist: check the path")
-    if path.is_file() and path.stat().st_size == 0:
-        raise ValueError(f"{path} is empty: copy or save it again")
-
-
-def _check_size(path: Path, width: int, height: int) -> None:
-    if min(width, height) < MIN_SIDE:
-        raise ValueError(f"{path} is {width} x {height} px: both sides need {MIN_SIDE} px or more, give a larger picture")
-    if width * height > MAX_PIXELS:
-        raise ValueError(f"{path} is {width} x {height} px: {LIMIT}")
-
-
-def _damaged(path: Path, error: Exception) -> ValueError:
-    return ValueError(f"{path} is damaged or cut off ({error}): copy or save it again")
-
-
-def _upright(path: Path, image: Image.Image) -> Image.Image:
-    """The image, rotated as its EXIF data says."""
-    try:
-        return ImageOps.exif_transpose(image)
-    except READ_ERRORS as error:
-        log.warning("%s: its EXIF data is damaged (%s), it is not turned", path, error)
-        return image.copy()
-
-
-def _to_tensors(path: Path, image: Image.Image) -> tuple[Tensor, Tensor | None]:
-    """An opened image of any mode -> (1, 3, H, W) and alpha (1, 1, H, W) or None, as read_picture."""
-    profile = image.info.get("icc_profile")
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        grey = torch.from_numpy(_unit_range(path, image)).clamp(0, 1)
-        return grey.expand(1, 3, -1, -1).contiguous(), None
-    if image.mode in ("LA", "La", "PA", "RGBa") or "transparency" in image.info:
-        image = image.convert("RGBA")
-    alpha = image.getchannel("A") if image.mode == "RGBA" else None
-    if image.mode not in ("RGB", "CMYK", "L"):
-        try:
-            image = image.convert("L" if image.mode == "1" else "RGB")
-        except ValueError as error:
-            raise ValueError(f"{path} is in the colour mode {image.mode}, which cannot be read: save it as RGB") from error
-    if profile:
-        image = _to_srgb(path, image, profile)
-    rgb = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)[None].contiguous().float().div_(255)  # (1, 3, H, W)
-    if alpha is None or alpha.getextrema() == (255, 255):
-        return rgb, None
-    return rgb, torch.from_numpy(np.array(alpha))[None, None].float().div_(255)
-
-
-def _unit_range(path: Path, image: Image.Image) -> np.ndarray:
-    """16-bit, 32-bit and float grey images -> float32 (H, W) in [0, 1]."""
-    values = np.asarray(image).astype(np.float32)
-    if image.mode == "F":
-        if not np.isfinite(values).all() or values.max() > 1 or values.min() < 0:
-            raise ValueError(f"{path} holds float values outside 0 to 1: save it with 8 or 16 bits a channel")
-        return values
-    deep = image.mode == "I" and values.max() > 65_535
-    return values / (2**31 - 1 if deep else 65_535)
-
-
-def _to_srgb(path: Path, image: Image.Image, profile: bytes) -> Image.Image:
-    """The image converted from its colour profile to sRGB, or unchanged, with a warning, if that is not possible."""
-    try:
-        from PIL import ImageCms
-    except ImportError:  # a Pillow without LittleCMS
-        log.warning("%s: its colour profile cannot be used by this Pillow, colours are taken as sRGB", path)
-        return image
-    try:
-        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        if "sRGB" in ImageCms.getProfileDescription(source):
-            return image
-        converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
-        return image if converted is None else converted
-    except (ImageCms.PyCMSError, OSError, ValueError, TypeError) as error:
-        log.warning("%s: its colour profile cannot be used (%s), colours are taken as sRGB", path, error)
-        return image
-
-
-def over_white(images: Tensor, alpha: Tensor | None) -> Tensor:
-    """(B, 3, H, W) and alpha (B, 1, H, W) or None -> (B, 3, H, W), the pictures on a white background."""
-    return images if alpha is None else images * alpha + (1 - alpha)
+    if not stat.S_ISREG(status.st_mode):
+        raise ValueError(f"{path} is not a file: give a picture file")
 
 
 def resized(images: Tensor, side: int) -> Tensor:
-    """(B, C, H, W) in [0, 1] -> (B, C, h, w), the shortest side `side` px (bicubic, antialiased).
+    """(B, C, H, W) in [0, 1], C 3 or 4 with alpha -> (B, C, h, w), the shortest side `side` px (bicubic, antialiased).
 
     Raises:
         ValueError: the result would be larger than MAX_PIXELS.
@@ -171,20 +78,32 @@ def resized(images: Tensor, side: int) -> Tensor:
         )
     if size == (height, width):
         return images
+    if images.shape[1] == 4:  # hidden colours get no weight
+        return resized_with_alpha(images, size)
     return torch.nn.functional.interpolate(images, size, mode="bicubic", antialias=True).clamp(0, 1)
 
 
-def check_output(path: str | Path, overwrite: bool = False, suffixes: tuple[str, ...] = SUFFIXES) -> Path:
+def check_output(
+    path: str | Path, overwrite: bool = False, suffixes: tuple[str, ...] = SUFFIXES, inputs: Iterable[str | Path] = ()
+) -> Path:
     """The path, if a file may be written there: call it before long work begins.
 
+    Args:
+        inputs: files that the command reads, which the output must not replace.
+
     Raises:
-        ValueError: another suffix, a folder, an existing file without `overwrite`, or no permission to write.
+        ValueError: another suffix, a folder, one of the inputs, an existing file without `overwrite`, a name that is too long, or
+            no permission to write.
     """
     path = Path(path)
+    if (length := max(len(os.fsencode(part)) for part in (path.name, *path.parts))) > MAX_NAME:
+        raise ValueError(f"{path.name[:40]}... is a name of {length} bytes, file systems allow {MAX_NAME}: choose a shorter one")
     if path.is_dir():
         raise ValueError(f"{path} is a folder: give a file's name ({', '.join(suffixes)})")
     if path.suffix.lower() not in suffixes:
         raise ValueError(f"{path} has the suffix {path.suffix!r}: use {', '.join(suffixes)}")
+    if taken := same_file(path, inputs):
+        raise ValueError(f"{path} is one of the inputs ({taken}), which would be lost: choose another output")
     if path.exists() and not overwrite:
         raise ValueError(f"{path} exists already: use --overwrite (overwrite=True) or another name")
     folder = path.absolute().parent
@@ -197,7 +116,7 @@ def check_output(path: str | Path, overwrite: bool = False, suffixes: tuple[str,
     return path
 
 
-def write_picture(path: str | Path, images: Tensor, overwrite: bool = False) -> Path:
+def write_picture(path: str | Path, images: Tensor, overwrite: bool = False, notes: Notes | None = None) -> Path:
     """Write one picture file. It is never half-written (storage.replacing).
 
     PNG and WebP keep the alpha; JPEG has none, transparent parts become white.
@@ -206,6 +125,7 @@ def write_picture(path: str | Path, images: Tensor, overwrite: bool = False) -> 
         path: the suffix chooses the format.
         images: (1, C, H, W) or (C, H, W) in [0, 1]; C is 3, or 4 with alpha.
         overwrite: replace an existing file.
+        notes: of the photo, kept in the file.
 
     Raises:
         ValueError: the picture or the place cannot be written; one sentence for the user.
@@ -218,7 +138,11 @@ def write_picture(path: str | Path, images: Tensor, overwrite: bool = False) -> 
     if kind == "JPEG" and image.mode == "RGBA":
         log.warning("%s: JPEG has no transparency, transparent parts become white; use .png or .webp to keep them", path)
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    options = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"quality": 95}, "PNG": {}}[kind]
+    options: dict[str, Any] = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"quality": 95}, "PNG": {}}[kind]
+    if notes and notes.exif:
+        options["exif"] = notes.exif
+    if notes and notes.dpi and kind != "WEBP":  # WebP has it in the EXIF data
+        options["dpi"] = notes.dpi
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as stream:

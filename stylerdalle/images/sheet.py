@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from .files import over_white, read_picture, to_image, write_picture
+from .files import check_output, over_white, read_picture, to_image, write_picture
 
 GAP = 12  # px around pictures
 LINE = 28  # px of a label
@@ -65,6 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--height", type=int, default=512, help="of the pictures, px")
     args = parser.parse_args(argv)
     try:
+        check_output(args.output, True, inputs=args.images)
         images = [to_image(over_white(*read_picture(path))) for path in args.images]
         page = sheet(images, args.labels or [path.stem for path in args.images], args.columns, args.height)
         write_picture(args.output, torch.from_numpy(np.array(page)).permute(2, 0, 1).float() / 255, overwrite=True)

@@ -16,6 +16,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
@@ -164,9 +165,21 @@ class Loop:
         Raises:
             ValueError: a number of a step is not finite, or the state cannot be saved.
         """
-        if stop and stop():  # a resumed run that had ended
-            return
+        with closing(self.run):
+            self._train(batch, learn, after, measure, stop, callback)
+
+    def _train(
+        self,
+        batch: Callable[[int, np.random.Generator], Batch],
+        learn: Callable[[int, Batch], Numbers],
+        after: Callable[[int, Numbers], Numbers],
+        measure: Callable[[], Numbers],
+        stop: Callable[[], str] | None,
+        callback: Callable[[int, Numbers], None],
+    ) -> None:
         self._started = saved = time.monotonic()
+        if self.done and self._reason(stop):  # a resumed run that had ended
+            return
         means = RunningMeans()
         for step, content in enumerate(batches(batch, self.seed, self.done, self.steps), self.done):
             whole = True  # whether a save now would hold the state after `done` steps

@@ -10,8 +10,10 @@ from PIL import Image
 from torch import Tensor
 
 from ..images.files import over_white, read_picture, to_image
+from ..images.folders import is_junk
+from ..images.kinds import PHOTO_SUFFIXES
+from ..storage import composed
 from .crops import at_least, random_crop
-from .pictures import SAMPLE_SUFFIXES
 
 
 def read_pairs(folder: str | Path, size: int, count: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
@@ -47,7 +49,8 @@ def read_pairs(folder: str | Path, size: int, count: int, seed: int = 0) -> tupl
 
 def _files(folder: Path) -> dict[str, Path]:
     """Name without suffix -> picture."""
-    found = {path.stem: path for path in sorted(folder.glob("*")) if path.suffix.lower() in SAMPLE_SUFFIXES}
+    listed = sorted(folder.glob("*"))
+    found = {composed(p.stem): p for p in listed if p.suffix.lower() in PHOTO_SUFFIXES and not is_junk(p.name)}
     if not found:
         raise ValueError(f"{folder} holds no picture: pairs are FOLDER/photos/NAME.jpg and FOLDER/styled/NAME.jpg")
     return found

@@ -1,22 +1,21 @@
 """Pictures to train on, from WebDataset tar shards or plain folders. They are kept encoded, and decoded when a batch needs them.
 
-A sample of a shard is KEY.webp (or .jpg, .png) and, beside it, KEY.json with any of
+A sample of a shard is KEY.webp (or another of PHOTO_SUFFIXES) and, beside it, KEY.json with any of
 {caption: [...], style, content, kind, source, licence}. A plain folder has pictures only.
 """
 
 from __future__ import annotations
 
 import io
+import os
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from PIL import Image, ImageOps
+from PIL import Image
 
-from ..images.files import READ_ERRORS
-
-SAMPLE_SUFFIXES = (".webp", ".jpg", ".jpeg", ".png")
+from ..images.decode import HEAD, decode, open_image
 
 
 @dataclass(frozen=True)
@@ -35,33 +34,19 @@ class Picture:
         """The picture as upright RGB, transparent parts white.
 
         Raises:
-            ValueError: it is damaged.
+            ValueError: it cannot be read.
         """
-        try:
-            return _decode(self.data)
-        except READ_ERRORS as error:
-            raise ValueError(f"{self.key} is damaged or cut off ({error}): leave it out") from error
+        return _decode(self.data, self.key)
 
     @property
     def size(self) -> tuple[int, int]:
         """(width, height) in px, read without decoding."""
-        return Image.open(io.BytesIO(self.data)).size
+        return open_image(io.BytesIO(self.data), self.key, self.data[:HEAD]).size
 
 
-def decode_picture(data: bytes) -> Image.Image:
-    """An encoded picture as upright RGB, transparent parts white.
-
-    Raises:
-        one of READ_ERRORS: it cannot be read.
-    """
-    image = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("RGB")
-
-
-_decode = lru_cache(maxsize=2048)(decode_picture)
+@lru_cache(maxsize=2048)
+def _decode(data: bytes, key: str) -> Image.Image:
+    return decode(data, key).over_white()
 
 
 def key_of(name: str) -> tuple[str, str]:
@@ -79,5 +64,5 @@ def split_validation(pictures: Sequence[Picture], share: float = 0.01) -> tuple[
     train: list[Picture] = []
     valid: list[Picture] = []
     for picture in pictures:
-        (valid if zlib.crc32(picture.key.encode()) % 10_000 < share * 10_000 else train).append(picture)
+        (valid if zlib.crc32(os.fsencode(picture.key)) % 10_000 < share * 10_000 else train).append(picture)
     return train, valid

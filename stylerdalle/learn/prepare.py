@@ -23,6 +23,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -32,11 +33,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..images.files import READ_ERRORS
-from ..storage import replacing
+from ..images.decode import decode
+from ..storage import Lock, composed, replacing, same_file, temporary_name
 from ..tokenizers.protocol import ImageTokenizer
 from .crops import centre_crop, to_tensor
-from .pictures import decode_picture
 from .shards import encoded, write_shard
 from .sources import Entry, entries, note_of, read
 
@@ -105,25 +105,46 @@ def prepare(
         "captions": hashlib.sha256(captions.read_bytes()).hexdigest() if captions else None,
     }
     annotated = read_captions(captions) if captions else {}
-    output.mkdir(parents=True, exist_ok=True)
     rank, world = share
-    total, stream, first = 0, entries(paths), True
-    while group := list(islice(stream, config.per_shard)):
-        path = shard_path(output, total)
-        made = {**options, "inputs": fingerprint(group)}
-        if not finished(path, made) and total % world == rank:
-            for left in output.glob(f".{path.name}.*"):  # temporary files of a process that was killed
-                left.unlink(missing_ok=True)
-            numbers = _write_tokens(tokenizer, group, path, config, annotated, batch, total * config.per_shard, progress)
-            if annotated and first and not numbers["matched"]:
-                path.unlink()
-                raise ValueError(f"none of the {len(group)} pictures of {path.name} is named in {captions}: give the right file")
-            _write_json(path.with_suffix(".json"), {**made, **numbers})
-            first = False
-        total += 1
-    if more := [p for p in output.glob("tokens-*.json") if int(p.stem.split("-")[1]) >= total]:
-        raise ValueError(f"{output} has {total + len(more)} shards, and these pictures make {total}: give another --output")
-    return _write_index(output, total, options)
+    with held(output, paths, rank):
+        total, stream, first = 0, entries(paths), True
+        while group := list(islice(stream, config.per_shard)):
+            path = shard_path(output, total)
+            made = {**options, "inputs": fingerprint(group)}
+            if not finished(path, made) and total % world == rank:
+                for left in output.glob(temporary_name(path.name, "*")):  # temporary files of a process that was killed
+                    left.unlink(missing_ok=True)
+                numbers = _write_tokens(tokenizer, group, path, config, annotated, batch, total * config.per_shard, progress)
+                if annotated and first and not numbers["matched"]:
+                    path.unlink()
+                    raise ValueError(
+                        f"none of the {len(group)} pictures of {path.name} is named in {captions}: give the right file"
+                    )
+                _write_json(path.with_suffix(".json"), {**made, **numbers})
+                first = False
+            total += 1
+        if more := [p for p in output.glob("tokens-*.json") if int(p.stem.split("-")[1]) >= total]:
+            raise ValueError(f"{output} has {total + len(more)} shards, and these pictures make {total}: give another --output")
+        return _write_index(output, total, options)
+
+
+@contextmanager
+def held(output: Path, paths: Sequence[str | Path], rank: int) -> Iterator[None]:
+    """Keep other processes of this rank out of the output folder.
+
+    Raises:
+        ValueError: one works there, or the shards would lie among the inputs.
+    """
+    if same_file(output, paths) or any(same_file(path, output.glob("tokens-*.tar")) for path in paths):
+        raise ValueError(f"{output} is one of the inputs: its shards would be taken for pictures, give another --output")
+    output.mkdir(parents=True, exist_ok=True)
+    lock = Lock(output / f".prepare-{rank}.lock")
+    if not lock.take():
+        raise ValueError(f"another stylerdalle prepare writes to {output}: wait for it, or give another --output")
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def shard_path(folder: Path, number: int) -> Path:
@@ -151,7 +172,7 @@ def finished(path: Path, made: Mapping[str, Any]) -> bool:
     note = path.with_suffix(".json")
     if not (path.is_file() and note.is_file()):
         return False
-    before = json.loads(note.read_text())
+    before = json.loads(note.read_bytes())
     differ = [key for key in made if before.get(key) != made[key]]
     if differ == ["inputs"]:
         raise ValueError(f"{path} was made of other pictures: give the same --images, or another --output")
@@ -168,8 +189,8 @@ def read_captions(path: Path) -> dict[str, list[str]]:
         ValueError: it is not such a file.
     """
     try:
-        notes = json.loads(path.read_text())
-        names = {image["id"]: image["file_name"] for image in notes["images"]}
+        notes = json.loads(path.read_bytes())
+        names = {image["id"]: composed(image["file_name"]) for image in notes["images"]}
         found: dict[str, list[str]] = {name: [] for name in names.values()}
         for note in notes["annotations"]:
             found[names[note["image_id"]]].append(note["caption"])
@@ -209,11 +230,11 @@ def _write_tokens(
         for place, (entry, result) in enumerate(_crops(group, config.sides)):
             try:
                 note, crops = result.result()
-            except (*READ_ERRORS, Image.DecompressionBombError) as error:
-                log.warning("%s is damaged or cut off (%s), and is left out", _name(entry), error)
+            except (ValueError, TypeError) as error:
+                log.warning("%s is left out: %s", _name(entry), error)
                 numbers["damaged"].append(_name(entry))
             else:
-                given = captions.get(Path(entry.name).name)
+                given = captions.get(composed(Path(entry.name).name))
                 numbers["matched"] += given is not None
                 note = {**note, "caption": [plain(text) for text in given or note["caption"]], "file": _name(entry)}
                 numbers["captioned"] += bool(note["caption"])
@@ -238,15 +259,18 @@ def _name(entry: Entry) -> str:
 def _crops(group: Sequence[Entry], sides: Sequence[int], ahead: int = 32) -> Iterator[tuple[Entry, Future[Crops]]]:
     """The note and the crops of each picture, decoded in threads, up to `ahead` pictures before they are needed."""
 
-    def cut(data: bytes, text: bytes) -> Crops:
-        image = decode_picture(data)
+    def cut(name: str, data: bytes, text: bytes) -> Crops:
+        decoded = decode(data, name)
+        for remark in decoded.remarks:
+            log.warning("%s: %s", name, remark)
+        image = decoded.over_white()
         note = note_of(text)
         return {k: note[k] for k in ("caption", *CARRIED) if k in note}, [centre_crop(image, side) for side in sides]
 
     with ThreadPoolExecutor(4) as pool:
         waiting: deque[tuple[Entry, Future[Crops]]] = deque()
         for entry, data, text in read(group):
-            waiting.append((entry, pool.submit(cut, data, text)))
+            waiting.append((entry, pool.submit(cut, _name(entry), data, text)))
             if len(waiting) > ahead:
                 yield waiting.popleft()
         yield from waiting
@@ -290,7 +314,7 @@ def _write_index(output: Path, total: int, options: Mapping[str, Any]) -> dict[s
         path = shard_path(output, number)
         note = path.with_suffix(".json")
         if path.is_file() and note.is_file():
-            made = json.loads(note.read_text())
+            made = json.loads(note.read_bytes())
             captioned += made["captioned"]
             shards.append({"name": path.name, "count": made["count"], "damaged": len(made["damaged"]), "inputs": made["inputs"]})
     index = {

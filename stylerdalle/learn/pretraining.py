@@ -28,7 +28,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..distributed import Processes, processes
-from ..settings import setting
+from ..settings import check_finite, setting
 from ..tokenizers.codec import decode, encode
 from ..tokenizers.protocol import ImageTokenizer, all_embeddings
 from ..translator.model import Translator, TranslatorConfig, start_as_identity
@@ -72,6 +72,7 @@ class PretrainConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        check_finite(self)
         if self.decay not in DECAYS:
             raise ValueError(f"decay {self.decay!r} is not known: {', '.join(DECAYS)}")
         if self.accumulate < 1:

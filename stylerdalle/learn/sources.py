@@ -7,14 +7,22 @@ While reading, only names and places in files are held, of one folder or one tar
 from __future__ import annotations
 
 import json
+import logging
 import tarfile
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .pictures import SAMPLE_SUFFIXES, Picture, key_of
+from ..images.decode import decode
+from ..images.folders import is_junk, photos_below
+from ..images.kinds import PHOTO_SUFFIXES
+from ..storage import composed
+from .pictures import Picture, key_of
 from .shards import members
+
+log = logging.getLogger(__name__)
 
 
 def read_pictures(paths: Sequence[str | Path]) -> list[Picture]:
@@ -24,6 +32,32 @@ def read_pictures(paths: Sequence[str | Path]) -> list[Picture]:
         ValueError: as `entries`.
     """
     return list(pictures(paths))
+
+
+def checked(pictures: Sequence[Picture]) -> list[Picture]:
+    """The pictures that can be read. The others are named in a warning each: at the start of a run, not in the middle.
+
+    Raises:
+        ValueError: none can be read.
+    """
+    with ThreadPoolExecutor(4) as pool:
+        problems = list(pool.map(_problem, pictures))
+    good = [picture for picture, problem in zip(pictures, problems, strict=True) if not problem]
+    for problem in filter(None, problems):
+        log.warning("left out: %s", problem)
+    if pictures and not good:
+        raise ValueError(f"none of the {len(pictures)} pictures can be read, such as: {problems[0]}")
+    return good
+
+
+def _problem(picture: Picture) -> str:
+    """Why a picture cannot be read, or ""."""
+    try:
+        for remark in decode(picture.data, picture.key).remarks:
+            log.warning("%s: %s", picture.key, remark)
+    except ValueError as error:
+        return str(error)
+    return ""
 
 
 class Entry(NamedTuple):
@@ -44,27 +78,24 @@ def entries(paths: Sequence[str | Path]) -> Iterator[Entry]:
     """
     for path in map(Path, paths):
         if path.is_dir():
-            tars = sorted(path.glob("*.tar"))
+            tars = sorted(tar for tar in path.glob("*.tar") if not is_junk(tar.name))
             found = (entry for tar in tars for entry in _of_tar(tar)) if tars else _of_folder(path)
-        elif path.is_file() and path.suffix.lower() in SAMPLE_SUFFIXES:
-            found = iter([Entry(path, path.name, path.stat().st_size)])
+        elif path.is_file() and path.suffix.lower() in PHOTO_SUFFIXES:
+            found = iter([Entry(path, composed(path.name), path.stat().st_size)])
         elif path.is_file():
             found = _of_tar(path)
         else:
             raise ValueError(f"{path} does not exist: give pictures, folders of pictures or .tar shards")
         first = next(found, None)
         if first is None:
-            raise ValueError(f"{path} holds no picture ({', '.join(SAMPLE_SUFFIXES)})")
+            raise ValueError(f"{path} holds no picture ({', '.join(PHOTO_SUFFIXES)})")
         yield first
         yield from found
 
 
-def _of_folder(folder: Path, below: str = "") -> Iterator[Entry]:
-    for path in sorted(folder.iterdir()):
-        if path.is_dir():
-            yield from () if path.is_symlink() else _of_folder(path, f"{below}{path.name}/")
-        elif path.suffix.lower() in SAMPLE_SUFFIXES:
-            yield Entry(path, below + path.name, path.stat().st_size)
+def _of_folder(folder: Path) -> Iterator[Entry]:
+    for name, path in photos_below(folder):
+        yield Entry(path, name, path.stat().st_size)
 
 
 def _of_tar(path: Path) -> Iterator[Entry]:
@@ -78,11 +109,11 @@ def _of_tar(path: Path) -> Iterator[Entry]:
                 key, suffix = key_of(member.name)
                 if suffix == "json":
                     notes[key] = (member.offset_data, member.size)
-                elif f".{suffix.lower()}" in SAMPLE_SUFFIXES:  # not KEY.photo.webp of a made pair
+                elif f".{suffix.lower()}" in PHOTO_SUFFIXES:  # not KEY.photo.webp of a made pair
                     found[key] = Entry(path, member.name, member.size, member.offset_data)
     except (tarfile.TarError, EOFError) as error:
         raise ValueError(
-            f"{path} is neither a picture ({', '.join(SAMPLE_SUFFIXES)}) nor a readable tar shard: {error}"
+            f"{path} is neither a picture ({', '.join(PHOTO_SUFFIXES)}) nor a readable tar shard: {error}"
         ) from error
     for key, entry in found.items():
         yield entry._replace(note=notes.get(key, (0, 0)))
@@ -93,12 +124,21 @@ def read(found: Iterable[Entry]) -> Iterator[tuple[Entry, bytes, bytes]]:
     for path, group in groupby(found, key=lambda entry: entry.path):
         here = list(group)
         if here[0].start < 0:
-            yield from ((entry, path.read_bytes(), b"") for entry in here)
+            yield from ((entry, _bytes(entry.path), b"") for entry in here)
             continue
         with tarfile.open(path) as tar:
             stream: Any = tar.fileobj  # gives the unpacked bytes of a compressed shard
             for entry in here:
                 yield entry, _part(stream, entry.start, entry.size), _part(stream, *entry.note)
+
+
+def _bytes(path: Path) -> bytes:
+    """The content of a file; empty, with a warning, where it cannot be read."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        log.warning("%s cannot be read (%s)", path, error.strerror)
+        return b""
 
 
 def _part(stream: Any, start: int, size: int) -> bytes:
@@ -127,7 +167,11 @@ def pictures(paths: Sequence[str | Path]) -> Iterator[Picture]:
         ValueError: as `entries`.
     """
     for entry, data, text in read(entries(paths)):
-        note = note_of(text)
+        try:
+            note = note_of(text)
+        except (ValueError, TypeError) as error:
+            log.warning("left out: %s in %s, whose .json is damaged (%s)", entry.name, entry.path, error)
+            continue
         if entry.start < 0:
             key = entry.name
             note["source"] = entry.path.parents[len(Path(key).parts) - 1].name  # the folder given

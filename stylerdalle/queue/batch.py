@@ -19,9 +19,10 @@ from typing import Any
 
 import aiohttp
 
-from .journal import NOT_TRIED, Journal, Photo, Row, free
+from .auth import Secrets
+from .journal import JOURNAL, NOT_TRIED, REPORT, Journal, Photo, Row, free
 from .policy import Policy
-from .results import Failed, outputs, seconds
+from .results import Broken, Failed, outputs, seconds
 from .server import SERVER_TIMEOUT, Lost, Refused, Server
 from .workflow import Workflow
 
@@ -42,13 +43,22 @@ class Batch:
 
     Args:
         photo_node: id of the workflow's node whose input `image` takes the photo.
+        secrets: of the servers; they are sent to them and shown nowhere.
         photos: those to do, `stem` set (Journal.remaining).
         journal: open.
     """
 
     def __init__(
-        self, workflow: Workflow, photo_node: str, photos: Sequence[Photo], journal: Journal, policy: Policy, listener: Listener
+        self,
+        workflow: Workflow,
+        photo_node: str,
+        photos: Sequence[Photo],
+        journal: Journal,
+        policy: Policy,
+        listener: Listener,
+        secrets: Secrets | None = None,
     ):
+        self.secrets = secrets or Secrets()
         self.workflow, self.photo_node, self.journal = workflow, photo_node, journal
         self.policy, self.listener = policy, listener
         self.photos = list(photos)
@@ -64,7 +74,7 @@ class Batch:
     async def run(self, urls: Sequence[str]) -> list[Row]:
         """Do every photo that can be done -> one row per photo. If cancelled, removes its prompts from the servers."""
         async with aiohttp.ClientSession(timeout=SERVER_TIMEOUT) as session:
-            servers = [Server(url, session, self._progress) for url in urls]
+            servers = [Server(url, session, self._progress, self.secrets) for url in urls]
             self.lost = dict.fromkeys(urls)
             tasks = [asyncio.create_task(self._attend(server)) for server in servers]
             attended: asyncio.Future[Any] = asyncio.gather(*tasks)
@@ -124,7 +134,8 @@ class Batch:
                 self._lose(server, lost)
                 self._return(server, photo, str(lost))
             except Failed as failed:
-                photo.failed[server.url] = str(failed)
+                broken = self.lost if isinstance(failed, Broken) else (server.url,)
+                photo.failed |= dict.fromkeys(broken, str(failed))
                 photo.prompt_ids.pop(server.url, None)
                 self._return(server, photo, str(failed))
             except Refused as refused:
@@ -133,7 +144,7 @@ class Batch:
                 self.waiting.appendleft(photo)
                 if server.url not in self.unfit:
                     self.unfit.add(server.url)
-                    self.listener.problem(str(refused))
+                    self.listener.problem(self.secrets.hide(str(refused)))
                 self._sweep()
 
     async def _take(self, server: Server) -> Photo | None:
@@ -181,7 +192,7 @@ class Batch:
     def _lose(self, server: Server, lost: Lost) -> None:
         if self.lost[server.url] is None:
             self.lost[server.url] = time.monotonic()
-            self.listener.problem(str(lost))
+            self.listener.problem(self.secrets.hide(str(lost)))
         self._sweep()
 
     # photos
@@ -200,7 +211,7 @@ class Batch:
             entry = await server.follow(prompt_id, self.policy.poll)
         finally:
             self.running.pop(prompt_id, None)
-        files, results = outputs(self.workflow, entry)
+        files, results = outputs(self.workflow, entry, self.photo_node)
         names = self._names(photo, files)
         for (_, file), name in zip(files, names, strict=True):
             await server.download(file, self.journal.folder / name)
@@ -213,7 +224,8 @@ class Batch:
         if len(files) != 1:
             tails = [re.sub(r"\W", "_", node_id) for node_id, _ in files]
             stems = [free(self.stems, f"{photo.stem}.{tail}-{tails[:i].count(tail) + 1}") for i, tail in enumerate(tails)]
-        return [stem + suffix(file["filename"]) for stem, (_, file) in zip(stems, files, strict=True)]
+        names = [stem + suffix(file["filename"]) for stem, (_, file) in zip(stems, files, strict=True)]
+        return [f"_{name}" if name.casefold() in (JOURNAL, REPORT) else name for name in names]
 
     def _return(self, server: Server, photo: Photo, problem: str) -> None:
         """Put a photo that a server did not finish back into the waiting line."""
@@ -245,7 +257,8 @@ class Batch:
         error: str | None = None,
     ) -> None:
         """Record that a photo is done, or with `error` that it is given up."""
-        row = Row(photo.name, url, took, photo.tries, list(files), error, results or {}, photo.file, photo.stem)
+        shown, said = self.secrets.hide_all(results or {}), None if error is None else self.secrets.hide(error)
+        row = Row(photo.name, url, took, photo.tries, list(files), said, shown, photo.file, photo.stem)
         self.journal.add_row(row)
         if error is not None:  # runs on servers out of reach may still finish: the next command looks for them
             for server, prompt_id in photo.prompt_ids.items():

@@ -15,13 +15,15 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from ..storage import replacing
+from ..images.folders import photos_below
+from ..images.kinds import PHOTO_SUFFIXES
+from ..storage import Lock, replacing
+from .auth import Secrets, without_secrets
 from .workflow import Workflow, node_name
 
 JOURNAL_FORMAT = "stylerdalle-queue/1"
 JOURNAL, REPORT = "queue.jsonl", "report.json"
 NOT_TRIED = "no server is left that could do it"  # the error of a Row without a try
-PHOTOS = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif")
 
 
 @dataclass(frozen=True)
@@ -64,14 +66,14 @@ def find_photos(folder: Path, output: Path) -> list[Photo]:
         raise ValueError(f"{folder} is not a folder: give a folder of photos as --images")
     if output.resolve().is_relative_to(folder.resolve()):
         raise ValueError(f"{output} is in the folder of photos {folder}: its files would count as photos; give another --output")
+    if folder.resolve().is_relative_to(output.resolve()):
+        raise ValueError(f"the folder of photos {folder} is in {output}: results could replace photos; give another --output")
     found = []
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder)
-        if path.suffix.lower() in PHOTOS and path.is_file() and not any(part.startswith(".") for part in name.parts):
-            facts = path.stat()
-            found.append(Photo(path, name.as_posix(), [facts.st_size, facts.st_mtime_ns]))
+    for name, path in photos_below(folder):
+        facts = path.stat()
+        found.append(Photo(path, name, [facts.st_size, facts.st_mtime_ns]))
     if not found:
-        raise ValueError(f"{folder} holds no photo ({', '.join(PHOTOS)})")
+        raise ValueError(f"{folder} holds no photo ({', '.join(PHOTO_SUFFIXES)})")
     return found
 
 
@@ -100,18 +102,16 @@ class Journal:
     @contextlib.contextmanager
     def open(self) -> Iterator[None]:
         """Lock the folder, read the journal and start to write it. Raises ValueError as `read` does, or where it is locked."""
-        from filelock import FileLock, Timeout  # loads asyncio, which --help need not wait for
-
         self.folder.mkdir(parents=True, exist_ok=True)
+        lock = Lock(self.folder / ".queue.lock")
+        if not lock.take():
+            raise ValueError(f"another stylerdalle queue works on {self.folder}: wait for it, or give another --output")
         try:
-            with FileLock(self.folder / ".queue.lock", timeout=0):
-                self.read()
-                self._write()
-                yield
-        except Timeout as error:
-            raise ValueError(
-                f"another stylerdalle queue works on {self.folder}: wait for it, or give another --output"
-            ) from error
+            self.read()
+            self._write()
+            yield
+        finally:
+            lock.release()
 
     def read(self) -> None:
         """Read the journal of earlier runs, if there is one.
@@ -131,6 +131,8 @@ class Journal:
             return
         if lines[0].get("format") != JOURNAL_FORMAT:
             raise ValueError(f"{self.path} is not a journal that this version reads: give another --output")
+        # earlier versions kept passwords, which no message may show
+        before = {**lines[0], "workflow": without_secrets(lines[0]["workflow"], Secrets())}
         for line in lines[1:]:
             name = line["picture"]
             self.stems[name], self.files[name] = line["stem"], line["file"]
@@ -140,7 +142,7 @@ class Journal:
             self.prompt_ids.pop(name, None)
             if line["error"] is None:
                 self.done[name] = Row(**{key.name: line[key.name] for key in fields(Row)})
-        if (self.done or self.prompt_ids) and (differ := _differences(lines[0], self.head)):
+        if (self.done or self.prompt_ids) and (differ := _differences(before, self.head)):
             raise ValueError(
                 f"the batch in {folder} was begun with {differ}: use the same workflow and --set, or give another --output"
             )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..settings import setting
+from ..settings import check_finite, setting
 
 
 @dataclass(frozen=True)
@@ -17,6 +17,7 @@ class Policy:
     poll: float = setting(2.0, "seconds between checks of a run that sends no news")
 
     def __post_init__(self) -> None:
+        check_finite(self)
         for name, value in (("in_flight", self.in_flight), ("tries", self.tries)):
             if value < 1:
                 raise ValueError(f"{name} is {value}: it must be 1 or more")

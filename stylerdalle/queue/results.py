@@ -11,6 +11,10 @@ class Failed(Exception):
     """The run of one photo failed."""
 
 
+class Broken(Failed):
+    """The photo itself cannot be read: other servers would fail too."""
+
+
 def succeeded(entry: dict[str, Any]) -> bool:
     """Whether the run of a history entry ended without an error."""
     return (entry.get("status") or {}).get("status_str") == "success"
@@ -22,16 +26,20 @@ def seconds(entry: dict[str, Any]) -> float | None:
     return round((max(times) - min(times)) / 1000, 3) if times else None
 
 
-def outputs(workflow: Workflow, entry: dict[str, Any]) -> tuple[list[tuple[str, dict[str, str]]], dict[str, Any]]:
+def outputs(
+    workflow: Workflow, entry: dict[str, Any], photo_node: str = ""
+) -> tuple[list[tuple[str, dict[str, str]]], dict[str, Any]]:
     """What a run made: ([(node id, file)], {node's name: other results, such as texts}).
 
     Previews count only where nothing was saved.
 
     Raises:
         Failed: the run ended in an error, or made nothing.
+        Broken: the error was that of the node that takes the photo.
     """
     if not succeeded(entry):
-        raise Failed(failure(workflow, entry))
+        kinds = [(kind, data.get("node_id")) for kind, data in (entry.get("status") or {}).get("messages", [])]
+        raise (Broken if ("execution_error", photo_node) in kinds else Failed)(failure(workflow, entry))
     files: list[tuple[str, dict[str, str]]] = []
     results: dict[str, Any] = {}
     for node_id, made in entry["outputs"].items():

@@ -22,7 +22,8 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from ..storage import replacing
-from .results import Failed, refusal, succeeded
+from .auth import Secrets, take_userinfo
+from .results import Broken, Failed, refusal, succeeded
 from .workflow import Workflow
 
 FOLDER = "stylerdalle-queue"  # for uploads, below the server's input folder
@@ -48,20 +49,25 @@ class Server:
         progress: called with (prompt id, number of nodes done, a fraction for the node that runs) during a run.
     """
 
-    def __init__(self, url: str, session: aiohttp.ClientSession, progress: Callable[[str, float], None]):
+    def __init__(
+        self, url: str, session: aiohttp.ClientSession, progress: Callable[[str, float], None], secrets: Secrets | None = None
+    ):
         self.url, self.session, self.progress = url, session, progress
+        self.headers = secrets.header(url) if secrets else {}
         self.client = uuid.uuid4().hex
         self.news: dict[str, asyncio.Event] = {}  # by prompt id: set when the run may be over
 
     @contextlib.asynccontextmanager
     async def _answer(self, method: str, path: str, **options: Any) -> AsyncIterator[aiohttp.ClientResponse]:
         try:
-            async with self.session.request(method, self.url + path, **options) as answer:
-                if answer.status >= 500:
-                    raise Lost(f"{self.url} answers {path} with {answer.status} {answer.reason}: look at that server's log")
+            # no redirects: they would carry the photo, and could carry the password, to another place
+            given = {"headers": self.headers, "allow_redirects": False, **options}
+            async with self.session.request(method, self.url + path, **given) as answer:
+                if why := refused(answer):
+                    raise Lost(f"{self.url} {why}")
                 yield answer
         except BROKEN as error:
-            raise Lost(f"{self.url} does not answer ({reason(error)}): is ComfyUI running there?") from error
+            raise Lost(f"{self.url} {broken(error)}") from error
 
     async def _json(self, method: str, path: str, **options: Any) -> Any:
         """(HTTP status, the answer's JSON, or None where it is not JSON)."""
@@ -87,7 +93,7 @@ class Server:
         try:
             data = await asyncio.to_thread(path.read_bytes)
         except OSError as error:
-            raise Failed(f"it cannot be read ({error.strerror})") from error
+            raise Broken(f"it cannot be read ({error.strerror})") from error
         form = aiohttp.FormData()
         name = re.sub(r"[^\w.-]+", "_", path.name, flags=re.ASCII)
         form.add_field("image", data, filename=name, content_type="application/octet-stream")
@@ -121,7 +127,7 @@ class Server:
             raise Refused(f"{self.url} assigns its own prompt ids: ComfyUI 0.3.64 or newer is needed")
         why = refusal(workflow, found) or f"HTTP {status}"
         if set(errors) == {photo_node}:
-            raise Failed(f"{why} ({self.url})")
+            raise Broken(f"{why} ({self.url})")
         raise Refused(f"{self.url} refuses the workflow: {why}")
 
     async def pending(self, prompt_id: str) -> bool:
@@ -161,7 +167,7 @@ class Server:
         while True:
             try:
                 address = f"{self.url}/ws?clientId={self.client}"
-                async with self.session.ws_connect(address, heartbeat=30, max_msg_size=0) as socket:
+                async with self.session.ws_connect(address, headers=self.headers, heartbeat=30, max_msg_size=0) as socket:
                     async for message in socket:
                         if message.type == aiohttp.WSMsgType.TEXT:  # binary messages are previews
                             self._hear(json.loads(message.data))
@@ -197,8 +203,12 @@ class Server:
             await self._json("POST", "/interrupt", json={"prompt_id": prompt_id})
 
 
-def find_servers(urls: Sequence[str]) -> list[str]:
-    """Normalised URLs without repeats. Raises ValueError for one that is not an address."""
+def find_servers(urls: Sequence[str], secrets: Secrets | None = None) -> list[str]:
+    """Normalised URLs without repeats; user names and passwords in them go to `secrets`.
+
+    Raises:
+        ValueError: one is not an address. The message does not show what could be a password.
+    """
     found = []
     for url in urls:
         try:
@@ -207,18 +217,61 @@ def find_servers(urls: Sequence[str]) -> list[str]:
         except ValueError:  # such as a port above 65535
             right = False
         if not right:
-            raise ValueError(f"--server {url!r} is not an address: give one such as http://127.0.0.1:8188")
-        found.append(f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}")
+            shown = re.sub(r"//[^/]*@", "//***@", re.sub(r"[?#].*", "?***", url, flags=re.DOTALL))
+            raise ValueError(f"--server {shown!r} is not an address: give one such as http://127.0.0.1:8188")
+        plain = take_userinfo(f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}", secrets or Secrets())
+        found.append(plain)
     return list(dict.fromkeys(found))
 
 
-async def check_servers(urls: Sequence[str]) -> None:
-    """Contact each server once. Raises ValueError where none of them answers as a ComfyUI."""
+async def check_servers(urls: Sequence[str], secrets: Secrets | None = None) -> None:
+    """Contact all servers until one answers as a ComfyUI. Raises ValueError where none does."""
     async with aiohttp.ClientSession(timeout=SERVER_TIMEOUT) as session:
-        checks = [Server(url, session, lambda *_: None).check() for url in urls]
-        problems = [str(lost) for lost in await asyncio.gather(*checks, return_exceptions=True) if lost]
-    if len(problems) == len(urls):
-        raise ValueError(problems[0] if len(urls) == 1 else f"none of {len(urls)} servers can be used: {'; '.join(problems)}")
+        checks = [asyncio.create_task(Server(url, session, lambda *_: None, secrets).check()) for url in urls]
+        problems = dict[str, None]()
+        try:
+            for check in asyncio.as_completed(checks):
+                try:
+                    await check
+                    return  # a server that is dead or slow does not delay the others
+                except Lost as lost:
+                    problems[str(lost)] = None
+        finally:
+            for task in checks:
+                task.cancel()
+            await asyncio.gather(*checks, return_exceptions=True)
+    listed = "; ".join(problems)
+    raise ValueError(listed if len(urls) == 1 else f"none of {len(urls)} servers can be used: {listed}")
+
+
+def refused(answer: aiohttp.ClientResponse) -> str:
+    """Why an answer is not a ComfyUI's own, as the end of a sentence about the server; empty where it may be."""
+    status, said = answer.status, f"{answer.status} {answer.reason}"
+    if status in (401, 403):
+        return f"wants a password or token, or another one ({said}): give it with --auth"
+    if status == 407:
+        return f"is behind a proxy that wants a password ({said}): reach the server without it"
+    if status in (301, 302, 303, 307, 308):
+        place = urlsplit(answer.headers.get("Location", ""))
+        return (
+            f"sends to another address ({said}): give that one, {place.scheme}://{place.netloc.rpartition('@')[2]}, as --server"
+        )
+    if status in (502, 503, 504):
+        return f"is a proxy that does not reach ComfyUI ({said}): is ComfyUI running behind it?"
+    return f"answers {answer.url.path} with {said}: look at that server's log" if status >= 500 else ""
+
+
+def broken(error: BaseException) -> str:
+    """What a broken connection means, as the end of a sentence about the server."""
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        return (
+            f"has a TLS certificate that is not trusted ({getattr(error.certificate_error, 'verify_message', '')}): fix it there"
+        )
+    if isinstance(error, aiohttp.ClientSSLError) or "SSL" in type(error).__name__:
+        return "does not speak TLS as asked for: is its address http:// and not https://?"
+    if isinstance(error, aiohttp.ClientHttpProxyError):
+        return f"is behind a proxy that refuses ({error.status}): reach the server without it"
+    return f"does not answer ({reason(error)}): is ComfyUI running there?"
 
 
 def reason(error: BaseException) -> str:

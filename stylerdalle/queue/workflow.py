@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -86,11 +87,14 @@ def set_inputs(workflow: Workflow, texts: Sequence[str]) -> Workflow:
 def parsed(text: str) -> Any:
     """The JSON value of a text, or the text itself. NaN and Infinity stay texts: they are not JSON and servers reject them."""
 
-    def refuse(constant: str) -> None:
+    def refuse(constant: str) -> float:
         raise ValueError(constant)
 
+    def finite(number: str) -> float:
+        return float(number) if math.isfinite(float(number)) else refuse(number)  # 1e999 is infinity
+
     try:
-        return json.loads(text, parse_constant=refuse)
+        return json.loads(text, parse_constant=refuse, parse_float=finite)
     except ValueError:
         return text
 

@@ -13,11 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..images.alpha import without_hidden
 from ..images.resample import resized_part, taps, weighted
 from ..images.tiling import tiles
 from ..progress import Progress
 from .protocol import ImageTokenizer
-from .tokens import PHOTO_MEANS, Tokens
+from .tokens import PHOTO_MEANS, Tokens, check_tokenizer
 
 TILE_TOKENS = 64  # side of a tile in tokens
 ANY_SIZE = 1 << 20  # the same for a tokenizer without a halo
@@ -37,7 +38,7 @@ def encode(
 
     Args:
         images: (B, 3, H, W) in [0, 1].
-        alpha: (B, 1, H, W) in [0, 1], kept with the tokens.
+        alpha: (B, 1, H, W) in [0, 1], kept with the tokens; colours under alpha 0 are not read.
         upscale: of the translator that the tokens are for; 2 reads the pictures at half size.
         device: the tokenizer's, to which tiles are moved one at a time; the images' device by default.
         progress: called with (tiles done, tiles in all); may raise to cancel.
@@ -57,6 +58,8 @@ def encode(
     photo = images.new_empty(len(images), 3, means * h, means * w, dtype=torch.float32) if len(images) > 1 else None
     with torch.inference_mode():
         for i, picture in enumerate(images.split(1)):
+            if alpha is not None:
+                picture = without_hidden(picture.float(), alpha[i : i + 1].to(picture.device, torch.float32))
             for k, (top, bottom, left, right) in enumerate(boxes):
                 y, x = max(0, top - halo), max(0, left - halo)  # where the tile with its margin begins
                 rows, columns = (unit * y, unit * min(h, bottom + halo)), (unit * x, unit * min(w, right + halo))
@@ -69,7 +72,8 @@ def encode(
                 if progress:
                     progress(i * len(boxes) + k + 1, len(images) * len(boxes))
     height, width = images.shape[-2:]
-    return Tokens(grid, height, width, tokenizer.vocab_size, alpha, upscale, detail=detail, photo=photo)
+    identity = tokenizer.sha256
+    return Tokens(grid, height, width, tokenizer.vocab_size, alpha, upscale, detail=detail, photo=photo, tokenizer=identity)
 
 
 def decode(
@@ -87,11 +91,7 @@ def decode(
     Raises:
         ValueError: the tokens are of another tokenizer.
     """
-    if tokens.vocab_size != tokenizer.vocab_size:
-        raise ValueError(
-            f"the tokens are of a vocabulary of {tokens.vocab_size}, this tokenizer has {tokenizer.vocab_size}: "
-            "decode with the tokenizer that encoded"
-        )
+    check_tokenizer(tokens, tokenizer.sha256, tokenizer.vocab_size)
     home = next(tokenizer.parameters()).device
     unit, (side, halo) = tokenizer.downsample, tile_and_halo(tokenizer)
     height, width = tokens.height, tokens.width

@@ -39,6 +39,7 @@ class DVAE(nn.Module):
     """
 
     downsample = 8
+    sha256 = ""  # of its file, set by the one who reads it
 
     def __init__(self, encoder: Encoder, decoder: Decoder):
         super().__init__()

@@ -16,6 +16,8 @@ class ImageTokenizer(Protocol):
     D_tok numbers in a token's embedding.
     """
 
+    sha256: str  # of the file that it was read from; empty: of none
+
     @property
     def downsample(self) -> int:
         """Pixels a side of one token."""

@@ -24,10 +24,25 @@ class Tokens:
     mixture: Tensor | None = None  # (B, h, w, D_tok), mean embeddings of the likely tokens; decoded in place of the grid
     detail: float = 1.0  # the size that the pictures are read and decoded at, over their own
     photo: Tensor | None = None  # (B, 3, 2h, 2w), mean colours of the photos, to compare frames; None for one picture
+    tokenizer: str = ""  # SHA-256 of the tokenizer's file; empty: it was not read from a file
 
     def with_grid(self, grid: Tensor, scale: int, mixture: Tensor | None = None) -> Tokens:
         """The same pictures with other tokens (B, h, w) and mixtures (B, h, w, D_tok)."""
         return replace(self, grid=grid, scale=scale, mixture=mixture)
+
+
+def check_tokenizer(tokens: Tokens, sha256: str, vocab_size: int) -> None:
+    """Raises ValueError unless tokens are of the tokenizer with this hash and this vocabulary."""
+    if tokens.vocab_size != vocab_size:
+        raise ValueError(
+            f"the tokens are of a vocabulary of {tokens.vocab_size}, this tokenizer has {vocab_size}: "
+            "decode with the tokenizer that encoded"
+        )
+    if tokens.tokenizer and sha256 and tokens.tokenizer != sha256:
+        raise ValueError(
+            f"the tokens are of another tokenizer (sha256 {tokens.tokenizer[:12]}…) than this one (sha256 {sha256[:12]}…): "
+            "use the same tokenizer, of one bundle, from Tokenize to Detokenize"
+        )
 
 
 def joined(several: Sequence[Tokens]) -> Tokens:

@@ -53,6 +53,7 @@ class VQGANConfig:
 class VQGAN(nn.Module):
     """A Gumbel VQGAN as an `ImageTokenizer`."""
 
+    sha256 = ""  # of its file, set by the one who reads it
     halo = None  # with attention and group norms every place depends on all others
 
     def __init__(self, config: VQGANConfig):

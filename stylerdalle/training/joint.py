@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -63,6 +63,7 @@ class JointConfig:
     hidden_weight: float = 0.2  # of hidden tokens in the base translator's loss; visible tokens, and styles, have 1
     neighbours: int = 16  # codes that share a soft target
     softness: float = 0.25  # spread of a soft target, as in pretraining
+    gain: float = 2.0  # of all logits, after training: mixtures of the likely tokens (sampling.py) get crisper marks
     seed: int = 0
 
 
@@ -194,7 +195,19 @@ def train(
     loop.resume({**asdict(config), "names": joint.names})
     loop.train(joint.batch, joint.learn, measure=joint.measure)
     translator.eval().requires_grad_(False)
-    return {name: {key: t.detach() for key, t in adapter.items()} for name, adapter in joint.adapters.items()}
+    adapters = {name: {key: t.detach() for key, t in adapter.items()} for name, adapter in joint.adapters.items()}
+    scale_logits(translator, adapters.values(), config.gain)
+    return adapters
+
+
+@torch.no_grad()
+def scale_logits(translator: Translator, adapters: Iterable[dict[str, Tensor]], gain: float) -> None:
+    """Multiply the logits of a translator, and of its adapters, by `gain`."""
+    for parameter in translator.outNet.parameters():
+        parameter.mul_(gain)
+    for adapter in adapters:
+        for key in ("outNet.weight.lora_b", "outNet.bias.delta"):
+            adapter[key] = gain * adapter[key]
 
 
 @torch.no_grad()

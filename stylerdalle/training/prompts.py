@@ -54,7 +54,7 @@ def read_prompts(path: str | Path = PROMPTS) -> list[Prompt]:
         ValueError: the file cannot be read, has no prompt or one prompt twice, or a line names an unknown filter or tone.
     """
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()  # with or without a byte order mark
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} cannot be read as a list of prompts ({error}): give a text file, one prompt a line") from error
     prompts: dict[str, Prompt] = {}

@@ -62,10 +62,11 @@ def make(recipe: Recipe, pictures: Sequence[Picture], folder: Path, run: Run, st
             bar.set_postfix(loss=f"{state.loss:.3f}")
 
         window = tokenizer.downsample * translator.config.grid * translator.config.upscale
-        pairs = make_pairs(photos, recipe.name, window, recipe.pairs, unit=tokenizer.downsample)
+        pairs = make_pairs(photos, recipe.name, window, recipe.pairs, unit=tokenizer.downsample) if recipe.filter else None
+        config = config if pairs else replace(config, pairs_weight=0.0)
         learnt = tune(tokenizer, translator, model, photos, recipe.prompt, config, run, pairs, show, start=begun)
     path = folder / "styles" / f"{recipe.name}.safetensors"
-    how = {**asdict(config), "pairs": f"{recipe.pairs} made by the filter {recipe.key!r}"}
+    how = {**asdict(config), "pairs": f"{recipe.pairs} made by the filter {recipe.key!r}" if pairs else ""}
     how["start"] = json.loads(begun.metadata.get("recipe", "{}"))
     style = replace(learnt.style, name=recipe.name, base_sha256=storage.sha256(base))
     checkpoint.save_style(path, style, recipe=how, licence=LICENCE, **learnt.notes())

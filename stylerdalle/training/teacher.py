@@ -31,6 +31,7 @@ from ..learn.loop import Descent, Loop, Numbers, Stateful
 from ..learn.run import Run
 from ..learn.schedule import generator
 from ..learn.sources import read_pictures
+from ..storage import read_metadata
 from ..translator.noise import noise_field
 from .perceptual import (
     CONTENT_DEPTH,
@@ -51,6 +52,7 @@ from .teacher_styles import MANNERS, Manner
 log = logging.getLogger(__name__)
 PARTS = ("style", "content", "layout", "variation", "pixels")  # of the loss, as logged
 TEACHER_LICENCE = "MIT; trained on works in the public domain and on photos under CC0, CC-BY and CC-BY-SA"
+MAGENTA_LICENCE = f"Apache-2.0: begun from Magenta's network of 26 styles (arXiv 1610.07629). Changes {TEACHER_LICENCE}"
 
 
 @dataclass(frozen=True)
@@ -268,7 +270,9 @@ def run_training(args: argparse.Namespace) -> None:
     works = {name: [notes[key] for key in MANNERS[name].exemplars] for name in args.styles}
     training.go()
     recipe = {"command": "teacher", **asdict(config), "steps": training.loop.done}
-    save_teacher(args.output, training.mean, exemplars=works, recipe=recipe, licence=TEACHER_LICENCE)
+    public = args.start and (args.start.suffix == ".onnx" or "Magenta" in read_metadata(args.start).get("licence", ""))
+    licence = MAGENTA_LICENCE if public else TEACHER_LICENCE
+    save_teacher(args.output, training.mean, exemplars=works, recipe=recipe, licence=licence)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -27,7 +28,9 @@ class TranslateOptions:
         ValueError: an option is out of range.
     """
 
-    strength: float = 1.0  # 0 is the base translator's picture, 1 the style, up to 2; logits between are mixed linearly
+    strength: float = (
+        1.0  # 0 is the base translator's picture, 1 the style; logits between are mixed, up to 2 the style's changes grow
+    )
     mask: Tensor | None = None  # (B or 1, H, W) in [0, 1], multiplies strength place by place; None: 1 everywhere
     feather: float = 0.0  # px of the picture over which the mask's edges become soft, to either side
     regions: tuple[MaskedStyle, ...] = ()  # laid over the style, a later one over those before; each costs one more pass
@@ -41,6 +44,12 @@ class TranslateOptions:
             )
         if not 0 <= self.steady <= 1:
             raise ValueError(f"steady {self.steady} is out of range: 0 (each frame by itself) to 1 (what did not change stays)")
+
+        for mask, feather in self.masks:
+            if not 0 <= feather < math.inf:
+                raise ValueError(f"feather {feather} is not possible: give 0 px for hard edges, or more")
+            if mask is not None and not mask.isfinite().all():
+                raise ValueError("a mask has NaN or infinite values: check where it was made")
 
     @property
     def masks(self) -> list[tuple[Tensor | None, float]]:

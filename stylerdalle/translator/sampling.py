@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..settings import SOFTNESS
+from ..settings import SEEDS, SOFTNESS, check_finite
 
 
 @dataclass(frozen=True)
@@ -29,11 +29,14 @@ class Sampling:
     softness: float = SOFTNESS  # of mixtures, higher blends more tokens; 0 gives one token at each place, as in the paper
 
     def __post_init__(self) -> None:
-        if self.temperature < 0 or self.top_k < 0 or not 0 < self.top_p <= 1 or self.softness < 0:
+        check_finite(self)
+        if not self.temperature >= 0 or not self.top_k >= 0 or not 0 < self.top_p <= 1 or not self.softness >= 0:
             raise ValueError(
                 f"temperature {self.temperature}, top_k {self.top_k}, top_p {self.top_p}, softness {self.softness} "
                 "cannot be sampled with: temperature and softness >= 0, top_k >= 0 (0 is all), 0 < top_p <= 1"
             )
+        if not 0 <= self.seed < SEEDS:
+            raise ValueError(f"seed {self.seed} is out of range: 0 to {SEEDS - 1}")
 
 
 DEFAULT = Sampling()

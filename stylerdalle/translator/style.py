@@ -39,6 +39,11 @@ class Style:
         """The translator's parameters that this style changes."""
         return sorted({key.rsplit(".", 1)[0] for key in self.tensors})
 
+    def all_tensors(self) -> list[Tensor]:
+        """Those of its adapter, by name, and of its texture."""
+        texture = [self.texture.tokens, self.texture.weights] if self.texture else []
+        return [*(self.tensors[name] for name in sorted(self.tensors)), *texture]
+
     def change(self, name: str) -> Tensor:
         """The change of one parameter at strength 1."""
         if f"{name}.delta" in self.tensors:

@@ -32,6 +32,8 @@ class Texture:
         shape = tuple(self.tokens.shape)
         if self.tokens.ndim != 3 or shape[1] != shape[2] or not self.tokens.numel() or self.weights.shape != shape[:1]:
             raise ValueError(f"a texture of shape {shape} with {tuple(self.weights.shape)} weights: need (K, T, T) and (K)")
+        if self.tokens.min() < 0:
+            raise ValueError(f"a texture has the token {int(self.tokens.min())}: need 0 or more")
 
     def to(self, device: torch.device | str) -> Texture:
         return Texture(self.tokens.to(device), self.weights.to(device))

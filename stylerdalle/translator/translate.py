@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..progress import Progress, split
 from ..tokenizers.protocol import ImageTokenizer, all_embeddings
-from ..tokenizers.tokens import Tokens
+from ..tokenizers.tokens import Tokens, check_tokenizer
 from .masks import on_grid
 from .model import Translator
 from .noise import noise_grid
@@ -44,6 +44,7 @@ def translate(
         ValueError: tokens of another tokenizer or upscale, or masks that do not fit the pictures.
     """
     check(translator, tokens, options)
+    check_tokenizer(tokens, tokenizer.sha256, tokenizer.vocab_size)
     (count, h, w), u = tokens.grid.shape, translator.config.upscale
     size = (tokens.height, tokens.width)
     masks = [None if mask is None else on_grid(mask, (h, w), feather, size) for mask, feather in options.masks]
@@ -105,12 +106,14 @@ class StyledTranslator:
         self.translator, self.tokenizer, self.options = translator, tokenizer, options
         self.embeddings = all_embeddings(tokenizer)  # (V, D_tok)
         layers = [styles, *([(region.style, 1.0)] for region in options.regions)]
-        self.parameters = [merged(translator, some) for some in layers]
+        # above 1 a strength scales the changes of the parameters: logits beyond the style's would leave what it has learnt
+        amount, self.strength = max(1.0, options.strength), min(1.0, options.strength)
+        self.parameters = [merged(translator, [(style, amount * weight) for style, weight in some]) for some in layers]
         self.fields = [texture_field([(style.texture, weight) for style, weight in some], self.embeddings) for some in layers]
         self.shift = texture_shift(options.sampling.seed).to(self.embeddings.device)
         self.noise: Tensor | None = None  # of the picture that is being translated, (u*h, u*w, K)
         self.styled = bool(styles)
-        self.needs_base = options.mask is not None or options.strength != 1
+        self.needs_base = options.mask is not None or self.strength < 1
 
     def translate(self, grid: Tensor, shares: Sequence[Tensor], out: Sequence[Tensor], progress: Progress | None = None) -> None:
         """Translate one picture.
@@ -125,7 +128,7 @@ class StyledTranslator:
             sides = [config.upscale * max(side, config.grid) for side in grid.shape[1:]]
             self.noise = noise_grid(sides[0], sides[1], sampling.seed).to(self.embeddings)
         first, *others = shares
-        stacked = torch.stack([share.to(device) for share in (first * self.options.strength, *others)], -1)[None]
+        stacked = torch.stack([share.to(device) for share in (first * self.strength, *others)], -1)[None]
         generator = torch.Generator(device=device).manual_seed(sampling.seed)
         passes = len(self.parameters) + self.needs_base
         translate_grid(
@@ -162,7 +165,7 @@ class StyledTranslator:
         for k in range(1, len(self.parameters)):
             if shares[..., k].any():
                 region = self.layer(k, embeddings, places)
-                region = region if base is None else base + self.options.strength * (region - base)
+                region = region if base is None else base + self.strength * (region - base)
                 out = torch.lerp(out, region, shares[..., k, None])
         return out
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..learn.schedule import DECAYS
-from ..settings import setting
+from ..settings import SEEDS, check_finite, setting
 from .methods import METHODS
 
 __all__ = ["METHODS", "TuneConfig"]
@@ -56,6 +56,7 @@ class TuneConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        check_finite(self)
         if self.method not in METHODS:
             raise ValueError(f"method {self.method!r} is not known: {', '.join(METHODS)}")
         if self.decay not in DECAYS:
@@ -68,6 +69,10 @@ class TuneConfig:
             raise ValueError(f"samples {self.samples}: rloo compares each sample with the others, so it needs 2 or more")
         if not 0 < self.lr <= 1 or not 0 < self.pairs_lr <= 1:
             raise ValueError(f"learning rates {self.lr} and {self.pairs_lr} must lie between 0 and 1")
+        if self.softness < 0 or self.minutes < 0 or self.kl_weight < 0:
+            raise ValueError(f"softness {self.softness}, minutes {self.minutes} and kl_weight {self.kl_weight} must be 0 or more")
+        if not 0 <= self.seed < SEEDS:
+            raise ValueError(f"seed {self.seed} is out of range: 0 to {SEEDS - 1}")
         if self.exemplar_size < 64:
             raise ValueError(f"exemplar_size {self.exemplar_size} px is too small to show marks: need 64 or more")
 

@@ -216,6 +216,16 @@ def test_the_photo_itself_is_never_overwritten(shell):
     )
 
 
+def test_an_output_never_replaces_another_photo_of_the_same_command(shell):
+    shutil.copy("other.png", "photo.png")
+    before = files(shell.folder)
+    assert shell("stylize", "photo.jpg", "photo.png", "--style", "ukiyo-e", "--output", "./", "--overwrite") == 2
+    assert files(shell.folder) == before
+    assert shell.err.count("\n") == 2
+    assert "is one of the photos and would be lost" in shell.err
+    assert "is the photo itself" in shell.err
+
+
 def test_several_photos_into_one_file_are_refused(shell):
     assert "give a folder" in shell.refuses("stylize", "photo.jpg", "other.png", "--style", "ukiyo-e", "--output", "out.png")
 
@@ -399,6 +409,7 @@ def test_training_refuses_bad_input_before_it_begins(shell):
     common = ("--images", ".", "--run-dir", "run")
     assert "exists already" in shell.refuses("train-tokenizer", *common, "--output", "out.safetensors")
     assert "'.png'" in shell.refuses("train-tokenizer", *common, "--output", "new.png")
+    Path("out.safetensors").unlink()
     assert "too few" in shell.refuses("train-tokenizer", *common, "--output", "new.safetensors")
     assert "gone does not exist" in shell.refuses("train-tokenizer", "--images", "gone", "--output", "new.safetensors")
 
@@ -425,7 +436,17 @@ def test_tuning_a_style_and_pretraining_a_translator_end_in_files_that_fit(shell
     assert shell("tune", *words, "--images", "photos", "--run-dir", "tune", *sizes, *pairs) == 0
     assert shell("stylize", "photo.jpg", "--style", "charcoal.safetensors", "--output", "drawing.png") == 0
     assert "style charcoal" in shell.out
-    more = (*words, "--overwrite", "--images", "photos", "--start", "charcoal.safetensors", "--run-dir", "more")
+    more = (
+        *words[:-1],
+        "better.safetensors",
+        "--overwrite",
+        "--images",
+        "photos",
+        "--start",
+        "charcoal.safetensors",
+        "--run-dir",
+        "more",
+    )
     assert shell("tune", *more, "--size", 32, "--batch", 1, "--rank", 2, "--steps", 1) == 0
     assert "rank 2, the new one 3" in shell.refuses("tune", *more[:-1], "other", "--size", 32, "--rank", 3, "--steps", 1)
     words = ("--tokenizer", shell.bundle / "tokenizer.safetensors", "--output", "t.safetensors", "--run-dir", "pretrain")

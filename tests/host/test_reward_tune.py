@@ -157,7 +157,7 @@ def test_transparent_parts_of_photos_are_white(tune: Run, photo: torch.Tensor, r
         ({"steps": 0}, "steps 0"),
         ({"rank": 200}, "rank 200 is out of range: use 1 to 32"),
         ({"minutes": float("nan")}, "minutes nan"),
-        ({"learning_rate": float("nan")}, "learning rates nan"),
+        ({"learning_rate": float("nan")}, "lr is nan"),
         ({"image": torch.full((1, 64, 64, 3), float("nan"))}, "NaN or infinite"),
         ({"image": torch.zeros(1, 64, 64, 1)}, "shape"),
         ({"reward": "mine"}, "REWARD got a str"),

@@ -61,20 +61,29 @@ def test_names_are_the_same_on_windows(comfy: SimpleNamespace, monkeypatch: pyte
     assert (host.styles(), host.bundles()) == here
 
 
-def test_a_style_file_is_replaced_only_where_that_is_asked_for(run: Run, styles: Any, saved: Path) -> None:
+def test_a_style_file_is_replaced_only_where_that_is_asked_for_and_else_saved_beside_it(
+    run: Run, styles: Any, saved: Path
+) -> None:
     (saved / "taken.safetensors").write_text("mine")
-    with pytest.raises(ValueError, match=r"taken.safetensors exists already: choose another name"):
-        run("StylerDALLE_SaveStyle", style=styles[0], name="taken")
+    for name in ("taken-2", "taken-3"):
+        style, path = run("StylerDALLE_SaveStyle", style=styles[0], name="taken")
+        assert (style.name, Path(path).name) == (name, f"{name}.safetensors")
+        assert checkpoint.load_style(path).name == name
     assert (saved / "taken.safetensors").read_text() == "mine"
     run("StylerDALLE_SaveStyle", style=styles[0], name="taken", overwrite=True)
     assert checkpoint.load_style(saved / "taken.safetensors").name == "taken"
 
 
 @pytest.mark.parametrize(
-    "name", ["", "  ", ".safetensors", "a/b", "a\\b", "../up", ".hidden", "what?", "a:b", "nul", "a\nb", "x" * 101]
+    "name", ["", "  ", ".safetensors", "a/b", "a\\b", "../up", ".hidden", "what?", "a:b", "nul", "a\nb", "x" * 101, "画" * 99]
 )
-def test_a_name_that_is_no_files_is_refused(run: Run, styles: Any, saved: Path, name: str) -> None:
+def test_a_name_that_is_no_files_is_refused_also_when_the_workflow_is_queued(
+    run: Run, comfy: SimpleNamespace, styles: Any, saved: Path, name: str
+) -> None:
     before = sorted(saved.iterdir())
+    node = comfy.nodes.NODE_CLASS_MAPPINGS["StylerDALLE_SaveStyle"]
+    assert "is not a valid style name" in node.validate_inputs(name=name)
+    assert node.validate_inputs(name="good") is True and node.validate_inputs(name=None) is True
     with pytest.raises(ValueError, match="is not a valid style name"):
         run("StylerDALLE_SaveStyle", style=styles[0], name=name)
     assert sorted(saved.iterdir()) == before
@@ -123,3 +132,40 @@ def test_the_reward_of_no_text_is_refused(run: Run) -> None:
     bundle = run("StylerDALLE_Load", bundle="tiny")[0]
     with pytest.raises(ValueError, match="text is empty"):
         run("StylerDALLE_Reward", reward=bundle, image=torch.rand(1, 32, 32, 3), text=" ")
+
+
+def test_a_dead_link_or_a_damaged_style_in_the_models_folder_stops_nothing(
+    run: Run, comfy: SimpleNamespace, saved: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    dead, damaged = saved / "dead.safetensors", saved / "damaged.safetensors"
+    dead.symlink_to("nowhere.safetensors")
+    damaged.write_bytes((comfy.base / "models" / "stylerdalle" / "tiny" / "styles" / "ukiyo-e.safetensors").read_bytes()[:-50])
+    node = comfy.nodes.NODE_CLASS_MAPPINGS["StylerDALLE_Translate"]
+    assert "dead.safetensors" not in node.fingerprint_inputs()
+    assert tokens(run, prompt="ukiyo-e").isfinite().all()
+    assert "dead.safetensors" in caplog.text and "damaged.safetensors" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("node", "inputs", "says"),
+    [
+        ("StylerDALLE_Translate", {"temperature": float("nan")}, "temperature is nan"),
+        ("StylerDALLE_Translate", {"strength": float("nan")}, "strength nan is out of range"),
+        ("StylerDALLE_Translate", {"softness": float("inf")}, "softness is inf"),
+        ("StylerDALLE_Translate", {"candidates": 0}, "candidates 0 is out of range"),
+        ("StylerDALLE_Translate", {"prompt": "ukiyo-e:5"}, "weight 5 of 'ukiyo-e' is out of range"),
+        ("StylerDALLE_MixStyles", {"weight_a": float("nan")}, "weight nan is out of range"),
+        ("StylerDALLE_MixStyles", {"weight_a": 1e9}, "weight 1e\\+09|weight 1000000000.0 is out of range"),
+        ("StylerDALLE_Tokenize", {"detail": float("nan")}, "detail nan is out of range"),
+    ],
+)
+def test_numbers_that_comfyui_lets_through_are_refused(run: Run, styles: Any, node: str, inputs: Any, says: str) -> None:
+    bundle = run("StylerDALLE_Load", bundle="tiny")[0]
+    photo = torch.rand(1, 32, 32, 3)
+    own: dict[str, Any] = {"tokenizer": bundle, "image": photo}
+    if node == "StylerDALLE_Translate":
+        own = {"translator": bundle, "tokens": run("StylerDALLE_Tokenize", **own)[0], "prompt": "ukiyo-e"}
+    elif node == "StylerDALLE_MixStyles":
+        own = {"style_a": styles[0], "style_b": styles[1]}
+    with pytest.raises(ValueError, match=says):
+        run(node, **{**own, **inputs})

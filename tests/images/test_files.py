@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image, ImageCms
 
+from stylerdalle.images import decode
 from stylerdalle.images import files as pictures
 from stylerdalle.images.files import read_picture, write_picture
 
@@ -141,7 +142,7 @@ def test_a_bad_file_is_refused_in_one_sentence_that_names_it(tmp_path, name, say
 
 def test_a_picture_with_too_many_pixels_is_refused_before_it_is_decoded(tmp_path, monkeypatch):
     path = saved(tmp_path / "a.png", Image.new("1", (4000, 4000)))
-    monkeypatch.setattr(pictures, "MAX_PIXELS", 10**6)
+    monkeypatch.setattr(decode, "MAX_PIXELS", 10**6)
     with pytest.raises(ValueError, match="4000 x 4000 px: at most"):
         read_picture(path)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10**6)  # Pillow's own check comes first where it is the lower one

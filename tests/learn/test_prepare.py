@@ -114,7 +114,7 @@ def test_an_annotation_file_of_other_pictures_or_of_another_form_is_refused(toke
     path.write_text(json.dumps({"images": [{"id": 1, "file_name": "no.png"}], "annotations": []}))
     with pytest.raises(ValueError, match="none of the 4 pictures of tokens-00000.tar is named in"):
         prepare(tokenizer, SHA, [photos], tmp_path / "out", SMALL, path)
-    assert not list((tmp_path / "out").iterdir())
+    assert not list((tmp_path / "out").glob("[!.]*"))
     path.write_text('{"images": []}')
     with pytest.raises(ValueError, match="not an annotation file in COCO's form"):
         prepare(tokenizer, SHA, [photos], tmp_path / "out", SMALL, path)
@@ -203,7 +203,9 @@ def test_processes_share_the_shards_and_the_last_one_writes_the_index(tokenizer,
     assert sorted(p.name for p in out.glob("*.tar")) == ["tokens-00001.tar"]
     assert not (out / "index.json").exists()
     assert prepare(tokenizer, SHA, [photos], out, SMALL, share=(0, 2))["missing"] == 0
-    assert {p.name: p.read_bytes() for p in out.iterdir()} == {p.name: p.read_bytes() for p in (tmp_path / "alone").iterdir()}
+    assert {p.name: p.read_bytes() for p in out.glob("[!.]*")} == {
+        p.name: p.read_bytes() for p in (tmp_path / "alone").glob("[!.]*")
+    }
 
 
 def test_rank_and_world_are_those_of_the_environment(monkeypatch):

@@ -8,73 +8,16 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_comfyui import Fake, write_workflow
+from queue_shell import Shell
 
-from stylerdalle.cli.main import main
 from stylerdalle.queue import batch
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture
-def fake() -> Iterator[Callable[..., Fake]]:
-    made: list[Fake] = []
-
-    def make(**options: Any) -> Fake:
-        made.append(Fake(**options))
-        return made[-1]
-
-    yield make
-    for server in made:
-        server.stop()
-
-
-class Shell:
-    """Runs `stylerdalle queue` over photos/ into out/."""
-
-    def __init__(self, folder: Path, capsys: pytest.CaptureFixture[str]):
-        self.folder, self.capsys, self.out = folder, capsys, folder / "out"
-        self.workflow = write_workflow(folder / "workflow.json")
-
-    def photos(self, *names: str) -> None:
-        for name in names:
-            path = self.folder / "photos" / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(f"pixels of {name}".encode())
-
-    def words(self, *servers: Fake | str, options: tuple[object, ...] = ()) -> list[str]:
-        urls = [word for s in servers for word in ("--server", s.url if isinstance(s, Fake) else s)]
-        places = ["--workflow", str(self.workflow), "--images", str(self.folder / "photos"), "--output", str(self.out)]
-        return ["queue", *urls, *places, *map(str, options)]
-
-    def __call__(self, *servers: Fake | str, options: tuple[object, ...] = ()) -> int:
-        self.capsys.readouterr()
-        code = main(self.words(*servers, options=("--poll", 0.05, *options)))
-        self.said, self.err = self.capsys.readouterr()
-        return code
-
-    def outputs(self) -> dict[str, str]:
-        """The output pictures, {output: photo}."""
-        found = [p for p in self.out.rglob("*") if p.is_file() and p.suffix == ".png"]
-        return {p.relative_to(self.out).as_posix(): p.read_text().removeprefix("pixels of ") for p in found}
-
-    def report(self) -> dict[str, Any]:
-        facts: dict[str, Any] = json.loads((self.out / "report.json").read_text())
-        return facts
-
-
-@pytest.fixture
-def shell(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Shell:
-    monkeypatch.setattr(batch, "SERVER_PAUSE", (0.05, 0.1))
-    shell = Shell(tmp_path, capsys)
-    shell.photos("a.png", "b.jpg", "below/c.png")
-    return shell
 
 
 def many(shell: Shell, count: int = 24) -> dict[str, str]:
@@ -386,10 +329,12 @@ def test_a_journal_that_a_kill_cut_short_is_read(shell, fake):
 
 
 def test_two_processes_do_not_work_on_one_folder(shell, fake):
-    from filelock import FileLock
+    from stylerdalle.storage import Lock
 
     server = fake()
     assert shell(server) == 0
-    with FileLock(shell.out / ".queue.lock"):
-        assert shell(server) == 2
+    lock = Lock(shell.out / ".queue.lock")
+    assert lock.take()
+    assert shell(server) == 2
+    lock.release()
     assert "another stylerdalle queue works on" in shell.err

@@ -11,7 +11,7 @@ from training.test_tokenizer import pictures
 from stylerdalle.learn.run import Run
 from stylerdalle.tokenizers.protocol import all_embeddings
 from stylerdalle.training.coded import coded_pairs
-from stylerdalle.training.joint import JointConfig, train
+from stylerdalle.training.joint import JointConfig, scale_logits, train
 from stylerdalle.translator.style import Style, new_adapter, translate_with
 from stylerdalle.translator.texture import field_under, texture_field
 
@@ -80,8 +80,19 @@ def test_a_run_may_begin_with_styles(tokenizer, pairs, tmp_path):
     begun = Style(
         {key: torch.full_like(t, 0.01) for key, t in new_adapter(translator, 2, torch.Generator(), with_texture=True).items()}
     )
-    config = replace(SMALL, steps=1, lr=1e-9, adapter_lr=1e-9)
+    config = replace(SMALL, steps=1, lr=1e-9, adapter_lr=1e-9, gain=1.0)
     adapters = train(tokenizer, translator, pairs, config, Run(tmp_path), start={"ink": begun})
     for key, tensor in adapters["ink"].items():
         assert torch.allclose(tensor, begun.tensors[key], atol=1e-6), key
     assert adapters["comic"]["outNet.weight.lora_b"].abs().max() < 1e-6
+
+
+def test_a_gain_multiplies_the_logits_with_and_without_a_style(tokenizer):
+    translator = tiny.translator(tokenizer)
+    content = tokenizer.embed(torch.randint(512, (1, 16), generator=torch.Generator().manual_seed(0)))
+    style = tiny.style(translator, "a")
+    before = [translate_with(translator, content, some) for some in ([], [(style, 1.0)])]
+    tensors = dict(style.tensors)
+    scale_logits(translator, [tensors], 2.0)
+    after = [translate_with(translator, content, some) for some in ([], [(replace(style, tensors=tensors), 1.0)])]
+    assert all(torch.allclose(b, 2 * a, rtol=1e-4, atol=1e-3) for a, b in zip(before, after, strict=True))
