@@ -175,8 +175,8 @@ class Sampler:
         seen = set(views.picture.tolist())
         self.excused = [exceptions(p, classes) if i in seen else [] for i, p in enumerate(pictures)]
         self.captions = [set(p.captions) for p in pictures]
-        self.common = [k for k, c in enumerate(classes) if c.common]
-        self.others = np.array([k for k, c in enumerate(classes) if not c.common], dtype=int)
+        self.always = [k for k, c in enumerate(classes) if c.always]
+        self.others = np.array([k for k, c in enumerate(classes) if not c.always], dtype=int)
         self.cumulative = np.cumsum(self._weights())
 
     def group(self, view: int) -> str:
@@ -211,7 +211,7 @@ class Sampler:
         ]
         here = {self.label[i] for i in numbers} - {-1}
         more = rng.choice(self.others, min(self.config.rare, len(self.others)), replace=False).tolist()
-        chosen = sorted({*self.common, *here, *more})
+        chosen = sorted({*self.always, *here, *more})
         place = {k: n for n, k in enumerate(chosen)}
         labels = [place.get(self.label[i], -1) if shade < 0 else -1 for i, shade in zip(numbers, shades, strict=True)]
         excused = torch.zeros(len(numbers), len(chosen), dtype=torch.bool)
@@ -275,6 +275,27 @@ def select(views: Views, chosen: Sequence[bool]) -> Views:
     return Views(views.statistics[keep], views.picture[keep], views.tone[keep])
 
 
+def new_model(views: Views, network: Any, used: Tensor, config: StyleClipConfig) -> CLIP:
+    """An untrained CLIP with the network's layers, whose head reads statistics by their mean and deviation over the views."""
+    torch.manual_seed(config.seed)  # clip's modules draw their initial weights from the global generator
+    model = build_style_clip(config.shape, config.context, len(used)).train()
+    tower: StatisticsTower = model.visual
+    fill_layers(tower, network)
+    found = views.statistics.float()
+    tower.centre.copy_(found.mean(0))
+    tower.scale.copy_(found.std(0).clamp(min=0.01).reciprocal())  # some channels are always 0
+    return model
+
+
+def new_optimizer(parameters: Sequence[torch.nn.Parameter], config: StyleClipConfig) -> torch.optim.Optimizer:
+    """AdamW that decays weights, but not biases and other vectors."""
+    groups = [
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": config.weight_decay},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.98))
+
+
 def train(
     views: Views,
     pictures: Sequence[Picture],
@@ -295,23 +316,14 @@ def train(
     Raises:
         ValueError: `run` has a state of other options, or the loss is not finite.
     """
-    torch.manual_seed(config.seed)  # clip's modules draw their initial weights from the global generator
     used = torch.cat([known_tokens([pictures[i] for i in views.picture.unique().tolist()]), torch.tensor([0])]).unique()
-    model = build_style_clip(config.shape, config.context, len(used)).train()
-    tower: StatisticsTower = model.visual
-    fill_layers(tower, network)
+    learn_from, judge_by = select(views, [not kept for kept in valid]), select(views, valid)
+    model = new_model(learn_from, network, used, config)
     if earlier is not None:
         start_from(model, earlier, used)
-    learn_from, judge_by = select(views, [not kept for kept in valid]), select(views, valid)
-    spread = learn_from.statistics.float()
-    tower.centre.copy_(spread.mean(0))
-    tower.scale.copy_(spread.std(0).clamp(min=0.01).reciprocal())
+    tower: StatisticsTower = model.visual
     parameters = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    optimizer = torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.98))
+    optimizer = new_optimizer(parameters, config)
     mean_model = deepcopy(model).eval().requires_grad_(False)
     classes = style_classes([p for p, kept in zip(pictures, valid, strict=True) if not kept], config.least)
     sampler = Sampler(learn_from, pictures, classes, used, config)

@@ -47,12 +47,14 @@ class StyleClass:
     Attributes:
         name: the pictures' `style`, or "photo".
         prompts: wordings that stand for it.
-        common: whether it is among the classes of every step.
+        common: whether it has many pictures.
+        always: whether it is among the classes of every step, as common styles and those of exemplars are.
     """
 
     name: str
     prompts: tuple[str, ...]
     common: bool
+    always: bool
 
 
 def without_replaced(pictures: Sequence[Picture]) -> list[Picture]:
@@ -68,14 +70,13 @@ def wordings_of(style: str, kind: str) -> list[str]:
 
 
 def style_classes(pictures: Sequence[Picture], least: int, rare: int = 2) -> list[StyleClass]:
-    """The classes: styles of `rare` or more pictures, common from `least` on. All photos are one class. Styles of exemplars are
-    common, however few these are."""
+    """The classes: styles of `rare` or more pictures and of exemplars; common from `least` pictures on. Photos are one class."""
     count = Counter(class_of(p) or "photo" for p in pictures)
     kinds = {class_of(p) or "photo": p.kind for p in pictures if p.kind not in ("photo", "wallpaper")}
     exemplars = {p.style for p in pictures if p.source == EXEMPLARS}
     kinds["photo"] = "photo"
     return [
-        StyleClass(name, tuple(wordings_of(name, kind)), count[name] >= least or name in exemplars)
+        StyleClass(name, tuple(wordings_of(name, kind)), count[name] >= least, count[name] >= least or name in exemplars)
         for name, kind in sorted(kinds.items())
         if count[name] >= rare or name in exemplars or name == "photo"
     ]

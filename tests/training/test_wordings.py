@@ -79,11 +79,12 @@ def test_made_pictures_give_way_to_real_works():
     assert without_replaced([*made, real, exemplar]) == [made[1], real, exemplar]
 
 
-def test_styles_of_exemplars_are_common_however_few():
+def test_styles_of_exemplars_are_classes_of_every_step_however_few():
     some = [Picture(str(i), b"", style="cubism", kind="art") for i in range(3)]
     some += [Picture("e", b"", style="futurism", kind="art", source=EXEMPLARS), Picture("r", b"", style="rare", kind="art")]
     some += [Picture("p", b"")]
-    assert {c.name: c.common for c in style_classes(some, least=3)} == {"cubism": True, "futurism": True, "photo": False}
+    found = {c.name: (c.common, c.always) for c in style_classes(some, least=3)}
+    assert found == {"cubism": (True, True), "futurism": (False, True), "photo": (False, False)}
 
 
 def test_words_of_tones_and_of_the_registry_are_known():
