@@ -13,7 +13,7 @@ import unicodedata
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -21,6 +21,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from .clip.protocol import CLIPModel
+from .clip.statistics import StatisticsTower, StyleClipShape, build_style_clip
 from .features import FeatureNetwork, FeatureShape
 from .storage import FILE_FORMAT, FILE_KINDS, read_metadata, replacing, sha256
 from .tokenizers import registry
@@ -30,8 +31,12 @@ from .translator.model import Translator, TranslatorConfig
 from .translator.style import Style
 from .translator.texture import Texture
 
+if TYPE_CHECKING:
+    from clip.model import CLIP
+
 log = logging.getLogger(__name__)
 
+STATISTICS_CLIP = "statistics-clip"  # type in the `arch` of a CLIP whose image tower reads statistics; others are OpenAI's
 WORDS = "token_embedding.weight"  # of a CLIP: a row for each text token
 WORDS_USED = "token_embedding.used"  # where not all rows are kept: the tokens that have one
 
@@ -172,7 +177,8 @@ def load_translator(path: str | Path, device: torch.device | str = "cpu", dtype:
 def save_clip(
     path: str | Path, model: CLIPModel, dtype: torch.dtype = torch.float16, used: Tensor | None = None, **metadata: Any
 ) -> None:
-    """Write a CLIP. Tensors have OpenAI's names, from which `clip.model.build_model` infers the sizes.
+    """Write a CLIP. Tensors have OpenAI's names, from which `clip.model.build_model` infers the sizes; for a CLIP with a
+    `StatisticsTower` they are in `arch`.
 
     Args:
         used: numbers of the text tokens to keep, long (N): those that captions had. The others were never trained; they need no
@@ -180,6 +186,8 @@ def save_clip(
     """
     tensors = {k: v.to(dtype) if v.is_floating_point() else v for k, v in model.state_dict().items()}
     arch: dict[str, Any] = {"type": "clip", "image_resolution": model.visual.input_resolution}
+    if isinstance(model.visual, StatisticsTower):
+        arch = {"type": STATISTICS_CLIP, **asdict(model.visual.shape)}
     if used is not None:
         whole = tensors[WORDS]
         arch["vocab_size"] = len(whole)
@@ -187,8 +195,24 @@ def save_clip(
     write(path, tensors, "clip", arch=arch, **metadata)
 
 
+def _statistics_clip(arch: dict[str, Any], tensors: dict[str, Tensor], path: str | Path) -> CLIP:
+    """An untrained CLIP of the sizes that a file states, which its tensors fit."""
+    sizes: dict[str, Any] = {key: value for key, value in arch.items() if key not in ("type", "vocab_size")}
+    try:
+        model = build_style_clip(StyleClipShape(**{**sizes, "read": tuple(sizes["read"])}))
+    except (KeyError, TypeError, ValueError) as error:
+        raise _impossible(path, error) from error
+    if problems := misfits(model.state_dict(), tensors):
+        raise ValueError(f"{path} does not fit its own description: {problems}")
+    return model
+
+
 def load_clip(path: str | Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> CLIPModel:
-    """A CLIP ready to run. Raises ValueError naming what is wrong with the file."""
+    """A CLIP ready to run: OpenAI's, or one whose image tower reads statistics (clip/statistics.py).
+
+    Raises:
+        ValueError: naming what is wrong with the file.
+    """
     from .clip.package import clip
 
     started = time.monotonic()
@@ -199,7 +223,9 @@ def load_clip(path: str | Path, device: torch.device | str = "cpu", dtype: torch
                 used, rows = tensors.pop(WORDS_USED).long(), tensors[WORDS]
                 whole = rows.new_zeros(_arch(metadata, path)["vocab_size"], rows.shape[1])
                 tensors[WORDS] = whole.index_copy_(0, used, rows)
-            model = clip.model.build_model(dict(tensors))
+            arch = _arch(metadata, path) if "arch" in metadata else {}
+            reads_statistics = arch.get("type") == STATISTICS_CLIP
+            model = _statistics_clip(arch, tensors, path) if reads_statistics else clip.model.build_model(dict(tensors))
         except (KeyError, RuntimeError, IndexError) as error:
             raise ValueError(f"{path} is not a complete CLIP ({error}): copy it again") from error
         model.float().load_state_dict(tensors)  # again: build_model has rounded them to fp16

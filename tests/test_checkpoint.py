@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 
 from stylerdalle import checkpoint, storage
 from stylerdalle.clip.package import clip
+from stylerdalle.clip.statistics import StyleClipShape, build_style_clip
 from stylerdalle.translator.style import Style
 
 FILES = {"tokenizer": checkpoint.load_tokenizer, "translator": checkpoint.load_translator, "clip": checkpoint.load_clip}
@@ -81,6 +82,41 @@ def test_a_clip_without_the_tokens_that_no_caption_had_is_smaller_and_reads_the_
     assert small.token_embedding.weight.shape == whole.token_embedding.weight.shape
     others = torch.ones(len(small.token_embedding.weight), dtype=torch.bool).index_fill_(0, used, False)
     assert not small.token_embedding.weight[others].any()
+
+
+def style_clip() -> torch.nn.Module:
+    return build_style_clip(StyleClipShape(32, (0, 2, 5), hidden=8, embed_dim=16, text_width=64, text_layers=1)).eval()
+
+
+def test_a_clip_that_reads_statistics_comes_back_with_its_sizes(tmp_path):
+    model, path = style_clip(), tmp_path / "c.safetensors"
+    text, images = clip.tokenize(["a painting"]), torch.rand(1, 3, 32, 32)
+    checkpoint.save_clip(path, model, dtype=torch.float32, used=text[0].unique())
+    loaded = checkpoint.load_clip(path)
+    assert loaded.visual.shape == model.visual.shape
+    assert torch.allclose(loaded.encode_image(images), model.encode_image(images), atol=1e-5)
+    assert torch.allclose(loaded.encode_text(text), model.encode_text(text), atol=1e-5)
+    assert not any(p.requires_grad for p in loaded.parameters())
+    assert checkpoint.load_clip(path, dtype=torch.bfloat16).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"read": [0, 2]}, "does not fit its own description: unknown visual.blocks.2"),
+        ({"hidden": 9}, "visual.hidden.weight is"),
+        ({"read": [5, 2]}, "sizes that cannot be built"),
+        ({"read": None}, "sizes that cannot be built"),
+        ({"depth": 3}, "sizes that cannot be built"),
+    ],
+)
+def test_a_clip_that_does_not_fit_its_sizes_is_refused(tmp_path, change, message):
+    path = tmp_path / "c.safetensors"
+    checkpoint.save_clip(path, style_clip())
+    got, metadata = checkpoint.read(path, "clip")
+    checkpoint.write(path, got, "clip", arch={**json.loads(metadata["arch"]), **change})
+    with pytest.raises(ValueError, match=message):
+        checkpoint.load_clip(path)
 
 
 def test_a_style_comes_back_with_prompt_name_base_and_recipe(bundle_folder):

