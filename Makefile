@@ -42,7 +42,7 @@ $(W)/mini/tokenizer.safetensors: $(W)/base.safetensors
 	$(TRAIN).sharpen --images $(DATA) $(W)/made.tar --tokenizer $< --output $@ --device $(DEVICE)
 
 $(W)/mini/clip.safetensors: $(W)/made.tar
-	$(TRAIN).style_clip --images $(DATA) $< --exemplars $(WORKS) --output $@
+	$(BIN)/stylerdalle train-clip --images $(DATA) $< --output $@
 
 $(W)/mini/features.safetensors: $(W)/made.tar
 	$(TRAIN).features --images $(DATA) $(WORKS) --output $@ --device $(DEVICE)

@@ -155,7 +155,8 @@ class StatisticsTower(nn.Module):
     def embed(self, statistics: Tensor) -> Tensor:
         """Statistics (B, D) -> embeddings (B, E), not normalised."""
         x = ((statistics - self.centre) * self.scale).to(self.straight.weight.dtype)
-        return self.straight(x) + self.bent(F.gelu(self.hidden(x)))  # type: ignore[no-any-return]
+        out: Tensor = self.straight(x) + self.bent(F.gelu(self.hidden(x)))
+        return out
 
     def forward(self, images: Tensor) -> Tensor:
         return self.embed(self.look(images))

@@ -105,7 +105,8 @@ def tokens_of(texts: Sequence[str], context: int, used: Tensor) -> Tensor:
 @lru_cache(maxsize=100_000)
 def tokens_of_one(text: str) -> Tensor:
     """A text -> (CONTEXT)."""
-    return clip.tokenize([text], CONTEXT, truncate=True)[0]  # type: ignore[no-any-return]
+    tokens: Tensor = clip.tokenize([text], CONTEXT, truncate=True)[0]
+    return tokens
 
 
 def read_texts(model: CLIP, tokens: Tensor) -> Tensor:
@@ -116,7 +117,8 @@ def read_texts(model: CLIP, tokens: Tensor) -> Tensor:
         block.attn_mask = mask
     x = (model.token_embedding(tokens) + model.positional_embedding[:length]).permute(1, 0, 2)  # (L, B, W)
     x = model.ln_final(model.transformer(x).permute(1, 0, 2))
-    return x[torch.arange(len(x)), tokens.argmax(-1)] @ model.text_projection  # type: ignore[no-any-return]
+    embedded: Tensor = x[torch.arange(len(x)), tokens.argmax(-1)] @ model.text_projection
+    return embedded
 
 
 def read_by_length(model: CLIP, tokens: Tensor, groups: int = 4) -> Tensor:
