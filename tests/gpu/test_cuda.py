@@ -307,7 +307,8 @@ def test_exemplars_are_compared_on_the_device(here, photo):
 def test_tune_command(tmp_path, capsys):
     output = tmp_path / "style.safetensors"
     words = ["tune", "--style", "a ukiyo-e print", "--images", str(PHOTO), "--output", str(output), "--device", str(DEVICE)]
-    options = [
+    options = ["--steps=2", "--batch=1", "--size=128", "--views=1", "--exemplar-size=64"]
+    options += ["--pairs=ink", "--pairs-count=4", "--pairs-steps=1"]
         "--steps",
         "2",
         "--batch",
