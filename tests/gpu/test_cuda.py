@@ -309,23 +309,6 @@ def test_tune_command(tmp_path, capsys):
     words = ["tune", "--style", "a ukiyo-e print", "--images", str(PHOTO), "--output", str(output), "--device", str(DEVICE)]
     options = ["--steps=2", "--batch=1", "--size=128", "--views=1", "--exemplar-size=64"]
     options += ["--pairs=ink", "--pairs-count=4", "--pairs-steps=1"]
-        "--steps",
-        "2",
-        "--batch",
-        "1",
-        "--size",
-        "128",
-        "--views",
-        "1",
-        "--exemplar-size",
-        "64",
-        "--pairs",
-        "ink",
-        "--pairs-count",
-        "4",
-        "--pairs-steps",
-        "1",
-    ]
     assert main([*words, *options, "--run-dir", str(tmp_path / "run")]) == 0, capsys.readouterr().err
     assert checkpoint.load_style(output).tensors
 
