@@ -182,7 +182,9 @@ class StyledTranslator:
 
 def cut_each(grid: Tensor, places: Tensor, side: int) -> Tensor:
     """(h, w, K) -> its windows of side x side that begin at places (b, 2): (b, side*side, K)."""
-    return torch.stack([grid[y : y + side, x : x + side].flatten(0, 1) for y, x in places.tolist()])
+    steps = torch.arange(side, device=grid.device)
+    rows, columns = (places[:, i, None] + steps for i in range(2))  # (b, side) each
+    return grid[rows[:, :, None], columns[:, None]].flatten(1, 2)
 
 
 def texture_shift(seed: int) -> Tensor:
