@@ -22,7 +22,7 @@ from torch import Tensor
 from ..bundle import WEIGHTS
 from ..checkpoint import load_tokenizer, read, write
 from ..device import choose_device, choose_dtype
-from ..storage import sha256
+from ..storage import read_metadata, sha256
 from .teacher_data import photo_crops, photo_tokens, read_photos
 
 log = logging.getLogger(__name__)
@@ -59,11 +59,17 @@ def read_contents(path: Path, tokenizer_path: Path) -> Tensor:
     Raises:
         ValueError: it holds none, or they are of another tokenizer than `tokenizer_path`.
     """
-    tensors, metadata = read(path, "contents")
+    content = contents_of(path)
+    if read_metadata(path).get("tokenizer_sha256") != sha256(tokenizer_path):
+        raise ValueError(f"{path} is of another tokenizer than {tokenizer_path}: make the contents anew, or give its own")
+    return content
+
+
+def contents_of(path: Path) -> Tensor:
+    """The same, of whatever tokenizer. Raises ValueError if the file holds none."""
+    tensors, _ = read(path, "contents")
     if "content" not in tensors or tensors["content"].ndim != 3 or not tensors["content"].numel():
         raise ValueError(f"{path} holds no contents: make it anew")
-    if metadata.get("tokenizer_sha256") != sha256(tokenizer_path):
-        raise ValueError(f"{path} is of another tokenizer than {tokenizer_path}: make the contents anew, or give its own")
     return tensors["content"].int()
 
 

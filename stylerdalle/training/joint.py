@@ -261,7 +261,9 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--painted", nargs="+", type=Path, default=[], metavar="FILE", help=painted)
     parser.add_argument("--tokenizer", type=Path, default=WEIGHTS / "mini" / "tokenizer.safetensors")
     parser.add_argument("--translator", type=Path, required=True, help="the file that `stylerdalle pretrain` wrote")
-    parser.add_argument("--start", type=Path, metavar="FOLDER", help="of styles to start from, NAME.safetensors each")
+    parser.add_argument(
+        "--start", type=Path, metavar="FOLDER", help="of styles to start from, NAME.safetensors; others begin anew"
+    )
     parser.add_argument("--output", type=Path, required=True, help="folder for translator.safetensors and styles/")
     parser.add_argument("--steps", type=int, default=JointConfig.steps, help="0: only make the pairs")
     parser.add_argument("--minutes", type=float, default=JointConfig.minutes, help="end after so long at the latest; 0: no limit")
@@ -292,7 +294,8 @@ def run_joint(args: argparse.Namespace, names: Sequence[str]) -> None:
     pairs = all_pairs(tokenizer, translator.config.grid, photos, names, painted, config.pairs, run.folder)
     if not args.steps:
         return
-    begun = {name: checkpoint.load_style(args.start / f"{name}.safetensors") for name in names} if args.start else None
+    files = {name: args.start / f"{name}.safetensors" for name in names} if args.start else {}
+    begun = {name: checkpoint.load_style(path) for name, path in files.items() if path.is_file()}
     adapters = train(tokenizer, translator, pairs, config, run, start=begun)
     base = args.output / "translator.safetensors"
     checkpoint.save_translator(base, translator, recipe={"command": "joint", **asdict(config)})

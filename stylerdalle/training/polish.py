@@ -49,20 +49,20 @@ from ..translator.noise import noise_at
 from ..translator.style import Style, translate_with
 from ..translator.texture import field_under, laid_under, texture_field
 from ..translator.windows import falloff
-from .coded import Coded, coded_pairs, painted_pairs
+from .coded import Coded
 from .contents import read_contents
 from .critic import Critic, Depths
-from .joint import read_painted
+from .joint import JointConfig, all_pairs
 from .perceptual import CONTENT_DEPTH, Features, Statistics, content_loss, layout_distance, read_vgg, statistics, style_loss
 from .polish_data import Bank, bank, banks, works_by_style
 from .registry import STYLES
 from .sharpen import set_gain
+from .teacher_pairs import read_painted
 from .teacher_styles import MANNERS
 from .tokenizer import reconstruction_loss, residual_blocks
 
 log = logging.getLogger(__name__)
 PHOTO = "photo"  # the critics' class of photos
-MADE = 600  # pairs that a filter makes of a style which is not painted
 
 
 @dataclass(frozen=True)
@@ -83,11 +83,11 @@ class PolishConfig:
     critic_lr: float = 3e-4  # constant
     alone: int = 60  # first steps, in which only the critics and the decoder's round trips learn
     critics: float = 0.5  # weights of the parts of the loss: the critics' score,
-    style: float = 0.25  # statistics of features against the works',
-    text: float = 1.0  # 1 - cosine of picture and prompt in CLIP,
-    content: float = 1.0  # features of the photo, times the style's own weight,
-    layout: float = 0.5  # colours of large areas follow the photo's,
-    marks: float = 0.25  # cross-entropy on pairs of styles with works,
+    style: float = 0.5  # statistics of features against the works',
+    text: float = 0.2  # 1 - cosine of picture and prompt in CLIP,
+    content: float = 2.5  # features of the photo, times the style's own weight,
+    layout: float = 2.0  # colours of large areas follow the photo's,
+    marks: float = 0.3  # cross-entropy on pairs of styles with works,
     kept: float = 1.0  # the same of styles without works,
     base_weight: float = 1.0  # of the base translator,
     fidelity: float = 1.0  # of round trips
@@ -363,8 +363,7 @@ def polish(polisher: Polish, run: Run, callback: Callable[[int, Numbers], None] 
         descents.append(Descent(optimizer, rate, parameters))
 
     def share(step: int) -> float:
-        gone = max(step / c.steps, loop.seconds / (60 * c.minutes) if c.minutes else 0.0)
-        return min(1.0, (step + 1) / 50) * learning_rate(round(1000 * min(gone, 1.0)), 1000, warm=0)
+        return min(1.0, (step + 1) / 50) * learning_rate(step, c.steps, warm=0, passed=loop.passed)
 
     learns("translator", list(translator.parameters()), c.lr)
     learns("decoder", [p for p in tokenizer.decoder.parameters() if p.requires_grad], c.decoder_lr)
@@ -431,17 +430,13 @@ def prepared(args: argparse.Namespace, config: PolishConfig, device: torch.devic
     styles = {name: checkpoint.load_style(path, device) for name, path in found.items()}
     size = tokenizer.downsample * config.side
     photos = [p for p in split_validation(read_pictures(args.images))[0] if p.kind in ("photo", "wallpaper")]
-    window, painted, pairs = tokenizer.downsample * translator.config.grid, read_painted(args.painted), {}
-    for name in styles:
-        if name in painted:
-            pairs[name] = painted_pairs(painted[name], name, translator.config.grid)
-        else:
-            pairs[name] = coded_pairs(tokenizer, photos, name, window, MADE, args.run_dir)
+    grid, folder = translator.config.grid, args.run_dir
+    pairs = all_pairs(tokenizer, grid, photos, list(styles), read_painted(args.painted), JointConfig.pairs, folder)
     works = banks(works_by_style(read_pictures(args.works), list(styles)), size, config.crops, config.zoom, config.seed, device)
     seen = bank(photos, size, 4 * config.crops, (0.5, 1.2), config.seed, device)
     model = checkpoint.load_clip(args.bundle / "clip.safetensors", device)
     features = read_vgg(args.vgg).to(device, torch.bfloat16)
-    contents = read_contents(args.contents).to(device)
+    contents = read_contents(args.contents, args.bundle / "tokenizer.safetensors").long().to(device)
     log.info("%d styles, %d of them with works; %d contents, %d photos", len(styles), len(works), len(contents), len(photos))
     return Polish(tokenizer, translator, styles, model, features, pairs, works, contents, seen, config)
 
@@ -453,6 +448,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     kinds = {name: type(value) for name, value in asdict(PolishConfig()).items()}
     options = {name: kinds[name](value) for name, value in numbers.items()}
     config = PolishConfig(steps=args.steps, minutes=args.minutes, styles=args.styles, batch=args.batch, **options)
+    torch.backends.cudnn.benchmark = True  # all batches have the same sizes
     try:
         polisher = prepared(args, config, choose_device(args.device))
         polish(polisher, Run(args.run_dir, resume=not args.no_resume))

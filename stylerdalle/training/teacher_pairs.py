@@ -183,7 +183,7 @@ def paint_pairs(
         now = time.monotonic()
         full = done >= last or (now - started > 60 * minutes and done >= styles)
         if full or now - saved > 60 * SAVE_MINUTES:
-            _write(output, parts, notes)
+            write_pairs(output, parts, notes)
             saved = now
             log.info("%d pairs in %s after %.0f s", done, output, now - started)
         if full:
@@ -204,7 +204,8 @@ def _begun(output: Path, notes: dict[str, Any]) -> list[Part]:
     return [(pairs.content, pairs.target, pairs.style, pairs.seed)]
 
 
-def _write(output: Path, parts: Sequence[Part], notes: dict[str, Any]) -> None:
+def write_pairs(output: Path, parts: Sequence[Part], notes: dict[str, Any]) -> None:
+    """Write the file of pairs, its metadata being `notes`."""
     types = {"content": torch.uint16, "target": torch.uint16, "style": torch.uint8, "seed": torch.int32}
     columns = zip(*parts, strict=True)
     write(output, {k: torch.cat(c).to(t) for (k, t), c in zip(types.items(), columns, strict=True)}, "pairs", **notes)
