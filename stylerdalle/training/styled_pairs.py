@@ -1,9 +1,9 @@
-"""Token pairs that a bundle's own styles translate, in the format of teacher_pairs.py: what they have learnt beyond their teacher.
+"""Token pairs that a bundle's own styles translate, as teacher_pairs.py writes them: what was learnt beyond the teacher.
 
 The network for any prompt (`stylerdalle tune --styles FILE --painted PAIRS`) learns from them, so that a prompt beside a bundled
 style looks like it. Styles with a texture are left out: their pairs are made by filters.
 
-    python -m stylerdalle.training.styled_pairs --contents contents.safetensors --bundle FOLDER --count 72 --output pairs.safetensors
+    python -m stylerdalle.training.styled_pairs --contents contents.safetensors --bundle FOLDER --output pairs.safetensors
 """
 
 from __future__ import annotations
