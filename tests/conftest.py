@@ -1,6 +1,7 @@
 """Shared by all tests: one thread (tiny models are slower on many), and one bundle of tiny models a run."""
 
 import logging
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,4 +34,4 @@ def bundle_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def bundle(bundle_folder: Path) -> stylerdalle.Bundle:
-    return stylerdalle.load_bundle(bundle_folder, device="cpu", dtype="fp32")
+    return stylerdalle.load_bundle(bundle_folder, device=os.environ.get("STYLERDALLE_TEST_DEVICE", "cpu"), dtype="fp32")

@@ -40,7 +40,7 @@ def encode(
         images: (B, 3, H, W) in [0, 1].
         alpha: (B, 1, H, W) in [0, 1], kept with the tokens; colours under alpha 0 are not read.
         upscale: of the translator that the tokens are for; 2 reads the pictures at half size.
-        device: the tokenizer's, to which tiles are moved one at a time; the images' device by default.
+        device: to which tiles are moved one at a time; the tokenizer's own by default.
         progress: called with (tiles done, tiles in all); may raise to cancel.
         detail: 2 reads the pictures at twice their size, which halves the size of a style's marks; 0.5 at half their size.
 
@@ -52,6 +52,7 @@ def encode(
     """
     size = read_size(images.shape[-2:], detail, upscale)
     unit, (side, halo) = tokenizer.downsample, tile_and_halo(tokenizer)
+    home = device or next(tokenizer.parameters()).device
     h, w = (-(-length // unit) for length in size)
     boxes, means = tiles(h, w, side, halo), PHOTO_MEANS  # boxes in tokens
     grid = torch.empty(len(images), h, w, dtype=torch.long, device=images.device)
@@ -63,7 +64,7 @@ def encode(
             for k, (top, bottom, left, right) in enumerate(boxes):
                 y, x = max(0, top - halo), max(0, left - halo)  # where the tile with its margin begins
                 rows, columns = (unit * y, unit * min(h, bottom + halo)), (unit * x, unit * min(w, right + halo))
-                part = resized_part(picture, size, rows, columns, device)
+                part = resized_part(picture, size, rows, columns, home)
                 grid[i, top:bottom, left:right] = tokenizer.encode(part)[0, top - y : bottom - y, left - x : right - x]
                 if photo is not None:
                     inner = part[..., unit * (top - y) : unit * (bottom - y), unit * (left - x) : unit * (right - x)]

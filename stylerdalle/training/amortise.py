@@ -161,6 +161,7 @@ class Course:
             texture = network.textures_for(self.text[p.text])
         style = Style(network(self.text[p.text], generator), texture=texture)
         with torch.autocast(o.device.type, torch.bfloat16):
+            photo = photo.to(o.device)
             content = o.content(photo)
             logits = o.logits(content, style).float()
             kl = o.kl(logits, content)
@@ -211,7 +212,7 @@ def start_as_tuned(
     loss = network.imitate(
         torch.stack([text for text, _, _ in rows]),
         torch.stack([nothing if k is None else changes[k] for _, k, _ in rows]),
-        torch.tensor([texture for _, _, texture in rows]),
+        torch.tensor([texture for _, _, texture in rows], device=nothing.device),
     )
     log.info("started with %d tuned styles on %d prompts, loss %.3f", len(style_of), len(rows), loss)
 
@@ -251,6 +252,7 @@ def amortise(
     course = Course(Objective(tokenizer, translator, model, "", TuneConfig()), photos, art, seen, config, run, painted)
     torch.manual_seed(config.seed)  # for the network's initial weights
     network = HyperNetwork(hyper, changed(translator, hyper.kind), [p.text for p in seen], course.tiles)
+    network.to(course.objective.device)
     network.learn_scale(course.texts)
     parameters, team = list(network.parameters()), processes()
     optimizer = torch.optim.Adam(parameters, lr=config.lr, betas=(0.9, 0.98))

@@ -43,7 +43,7 @@ def art_targets(model: CLIPModel, pictures: Sequence[Picture], texts: Tensor, mo
         captions.append(reward.embed_texts(model, [p.captions[0] for p in some]))
         size = model.visual.input_resolution
         crops = to_tensor([np.asarray(at_least(p.open(), size).resize((size, size))) for p in some])
-        images.append(reward.embed_images(model, crops))
+        images.append(reward.embed_images(model, crops.to(texts.device)))
     seen = torch.cat(images)  # (N, E)
     nearest = (texts @ torch.cat(captions).T).topk(min(NEAREST, len(seen)), -1).indices  # (P, NEAREST)
     return F.normalize(seen[nearest].mean(1) - seen.mean(0), dim=-1)
@@ -54,7 +54,7 @@ def stored_art_targets(model: CLIPModel, art: Sequence[Picture], prompts: list[s
     path = run.folder / "art.pt"
     stored = torch.load(path, weights_only=True) if path.is_file() and run.resume else {}
     if stored.get("prompts") != prompts:
-        stored = {"prompts": prompts, "targets": art_targets(model, art, texts)}
+        stored = {"prompts": prompts, "targets": None if (found := art_targets(model, art, texts)) is None else found.cpu()}
         write_tensors(path, stored)
     targets: Tensor | None = stored["targets"]
-    return targets
+    return None if targets is None else targets.to(texts.device)

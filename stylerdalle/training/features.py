@@ -54,7 +54,7 @@ class FeatureConfig:
 
 def efficientnet(device: torch.device | str = "cpu") -> Instrument:
     """EfficientNet-lite0 with ImageNet weights. Raises ValueError where its packages are missing."""
-    network = efficientnet_lite0().to(memory_format=torch.channels_last)
+    network = efficientnet_lite0().to(device).to(memory_format=torch.channels_last)
     seen: list[Tensor] = []
     for last in (0, 2, 4, 10, 15):  # blocks: the last before each halving of the side
         network._blocks[last].register_forward_hook(lambda _, __, out: seen.append(out))

@@ -96,7 +96,7 @@ class VQAutoEncoder(nn.Module):
         output.b.copy_(2 * codes @ b - codes.square().sum(1))
         first.w.copy_((codes @ self.tail.weight[:, :, 0, 0].t()).t()[:, :, None, None])
         first.b.copy_(conv_bias(self.tail))
-        return folded
+        return folded.to(codes.device)
 
 
 def new_dvae(n_hid: int, vocab_size: int, n_init: int) -> DVAE:

@@ -123,7 +123,7 @@ class HyperNetwork(nn.Module):
         """(E) or (P, E) -> (hidden) or (P, hidden): the trunk, shared by `forward` and `choose`."""
         x = ((text if generator else self.settled(text)) - self.mean) / self.deviation
         if generator:
-            x = x + self.config.noise * torch.randn(x.shape, generator=generator)
+            x = x + self.config.noise * torch.randn(x.shape, generator=generator).to(x.device)
         hidden: Tensor = self.trunk(x)
         return hidden
 
@@ -167,7 +167,7 @@ class HyperNetwork(nn.Module):
         config = self.config
         if not 1 <= len(styles) <= min(config.basis, config.rank):
             raise ValueError(f"{len(styles)} styles to start from: need 1 to {min(config.basis, config.rank)}")
-        targets = [torch.zeros(len(styles), size) for size in self.sizes]
+        targets = [self.mean.new_zeros(len(styles), size) for size in self.sizes]
         for i, name in enumerate(self.small):
             for k, style in enumerate(styles):
                 self.sums[i][k] = style.change(name)

@@ -109,7 +109,7 @@ def merged(translator: Translator, styles: Sequence[tuple[Style, float]]) -> dic
         for name in style.names():
             change = weight * style.change(name)
             before = out[name] if name in out else base[name]
-            out[name] = before + change.to(before.dtype)
+            out[name] = before + change.to(before)  # mixtures, and styles of a resumed run, may be on the CPU
     return out
 
 

@@ -68,18 +68,19 @@ def encoded(key: str, seed: int = 0) -> Picture:
     return Picture(key, stream.getvalue())
 
 
-def training(folder, steps: int, warm: int = 0, pictures=()) -> Training:
+def training(folder, steps: int, warm: int = 0, pictures=(), device: torch.device | str = "cpu") -> Training:
     """A run whose pictures are random, or else those given, in turn."""
     manners = {name: Manner((name,)) for name in NAMES}
     with torch.no_grad():
-        targets = {name: [statistics(depth) for depth in features()(picture(i))] for i, name in enumerate(NAMES)}
+        look = features().to(device)
+        targets = {name: [statistics(depth) for depth in look(picture(i).to(device))] for i, name in enumerate(NAMES)}
     config = TeacherConfig(steps=steps, minutes=0, size=32, batch=2, warm=warm)
     turns = itertools.cycle(pictures)
 
     def draw(rng: np.random.Generator) -> torch.Tensor:
-        return next(turns) if pictures else torch.from_numpy(rng.random((1, 3, 32, 32), dtype=np.float32))
+        return next(turns) if pictures else torch.from_numpy(rng.random((1, 3, 32, 32), dtype=np.float32)).to(device)
 
-    return Training(teacher(), features(), manners, targets, draw, config, Run(folder))
+    return Training(teacher().to(device), look, manners, targets, draw, config, Run(folder))
 
 
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (48, 64)])
