@@ -52,11 +52,11 @@ from ..translator.windows import falloff
 from .coded import Coded, coded_pairs, painted_pairs
 from .contents import read_contents
 from .critic import Critic, Depths
-from .joint import read_painted
 from .perceptual import CONTENT_DEPTH, Features, Statistics, content_loss, layout_distance, read_vgg, statistics, style_loss
 from .polish_data import Bank, bank, banks, works_by_style
 from .registry import STYLES
 from .sharpen import set_gain
+from .teacher_pairs import read_painted
 from .teacher_styles import MANNERS
 from .tokenizer import reconstruction_loss, residual_blocks
 
@@ -433,15 +433,15 @@ def prepared(args: argparse.Namespace, config: PolishConfig, device: torch.devic
     photos = [p for p in split_validation(read_pictures(args.images))[0] if p.kind in ("photo", "wallpaper")]
     window, painted, pairs = tokenizer.downsample * translator.config.grid, read_painted(args.painted), {}
     for name in styles:
-        if name in painted:
-            pairs[name] = painted_pairs(painted[name], name, translator.config.grid)
+        if painted and name in painted.styles:
+            pairs[name] = painted_pairs(painted, name, translator.config.grid)
         else:
             pairs[name] = coded_pairs(tokenizer, photos, name, window, MADE, args.run_dir)
     works = banks(works_by_style(read_pictures(args.works), list(styles)), size, config.crops, config.zoom, config.seed, device)
     seen = bank(photos, size, 4 * config.crops, (0.5, 1.2), config.seed, device)
     model = checkpoint.load_clip(args.bundle / "clip.safetensors", device)
     features = read_vgg(args.vgg).to(device, torch.bfloat16)
-    contents = read_contents(args.contents).to(device)
+    contents = read_contents(args.contents, args.bundle / "tokenizer.safetensors").long().to(device)
     log.info("%d styles, %d of them with works; %d contents, %d photos", len(styles), len(works), len(contents), len(photos))
     return Polish(tokenizer, translator, styles, model, features, pairs, works, contents, seen, config)
 
