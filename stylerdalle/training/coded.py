@@ -104,8 +104,8 @@ def coded_pairs(
             raise ValueError(f"the pairs of {made_by} are neither painted nor in {folder}: give photos to make them from")
         *sides, places = make_pairs(photos, made_by, window, count, unit=tokenizer.downsample)
         device = next(tokenizer.parameters()).device
-        coded = [torch.cat([tokenizer.encode(part.to(device).float() / 255) for part in side.split(32)]) for side in sides]
-        write_tensors(path, [*(tokens.flatten(1).int().cpu() for tokens in coded), places])
+        coded = [torch.cat([tokenizer.encode(part.to(device).float() / 255).cpu() for part in side.split(32)]) for side in sides]
+        write_tensors(path, [*(tokens.flatten(1).to(torch.int32) for tokens in coded), places])
     content, target, places = torch.load(path, weights_only=True)
     return Coded(content.long(), target.long(), places, coded_texture(tokenizer, made_by))
 

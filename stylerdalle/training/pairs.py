@@ -61,5 +61,5 @@ def coded_texture(tokenizer: ImageTokenizer, name: str) -> Texture | None:
     margin = halo * tokenizer.downsample
     planes = F.pad(to_tensor([picture]), (margin,) * 4, mode="circular")  # so that it repeats without a seam
     inner = slice(halo, -halo)
-    planes = planes.to(next(tokenizer.parameters()).device)
-    return Texture(tokenizer.encode(planes)[:, inner, inner].cpu(), torch.ones(1))
+    device = next(tokenizer.parameters()).device
+    return Texture(tokenizer.encode(planes.to(device))[:, inner, inner].cpu(), torch.ones(1))

@@ -79,9 +79,8 @@ def pairs_of_prompts(
 
 def with_tone(tokenizer: ImageTokenizer, tokens: Tensor, name: str, side: int) -> Tensor:
     """Tokens (N, side * side) of pictures -> tokens of the same pictures under a tone."""
-    device, parts = next(tokenizer.parameters()).device, tokens.unflatten(1, (side, side)).split(30)
-    coded = [tokenizer.encode(tone(name, tokenizer.decode(part.to(device)).float())) for part in parts]
-    return torch.cat(coded).flatten(1).cpu()
+    parts, device = tokens.unflatten(1, (side, side)).split(30), next(tokenizer.parameters()).device
+    return torch.cat([tokenizer.encode(tone(name, tokenizer.decode(part.to(device)).float())).cpu() for part in parts]).flatten(1)
 
 
 def coded_photos(tokenizer: ImageTokenizer, photos: Sequence[Picture], window: int, count: int, seed: int) -> Tensor:
@@ -90,4 +89,4 @@ def coded_photos(tokenizer: ImageTokenizer, photos: Sequence[Picture], window: i
     chosen = [photos[i] for i in rng.integers(len(photos), size=count).tolist()]
     crops = to_tensor([random_crop(at_least(p.open(), window), window, rng, (0.4, 1.3)) for p in chosen])
     device = next(tokenizer.parameters()).device
-    return torch.cat([tokenizer.encode(part.to(device)) for part in crops.split(30)]).flatten(1).cpu()
+    return torch.cat([tokenizer.encode(part.to(device)).cpu() for part in crops.split(30)]).flatten(1)

@@ -101,13 +101,13 @@ def loss_of(
     weight: float,
     config: TeacherConfig,
     warm: bool = False,
-) -> tuple[Tensor, dict[str, float]]:
-    """The loss of one picture (1, 3, H, W) in one style, and its parts."""
+) -> tuple[Tensor, Tensor]:
+    """The loss of one picture (1, 3, H, W) in one style, and its PARTS, in their order."""
     with torch.autocast(picture.device.type, torch.bfloat16):
         made = teacher(picture, torch.tensor([row], device=picture.device), noise)
     if warm:
         loss = (made - picture).abs().mean()
-        return loss, {**dict.fromkeys(PARTS, 0.0), "pixels": loss.item()}
+        return loss, torch.cat([loss.new_zeros(len(PARTS) - 1), loss.detach()[None]])
     with torch.no_grad():
         wanted = features(picture, CONTENT_DEPTH)[CONTENT_DEPTH]
     found = features(made)
@@ -116,13 +116,7 @@ def loss_of(
     rough = variation(made).mean()
     layout = layout_distance(made, picture).mean()
     loss = style + weight * config.content * content + config.layout * layout + config.variation * rough
-    return loss, {
-        "style": style.item(),
-        "content": content.item(),
-        "layout": layout.item(),
-        "variation": rough.item(),
-        "pixels": (made - picture).abs().mean().item(),
-    }
+    return loss, torch.stack([style, content, layout, rough, (made - picture).abs().mean()]).detach()
 
 
 def constant(rate: float) -> Callable[[int], float]:
@@ -174,20 +168,22 @@ class Training:
 
     def learn(self, step: int, pictures: Sequence[Tensor]) -> Numbers:
         """Add a step's gradients, a style for each of its pictures -> the mean parts of the loss."""
-        config, total = self.config, dict.fromkeys(PARTS, 0.0)
+        config, found = self.config, []
         turns = style_turns(len(self.teacher.names), config.batch, step, config.seed)
         for i, (row, picture) in enumerate(zip(turns, pictures, strict=True)):
             name, warm = self.teacher.names[row], step < config.warm
             sides = (picture.shape[-2] // UNIT, picture.shape[-1] // UNIT)
-            noise = noise_field(*sides, generator(config.seed, step, i)).to(picture.device)
+            noise = noise_field(*sides, generator(config.seed, step, i)).to(picture.device, non_blocking=True)
             weight = self.manners[name].content
             loss, parts = loss_of(self.teacher, self.features, picture, row, noise, self.targets[name], weight, config, warm)
             (loss / config.batch).backward()
-            for key, value in parts.items():
-                total[key] += value / config.batch
-            self.distances[name] = self.distances.get(name, parts["style"]) * 0.9 + parts["style"] * 0.1
+            found.append(parts)
         torch.nn.utils.clip_grad_norm_(self.teacher.parameters(), 1.0)  # of both optimisers together
-        return total
+        whole = torch.stack(found)  # (B, PARTS)
+        for row, distance in zip(turns, whole[:, 0].tolist(), strict=True):
+            name = self.teacher.names[row]
+            self.distances[name] = self.distances.get(name, distance) * 0.9 + distance * 0.1
+        return dict(zip(PARTS, whole.mean(0).tolist(), strict=True))
 
     @torch.no_grad()
     def average(self, step: int, numbers: Numbers) -> Numbers:
