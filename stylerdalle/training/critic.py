@@ -75,9 +75,11 @@ class Head(nn.Module):
         self.style = spectral_norm(nn.Embedding(styles, width))
 
     def forward(self, x: Tensor, style: Tensor) -> Tensor:
-        x = F.leaky_relu(self.second(F.leaky_relu(self.first(x), 0.2)), 0.2)
-        matched = (x * self.style(style).to(x.dtype)[:, :, None, None]).sum(1)
-        return self.score(x)[:, 0] + matched
+        with torch.autocast(x.device.type, enabled=False):  # spectral norms need float32
+            x = F.leaky_relu(self.second(F.leaky_relu(self.first(x.float()), 0.2)), 0.2)
+            matched = (x * self.style(style)[:, :, None, None]).sum(1)
+            scores: Tensor = self.score(x)[:, 0] + matched
+        return scores
 
 
 class Pixels(nn.Module):
@@ -94,7 +96,8 @@ class Pixels(nn.Module):
         self.width = 2 * width
 
     def forward(self, images: Tensor) -> Tensor:
-        features: Tensor = self.layers(2 * images - 1)
+        with torch.autocast(images.device.type, enabled=False):  # as in Head
+            features: Tensor = self.layers(2 * images.float() - 1)
         return features
 
 
