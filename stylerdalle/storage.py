@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 
 FILE_FORMAT = "stylerdalle/1"
 LONGEST_NAME = 200  # bytes of a name; most file systems allow 255, and temporary files need some
-FILE_KINDS = ("tokenizer", "translator", "style", "clip", "hypernetwork", "features", "teacher", "pairs")
+FILE_KINDS = ("tokenizer", "translator", "style", "clip", "hypernetwork", "features", "teacher", "pairs", "contents")
 
 
 @contextmanager

@@ -26,7 +26,7 @@ from ..training.pairs import coded_texture, make_pairs
 from ..training.prompts import read_prompts
 from ..training.registry import FILTERED, style_name
 from ..training.styles import large_photos
-from ..training.teacher_pairs import read_token_pairs
+from ..training.teacher_pairs import read_painted
 from ..translator.hypernetwork import HyperConfig
 from ..translator.texture import Texture
 from ..tune import presets
@@ -109,9 +109,12 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--painted",
+        nargs="+",
         type=Path,
+        default=[],
         metavar="FILE",
-        help="pairs that stylerdalle.training.teacher_pairs wrote; filters make what it lacks",
+        help="pairs that stylerdalle.training.teacher_pairs wrote; a style that several files have takes those of the last; "
+        "filters make what they lack",
     )
     add_config_options(group, AmortiseConfig, known)
     add_config_options(group, HyperConfig, [*known, "embed_dim"])
@@ -210,11 +213,12 @@ def run_tune_network(args: argparse.Namespace) -> int:
         options = ", ".join("--" + name.replace("_", "-") for name in unused)
         raise ValueError(f"{options} cannot be used with --styles: leave it out")
     prompts = read_prompts(args.styles)
-    output = check_start(args, args.styles, args.painted)
+    output = check_start(args, args.styles, *args.painted)
     pictures, _ = read_split(args.images)
     bundle = load_bundle(args.bundle, args.device, "fp32")
     check_output(output, args.overwrite, (".safetensors",), bundle.files)
-    origin = {"prompts": hashlib.sha256(repr(prompts).encode()).hexdigest(), "painted pairs": args.painted or ""}
+    origin = {"prompts": hashlib.sha256(repr(prompts).encode()).hexdigest()}
+    origin["painted pairs"] = " ".join(storage.sha256(path) for path in args.painted)
     styles = list_styles(bundle)
     origin["styles"] = tensors_sha256(tensor for style in styles for tensor in style.all_tensors())
     run = open_run(args, f"tune-{args.styles.stem}", pictures, **bundle_inputs(bundle), **origin)
@@ -235,7 +239,7 @@ def run_tune_network(args: argparse.Namespace) -> int:
             run,
             styles,
             lambda step, _: progress(step, config.steps),
-            painted=read_token_pairs(args.painted) if args.painted else None,
+            painted=read_painted(args.painted),
         )
     if not processes().main:
         return 0

@@ -68,6 +68,8 @@ class Descent:
         """Move the parameters by their gradients, then drop the gradients."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate(step)
+        if all(parameter.grad is None for parameter in self.parameters):
+            return
         if math.isfinite(self.max_norm):
             torch.nn.utils.clip_grad_norm_(self.parameters, self.max_norm)
         self.optimizer.step()
@@ -142,6 +144,11 @@ class Loop:
     def seconds(self) -> float:
         """Spent in this run so far."""
         return self._seconds + time.monotonic() - self._started
+
+    @property
+    def passed(self) -> float:
+        """The share of the run's minutes that it has used, in [0, 1]; 0 without a limit."""
+        return min(1.0, self.seconds / (60 * self.minutes)) if self.minutes else 0.0
 
     def train(
         self,

@@ -34,17 +34,23 @@ class Lengths(Protocol):
 Config = TypeVar("Config", bound=Lengths)
 
 
-def learning_rate(step: int, steps: int, warm: int = 100, floor: float = 0.02, decay: str = "cosine") -> float:
+def learning_rate(
+    step: int, steps: int, warm: int = 100, floor: float = 0.02, decay: str = "cosine", passed: float = 0.0
+) -> float:
     """The share of the peak learning rate at `step` of `steps`, in [0, 1].
 
     It rises linearly over `warm` steps. Then it follows half a cosine to `floor`, or with decay "linear" a straight line that
     would reach 0 one step after the last.
+
+    Args:
+        passed: the share of its time that a run with a time limit has used, in [0, 1] (`Loop.passed`): the rate falls as if at
+            least this share of the steps were done.
     """
     if step < warm:
         return (step + 1) / warm
     if decay == "linear":
-        return (steps - step) / max(1, steps - warm)
-    return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
+        return min((steps - step) / max(1, steps - warm), 1 - passed)
+    return floor + (1 - floor) * 0.5 * (1 + math.cos(max(math.pi * (step - warm) / max(1, steps - warm), math.pi * passed)))
 
 
 def epochs_to_steps(config: Config, count: int) -> Config:

@@ -52,8 +52,8 @@ class Coded:
         """
         noise = None
         if config.noise:
-            noise = noise_at(self.places, config.grid).flatten(1, 2) if self.noise is None else self.noise.float()
-            noise = noise.to(device)
+            noise = noise_at(self.places, config.grid).flatten(1, 2) if self.noise is None else self.noise
+            noise = noise.to(device, non_blocking=True).float()
         texture = None if field is None else field_under(field, self.places, config.grid)
         return laid_under(texture, noise, config.embed_dim)
 
@@ -94,9 +94,14 @@ def coded_pairs(
     Args:
         made_by: the style whose filter makes them (registry.py).
         window: side of the crops, px.
+
+    Raises:
+        ValueError: they were not made before, and there are no photos.
     """
     path = folder / f"pairs-{made_by}-{count}.pt"
     if not path.is_file():
+        if not photos:
+            raise ValueError(f"the pairs of {made_by} are neither painted nor in {folder}: give photos to make them from")
         *sides, places = make_pairs(photos, made_by, window, count, unit=tokenizer.downsample)
         device = next(tokenizer.parameters()).device
         coded = [torch.cat([tokenizer.encode(part.to(device).float() / 255).cpu() for part in side.split(32)]) for side in sides]

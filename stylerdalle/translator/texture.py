@@ -93,5 +93,6 @@ def field_under(field: Tensor, places: Tensor, side: int) -> Tensor:
         (B, side*side, D_tok).
     """
     steps = torch.arange(side, device=field.device)
-    rows, columns = ((places[:, i, None].to(field.device) + steps) % len(field) for i in range(2))  # (B, side) each
+    corners = places.to(field.device, non_blocking=True)
+    rows, columns = ((corners[:, i, None] + steps) % len(field) for i in range(2))  # (B, side) each
     return field[rows[:, :, None], columns[:, None]].flatten(1, 2)

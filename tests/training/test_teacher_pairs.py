@@ -1,15 +1,20 @@
 """Token pairs that a teacher painted."""
 
+from collections import Counter
+from pathlib import Path
+
 import pytest
 import tiny
 import torch
-from training.test_teacher import encoded, teacher
+from training.test_teacher import encoded, seeded, teacher
 
 from stylerdalle import checkpoint
-from stylerdalle.training import teacher_pairs
+from stylerdalle.training import contents, teacher_pairs
 from stylerdalle.training.coded import Coded, painted_pairs
+from stylerdalle.training.contents import read_contents
 from stylerdalle.training.teacher_network import load_teacher, paint, save_teacher
-from stylerdalle.training.teacher_pairs import read_token_pairs
+from stylerdalle.training.teacher_pairs import contents_source, read_painted, read_token_pairs
+from stylerdalle.training.teacher_styles import MANNERS, without_cast
 from stylerdalle.translator.model import TranslatorConfig
 from stylerdalle.translator.noise import noise_field
 
@@ -104,3 +109,123 @@ def test_a_style_that_was_not_painted_is_refused(made):
         painted_pairs(pairs, "anime", 4)
     with pytest.raises(ValueError, match="1 painted pairs of a, of 4 x 4 tokens: need one of 8 x 8"):
         painted_pairs(pairs, "a", 8)
+
+
+@pytest.fixture
+def shared(tmp_path):
+    """A teacher, a tokenizer and a file of three contents; runs teacher_pairs over them."""
+    save_teacher(tmp_path / "teacher.safetensors", teacher())
+    checkpoint.save_tokenizer(tmp_path / "tokenizer.safetensors", tiny.tokenizer())
+    (tmp_path / "photo.png").write_bytes(encoded("photo").data)
+    files = [f"--{name}={tmp_path / name}.safetensors" for name in ("tokenizer", "contents", "teacher")]
+    given = ["--images", str(tmp_path / "photo.png"), files[0], "--output", str(tmp_path / "contents.safetensors")]
+    assert contents.main([*given, "--count", "3", "--size", "32", "--device", "cpu"]) == 0
+
+    def run(*extra, output="pairs.safetensors"):
+        code = teacher_pairs.main([*files, "--device", "cpu", "--output", str(tmp_path / output), *extra])
+        return code, tmp_path / output
+
+    return run
+
+
+def test_contents_are_written_once_and_every_style_paints_them_all(shared):
+    code, path = shared("--count", "3")
+    pairs, found = (
+        read_token_pairs(path),
+        read_contents(path.parent / "contents.safetensors", path.parent / "tokenizer.safetensors"),
+    )
+    assert code == 0 and found.shape == (3, 4, 4)
+    assert len({tuple(content.flatten().tolist()) for content in found}) == 3
+    for style in range(3):
+        own = pairs.content[pairs.style == style]
+        assert sorted(own.flatten(1).tolist()) == sorted(found.flatten(1).tolist())
+    assert not torch.equal(pairs.content[0], pairs.content[1])  # each style begins at another content
+
+
+def test_contents_are_used_equally_often():
+    whole = torch.arange(30).view(30, 1, 1)
+    drawn, other = ([int(contents_source(whole, 4, seed).draw(n)) for n in range(60)] for seed in (0, 1))
+    assert set(Counter(drawn).values()) == {2}
+    assert all(len(set(drawn[style::4])) == 15 for style in range(4))
+    assert drawn != other
+
+
+def test_a_pair_over_contents_can_be_painted_again_from_its_seed_whatever_the_batch(shared):
+    _, path = shared("--count", "2", "--batch", "4")
+    _, single = shared("--count", "2", "--batch", "1", output="single.safetensors")
+    pairs, alone = read_token_pairs(path), read_token_pairs(single)
+    assert pairs.seed.tolist() == alone.seed.tolist() == list(range(6))
+    assert torch.equal(pairs.content, alone.content)
+    assert (pairs.target == alone.target).float().mean() > 0.9  # bfloat16 rounds with the batch
+    model = load_teacher(path.parent / "teacher.safetensors")
+    dtype = teacher_pairs.choose_dtype(torch.device("cpu"))
+    tokenizer = checkpoint.load_tokenizer(path.parent / "tokenizer.safetensors", dtype=dtype)
+    for number in range(6):
+        picture = paint(model, tokenizer.decode(alone.content[number : number + 1]).float(), ["abc"[number % 3]], seed=number)
+        assert torch.equal(tokenizer.encode(picture)[0], alone.target[number])
+
+
+def test_pairs_over_contents_are_continued_and_no_more_are_made_than_asked_for(shared):
+    once = read_token_pairs(shared("--count", "3", "--batch", "3", output="whole.safetensors")[1])
+    for count in (1, 3, 3):
+        _, path = shared("--count", str(count), "--batch", "3")
+    assert all(torch.equal(a, b) for a, b in zip(once[:4], read_token_pairs(path)[:4], strict=True))
+
+
+def test_pairs_over_contents_are_not_continued_with_photos(shared, capsys):
+    folder = shared("--count", "1")[1].parent
+    files = [f"--{name}={folder / name}.safetensors" for name in ("tokenizer", "teacher")]
+    given = ["--images", str(folder / "photo.png"), *files, "--output", str(folder / "pairs.safetensors")]
+    assert teacher_pairs.main([*given, "--size", "32", "--device", "cpu"]) == 2
+    assert "another recipe: delete it" in capsys.readouterr().err
+
+
+def test_contents_of_another_tokenizer_are_refused_in_one_sentence(shared, capsys):
+    folder = shared("--count", "1")[1].parent
+    checkpoint.save_tokenizer(folder / "tokenizer.safetensors", tiny.vqgan())
+    assert shared("--count", "1", output="other.safetensors")[0] == 2
+    error = capsys.readouterr().err
+    assert "contents.safetensors is of another tokenizer than" in error and error.count("\n") == 1
+
+
+def test_a_size_that_is_no_multiple_of_the_tokenizers_is_refused(shared, capsys):
+    folder = shared("--count", "1")[1].parent
+    given = ["--images", str(folder / "photo.png"), "--tokenizer", str(folder / "tokenizer.safetensors"), "--size", "36"]
+    assert contents.main([*given, "--output", str(folder / "more.safetensors"), "--device", "cpu"]) == 2
+    assert "3000 crops of 36 px: need one or more, of a multiple of 8 px" in capsys.readouterr().err
+
+
+def written(folder: Path, name: str, styles: tuple[str, ...], content: torch.Tensor, tokenizer: str = "t") -> Path:
+    """A file of one pair a style, whose target is its content."""
+    number = torch.arange(len(styles))
+    tokens = content.to(torch.uint16)
+    tensors = {"content": tokens, "target": tokens.clone(), "style": number, "seed": number.clone()}
+    checkpoint.write(folder / name, tensors, "pairs", styles=list(styles), tokenizer_sha256=tokenizer)
+    return folder / name
+
+
+def test_a_style_that_several_files_have_takes_the_pairs_of_the_last(tmp_path):
+    numbers = torch.arange(4).view(4, 1, 1).expand(4, 2, 2)
+    paths = [written(tmp_path, "one", ("a", "b"), numbers[:2]), written(tmp_path, "two", ("c", "a"), numbers[2:])]
+    for order, expected in ((paths, {"a": 3, "b": 1, "c": 2}), (paths[::-1], {"a": 0, "b": 1, "c": 2})):
+        pairs = read_painted(order)
+        assert len(pairs.content) == 3
+        assert {pairs.styles[int(s)]: int(c[0, 0]) for s, c in zip(pairs.style, pairs.target, strict=True)} == expected
+    assert read_painted([]) is None
+
+
+def test_pair_files_of_different_tokenizers_or_sizes_are_refused(tmp_path):
+    numbers = torch.zeros(1, 2, 2)
+    first = written(tmp_path, "one", ("a",), numbers)
+    with pytest.raises(ValueError, match="other and .*one hold pairs of different tokenizers"):
+        read_painted([first, written(tmp_path, "other", ("a",), numbers, "u")])
+    with pytest.raises(ValueError, match="large and .*one hold pairs of different sizes"):
+        read_painted([first, written(tmp_path, "large", ("a",), torch.zeros(1, 3, 3))])
+
+
+def test_only_styles_of_works_in_black_and_white_are_made_grey():
+    grey = next(name for name, manner in MANNERS.items() if manner.grey)
+    images = torch.rand(3, 3, 4, 4, generator=seeded())
+    out = without_cast(images, ["van-gogh", grey, "of no works"])
+    assert torch.equal(out[0], images[0]) and torch.equal(out[2], images[2])
+    assert torch.equal(out[1, 0], out[1, 1]) and not torch.equal(out[1], images[1])

@@ -87,6 +87,14 @@ def test_the_learning_rate_warms_up_and_ends_low():
     assert learning_rate(999, 1000) == pytest.approx(0.02, abs=1e-3)
 
 
+def test_the_learning_rate_of_a_run_with_a_time_limit_falls_by_what_is_nearer_to_the_end():
+    assert learning_rate(0, 1000, passed=0.5) == learning_rate(0, 1000)  # it rises by steps
+    assert learning_rate(200, 10_000_000, passed=0.5) == pytest.approx(0.51)
+    assert learning_rate(900, 1000, passed=0.5) == learning_rate(900, 1000)
+    assert learning_rate(200, 10_000_000, passed=1.0) == pytest.approx(0.02)
+    assert learning_rate(200, 10_000_000, decay="linear", passed=0.75) == 0.25
+
+
 def test_a_resumed_training_ends_where_it_was_told_to_and_gives_a_dvae(tmp_path):
     first = train(pictures(4), pictures(2), SMALL, Run(tmp_path))
     assert first.vocab_size == 512

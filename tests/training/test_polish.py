@@ -1,0 +1,157 @@
+"""The polish: what it changes, what it leaves alone, and that its critics learn."""
+
+import copy
+import os
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from training.test_tokenizer import pictures
+
+from stylerdalle import checkpoint, storage
+from stylerdalle.clip.statistics import StyleClipShape, build_style_clip
+from stylerdalle.learn.pictures import Picture
+from stylerdalle.learn.run import Run
+from stylerdalle.training import polish
+from stylerdalle.training.coded import Coded, coded_pairs
+from stylerdalle.training.critic import DEPTHS
+from stylerdalle.training.joint import reading_noise
+from stylerdalle.training.perceptual import Features
+from stylerdalle.training.polish import Polish, PolishConfig
+from stylerdalle.training.polish_data import Bank, works_by_style
+from stylerdalle.translator.style import Style, new_adapter
+
+DEVICE = torch.device(os.environ.get("STYLERDALLE_TEST_DEVICE", "cpu"))
+SMALL = PolishConfig(
+    steps=4, minutes=0, styles=2, batch=2, pairs=2, base=2, round_trips=2, side=6, alone=1, size=32, crops=4, neighbours=4
+)
+
+
+def bank(seed: int) -> Bank:
+    return Bank(torch.randint(256, (4, 3, 48, 48), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed)).to(DEVICE))
+
+
+@pytest.fixture
+def polisher(tmp_path):
+    """Of two styles: one with works, and one with a texture and pairs that a filter made."""
+    tokenizer = tiny.tokenizer()
+    translator = reading_noise(tiny.translator(tokenizer))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        model = build_style_clip(
+            StyleClipShape(image_resolution=32, read=DEPTHS, hidden=8, embed_dim=16, text_width=64, text_layers=1)
+        )
+        blocks = [[(torch.randn(8, 3 if k == 0 else 8, 3, 3) * 0.1, torch.zeros(8))] for k in range(4)]
+    comic = coded_pairs(tokenizer, pictures(2), "comic", 32, 4, tmp_path)
+    painted = Coded(comic.content, comic.target, comic.places, None)
+    styles = {
+        "van-gogh": Style(new_adapter(translator, 2, torch.Generator().manual_seed(0)), "a Van Gogh style oil painting"),
+        "comic": Style(new_adapter(translator, 2, torch.Generator().manual_seed(1), True), "a comic", texture=comic.texture),
+    }
+    parts = [part.to(DEVICE) for part in (tokenizer, translator, model.eval().requires_grad_(False), Features(blocks))]
+    moved = {name: style.to(DEVICE, torch.float32) for name, style in styles.items()}
+    contents = torch.randint(512, (3, 8, 8), generator=torch.Generator().manual_seed(2)).to(DEVICE)
+    pairs = {"van-gogh": painted, "comic": comic}
+    torch.manual_seed(4)
+    return Polish(parts[0], parts[1], moved, parts[2], parts[3], pairs, {"van-gogh": bank(0)}, contents, bank(1), SMALL)
+
+
+def test_all_learn_but_the_tokens_stay_what_they_are(polisher, tmp_path):
+    before = copy.deepcopy(polisher.tokenizer.state_dict()), copy.deepcopy(polisher.translator.state_dict())
+    adapters = {name: {k: t.clone() for k, t in style.tensors.items()} for name, style in polisher.styles.items()}
+    critic = copy.deepcopy(polisher.critic.state_dict())
+    rows: list[dict[str, float]] = []
+    polish.polish(polisher, Run(tmp_path / "run"), lambda done, numbers: rows.append(dict(numbers)))
+    after = polisher.tokenizer.state_dict()
+    changed = {name for name, tensor in after.items() if not torch.equal(tensor, before[0][name])}
+    assert changed and all(name.startswith("decoder.") for name in changed)
+    assert not any(name.startswith("decoder.blocks.input") for name in changed)
+    images = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(5)).to(DEVICE)
+    assert torch.equal(polisher.tokenizer.encode(images), polisher.shown.encode(images))
+    assert not torch.equal(
+        polisher.tokenizer.decode(polisher.tokenizer.encode(images)), polisher.shown.decode(polisher.shown.encode(images))
+    )
+    assert any(not torch.equal(t, before[1][name]) for name, t in polisher.translator.state_dict().items())
+    for name, style in polisher.styles.items():
+        assert any(not torch.equal(t, adapters[name][k]) for k, t in style.tensors.items())
+    assert any(not torch.equal(t, critic[name]) for name, t in polisher.critic.state_dict().items())
+    assert set(rows[0]) == {"marks", "kept", "base", "critic", "fidelity"}  # the critics are alone
+    assert set(rows[1]) == set(rows[0]) | {"critics", "style", "text", "content", "layout"}
+    assert all(np.isfinite(value) for row in rows for value in row.values())
+
+
+def test_critics_learn_to_tell_works_from_made_pictures(polisher):
+    optimizer = torch.optim.Adam(polisher.critic.parameters(), lr=2e-3)
+    real, made = bank(0).draw(4, np.random.default_rng(0)), 0.3 * bank(2).draw(4, np.random.default_rng(0))
+    style = torch.ones(4, dtype=torch.long, device=DEVICE)
+    seen = [polisher.critic.look(images) for images in (real, made)]
+    for _ in range(40):
+        optimizer.zero_grad()
+        polisher.critic.hinge(seen[0], style, seen[1], style).backward()
+        optimizer.step()
+    scores = [polisher.critic(some, style).mean() for some in seen]
+    assert scores[0] > scores[1] + 0.5
+
+
+def test_a_run_that_is_resumed_ends_as_an_unbroken_one(polisher, tmp_path):
+    other = copy.deepcopy(polisher)
+    polish.polish(polisher, Run(tmp_path / "whole"))
+
+    class Stop(Exception):
+        pass
+
+    def stop(done: int, numbers: object) -> None:
+        if done == 2:
+            raise Stop
+
+    again = copy.deepcopy(other)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(polish, "Loop", lambda *args, **options: _saving(*args, **options))
+        with pytest.raises(Stop):
+            polish.polish(other, Run(tmp_path / "broken"), stop)
+    polish.polish(again, Run(tmp_path / "broken"))
+    for one, two in zip(polisher.translator.parameters(), again.translator.parameters(), strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-3, atol=1e-5)
+
+
+def _saving(*args, **options):
+    """A loop that saves after every step."""
+    from stylerdalle.learn.loop import Loop
+
+    return Loop(*args, **{**options, "minutes_between_saves": 0})
+
+
+def test_saved_files_belong_together(polisher, tmp_path):
+    for name, model, write in (
+        ("translator", polisher.translator, checkpoint.save_translator),
+        ("tokenizer", polisher.tokenizer, checkpoint.save_tokenizer),
+    ):
+        write(tmp_path / "in" / f"{name}.safetensors", model, licence="MIT", recipe={"command": "joint"})
+    for name, style in polisher.styles.items():
+        checkpoint.save_style(tmp_path / "in" / "styles" / f"{name}.safetensors", style, licence="MIT")
+    polish.save(polisher, tmp_path / "in", tmp_path / "out")
+    base = storage.sha256(tmp_path / "out" / "translator.safetensors")
+    for name in polisher.styles:
+        style = checkpoint.load_style(tmp_path / "out" / "styles" / f"{name}.safetensors")
+        assert style.base_sha256 == base and style.prompt == polisher.styles[name].prompt
+        assert (style.texture is None) == (polisher.styles[name].texture is None)
+    recipe = storage.read_metadata(tmp_path / "out" / "tokenizer.safetensors")["recipe"]
+    assert '"joint"' in recipe and '"polish"' in recipe
+    assert checkpoint.load_tokenizer(tmp_path / "out" / "tokenizer.safetensors").vocab_size == 512
+
+
+def test_works_are_found_by_their_keys():
+    works = [Picture(key, b"") for key in ("art_vg01", "shard/art_vg02", "art_mo01", "art_zz01")]
+    found = works_by_style(works, ["van-gogh", "impressionism", "comic", "klimt"])
+    assert {name: [p.key for p in some] for name, some in found.items()} == {
+        "van-gogh": ["art_vg01", "shard/art_vg02"],
+        "impressionism": ["art_mo01"],
+    }
+    with pytest.raises(ValueError, match="none of the styles comic"):
+        works_by_style(works, ["comic"])
+
+
+def test_all_weights_of_the_loss_are_options():
+    assert {"critics", "style", "text", "content", "layout", "marks", "kept"} <= set(asdict(PolishConfig()))
