@@ -64,14 +64,13 @@ def translate_grid(
         raise ValueError(f"overlap {overlap} is out of range: 0 to {n - 1} for windows of {n} tokens")
     source, shares = padded(source, n), padded(shares, n)
     tops, lefts = (starts(side, n, overlap) for side in source.shape[1:3])
-    places = torch.tensor([[(top, left) for left in lefts] for top in tops], device=source.device)  # (rows, columns, 2)
-    done, total = 0, b * len(tops) * len(lefts)
+    at = torch.tensor([(top, left) for top in tops for left in lefts], device=source.device)  # made once: it waits for the device
+    done, total = 0, b * len(at)
     for i in range(b):
         band = Band(u * n, u * source.shape[2], source.device)
-        for row, (top, below) in enumerate(pairwise([*tops, tops[-1] + n])):
-            for k in range(0, len(lefts), batch):
-                some = lefts[k : k + batch]
-                logits = model(cut(source[i], top, some, n), cut(shares[i], top, some, n), places[row, k : k + batch])
+        for top, below in pairwise([*tops, tops[-1] + n]):
+            for some in (lefts[k : k + batch] for k in range(0, len(lefts), batch)):
+                logits = model(cut(source[i], top, some, n), cut(shares[i], top, some, n), at[done % len(at) :][: len(some)])
                 band.add(logits.float(), [u * left for left in some])
                 done += len(some)
                 if progress:
