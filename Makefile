@@ -48,14 +48,15 @@ $(W)/made.tar: | $(VENV)/.ready
 	mkdir -p $(W)/mini
 	$(TRAIN).shards pairs --images $(DATA) --count 160 --side 256 --output $@
 
-$(W)/base.safetensors: $(W)/made.tar
+$(W)/smooth.safetensors: $(W)/made.tar
 	$(BIN)/stylerdalle train-tokenizer --images $(DATA) $< --output $@ --device $(DEVICE)
 
-$(W)/mini/tokenizer.safetensors: $(W)/base.safetensors
+$(W)/base/tokenizer.safetensors: $(W)/smooth.safetensors
+	mkdir -p $(W)/base
 	$(TRAIN).sharpen --images $(DATA) $(W)/made.tar --tokenizer $< --output $@ --device $(DEVICE)
 
 $(W)/mini/clip.safetensors: $(W)/made.tar
-	$(BIN)/stylerdalle train-clip --images $(DATA) $< --output $@
+	$(TRAIN).style_clip --images $(DATA) $< --exemplars $(WORKS) --output $@
 
 $(W)/mini/features.safetensors: $(W)/made.tar
 	$(TRAIN).features --images $(DATA) $(WORKS) --output $@ --device $(DEVICE)
@@ -65,23 +66,45 @@ $(W)/mini/exemplars.tar: | $(VENV)/.ready
 	mkdir -p $(W)/mini
 	$(TRAIN).library --exemplars $(WORKS) --output $@
 
-$(W)/pretrained.safetensors: $(W)/mini/tokenizer.safetensors
+$(W)/pretrained.safetensors: $(W)/base/tokenizer.safetensors
 	$(BIN)/stylerdalle pretrain --images $(DATA) $(W)/made.tar --tokenizer $< --output $@ --device $(DEVICE)
 
-$(W)/mini/teacher.safetensors: $(W)/mini/tokenizer.safetensors
+$(W)/mini/teacher.safetensors: $(W)/base/tokenizer.safetensors
 	$(TRAIN).teacher --images $(DATA) --exemplars $(WORKS) --vgg $(VGG) --start $(MAGENTA) --lr 5e-4 --minutes 40 \
 		--tokenizer $< --output $@ --device $(DEVICE)
 
-$(W)/painted.safetensors: $(W)/mini/teacher.safetensors
-	$(TRAIN).teacher_pairs --images $(DATA) --teacher $< --tokenizer $(W)/mini/tokenizer.safetensors --output $@ --device $(DEVICE)
+# photos as tokens, and what the teacher and rows of Magenta's network make of them
+$(W)/contents.safetensors: $(W)/base/tokenizer.safetensors
+	$(TRAIN).contents --images $(DATA) --tokenizer $< --output $@ --device $(DEVICE)
 
-# the translator and the styles together
-$(W)/mini/translator.safetensors: $(W)/pretrained.safetensors $(W)/painted.safetensors
-	$(TRAIN).joint --images $(DATA) --painted $(W)/painted.safetensors --tokenizer $(W)/mini/tokenizer.safetensors \
-		--translator $< --output $(W)/mini --device $(DEVICE)
+$(W)/magenta.safetensors: | $(VENV)/.ready
+	$(TRAIN).teacher --start $(MAGENTA) --take van-gogh=19 impressionism=12 cubism=22 fauvism=13 watercolour=14 cezanne=0 \
+		gauguin=4 expressionism=25 turner=23 --output $@
 
-$(W)/mini/hypernetwork.safetensors: $(W)/mini/translator.safetensors $(W)/mini/clip.safetensors
-	$(BIN)/stylerdalle tune --styles stylerdalle/training/prompts.txt --painted $(W)/painted.safetensors --images $(DATA) \
+$(W)/painted.safetensors: $(W)/mini/teacher.safetensors $(W)/contents.safetensors
+	$(TRAIN).teacher_pairs --contents $(W)/contents.safetensors --teacher $< --tokenizer $(W)/base/tokenizer.safetensors \
+		--styles ukiyo-e munch klimt kandinsky futurism baroque art-nouveau chinese-ink pencil-sketch red-chalk ink \
+		wood-engraving pastel manuscript --count 400 --megabytes 200 --output $@ --device $(DEVICE)
+
+$(W)/painted-magenta.safetensors: $(W)/magenta.safetensors $(W)/contents.safetensors
+	$(TRAIN).teacher_pairs --contents $(W)/contents.safetensors --teacher $< --tokenizer $(W)/base/tokenizer.safetensors \
+		--count 400 --megabytes 200 --output $@ --device $(DEVICE)
+
+# the translator and the styles together, on pairs; then also the decoder, before critics
+$(W)/base/translator.safetensors: $(W)/pretrained.safetensors $(W)/painted.safetensors $(W)/painted-magenta.safetensors
+	$(TRAIN).joint --images $(DATA) --painted $(W)/painted.safetensors $(W)/painted-magenta.safetensors \
+		--tokenizer $(W)/base/tokenizer.safetensors --translator $< --output $(W)/base --device $(DEVICE)
+
+$(W)/mini/translator.safetensors: $(W)/base/translator.safetensors $(W)/mini/clip.safetensors
+	cp $(W)/mini/clip.safetensors $(W)/base/
+	$(TRAIN).polish --contents $(W)/contents.safetensors --painted $(W)/painted.safetensors $(W)/painted-magenta.safetensors \
+		--works $(WORKS) --images $(DATA) --vgg $(VGG) --bundle $(W)/base --output $(W)/mini --device $(DEVICE)
+
+$(W)/styled.safetensors: $(W)/mini/translator.safetensors
+	$(TRAIN).styled_pairs --contents $(W)/contents.safetensors --bundle $(W)/mini --output $@ --device $(DEVICE)
+
+$(W)/mini/hypernetwork.safetensors: $(W)/styled.safetensors
+	$(BIN)/stylerdalle tune --styles stylerdalle/training/prompts.txt --painted $< --images $(DATA) \
 		--bundle $(W)/mini --output $@ --device $(DEVICE)
 
 lint: $(VENV)/.ready

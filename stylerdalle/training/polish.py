@@ -95,6 +95,7 @@ class PolishConfig:
     softness: float = SOFTNESS  # of mixtures, as in use
     neighbours: int = 16  # codes that share a soft target of the pairs
     target_softness: float = 0.25
+    kept_decoder: float = 0.4  # share of the decoder as it was in the one that is saved (see `between`)
     size: int = 192  # px of the parts of the pictures that the critics see, cut at random
     crops: int = 192  # of a style's works, made at the start
     zoom: tuple[float, float] = (0.4, 1.0)  # px of such a crop per px of the work
@@ -377,6 +378,18 @@ def polish(polisher: Polish, run: Run, callback: Callable[[int, Numbers], None] 
     set_gain(tokenizer, gain)
     translator.eval().requires_grad_(False)
     tokenizer.requires_grad_(False)
+    between(tokenizer, polisher.shown, c.kept_decoder)
+
+
+@torch.no_grad()
+def between(tokenizer: DVAE, old: DVAE, share: float) -> None:
+    """Move a tokenizer's decoder by `share` of the way back to that of the tokenizer which it was tuned from.
+
+    Weights between the two show the texture that critics ask for, and less of the pattern that comes with it (network
+    interpolation, Wang et al. 2018, arXiv 1809.00219).
+    """
+    for tensor, before in zip(tokenizer.decoder.parameters(), old.decoder.parameters(), strict=True):
+        tensor.lerp_(before, share)
 
 
 def save(polisher: Polish, bundle: Path, output: Path) -> None:

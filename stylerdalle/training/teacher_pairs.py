@@ -43,6 +43,7 @@ from ..translator.noise import noise_field
 from .contents import LARGE, ZOOM, check_vocabulary, read_contents
 from .teacher_data import photo_crops, read_photos
 from .teacher_network import Teacher, load_teacher, paint_under
+from .teacher_start import started_from
 from .teacher_styles import without_cast
 
 log = logging.getLogger(__name__)
@@ -147,6 +148,7 @@ def paint_pairs(
     megabytes: float = 50,
     count: int = 1_000_000,
     batch: int = BATCH,
+    names: Sequence[str] = (),
 ) -> int:
     """Write pairs of all styles in turn, as many as minutes, megabytes and `count` a style allow, one a style at least.
 
@@ -154,6 +156,7 @@ def paint_pairs(
 
     Args:
         given: photos, or a file of contents; for the latter only the seed of `config` counts.
+        names: of the teacher's styles, those to paint; none: all.
 
     Returns:
         The number of pairs in the file.
@@ -163,6 +166,9 @@ def paint_pairs(
             with other options.
     """
     teacher, tokenizer = load_teacher(teacher_path, device), load_tokenizer(tokenizer_path, device, choose_dtype(device))
+    if names:
+        teacher.rows(names)  # raises for an unknown one
+        teacher = started_from(teacher, names, {name: name for name in names}).to(device).eval().requires_grad_(False)
     check_vocabulary(tokenizer_path, tokenizer.vocab_size)
     styles = len(teacher.names)
     if isinstance(given, Path):
@@ -254,6 +260,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     contents.add_argument("--contents", type=Path, metavar="FILE", help="that contents.py wrote, instead of photos")
     parser.add_argument("--teacher", type=Path, default=WEIGHTS / "mini" / "teacher.safetensors")
     parser.add_argument("--tokenizer", type=Path, default=WEIGHTS / "mini" / "tokenizer.safetensors")
+    parser.add_argument("--styles", nargs="+", default=[], metavar="NAME", help="of the teacher's, those to paint; default all")
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--size", type=int, default=PairsConfig.size, help="px of a crop of a photo, a multiple of 8")
     parser.add_argument("--batch", type=int, default=BATCH, help="pairs that are painted together")
@@ -271,7 +278,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         given = args.contents or read_photos(args.images)
         device = choose_device(args.device)
         limits = {"minutes": args.minutes, "megabytes": args.megabytes, "count": args.count, "batch": args.batch}
-        made = paint_pairs(args.teacher, args.tokenizer, given, args.output, config, device, **limits)
+        made = paint_pairs(args.teacher, args.tokenizer, given, args.output, config, device, names=args.styles, **limits)
     except ValueError as error:
         print(f"teacher_pairs: {error}", file=sys.stderr)
         return 2

@@ -44,7 +44,7 @@ class HyperConfig:
     embed_dim: int = setting(256, "of CLIP's text embeddings")
     hidden: int = 256
     rank: int = setting(90, "of the basis of each matrix, for lora")
-    basis: int = setting(30, "learnt changes of each small parameter, of which a prompt sets the weights")
+    basis: int = setting(32, "learnt changes of each small parameter, of which a prompt sets the weights")
     noise: float = setting(0.3, "deviation of noise on the standardised embedding in training: similar prompts then agree")
     settle: float = setting(0.7, "how far a prompt moves towards the nearest prompts trained on, in use; 0: it stays")
 

@@ -82,6 +82,14 @@ def test_all_learn_but_the_tokens_stay_what_they_are(polisher, tmp_path):
     assert all(np.isfinite(value) for row in rows for value in row.values())
 
 
+def test_a_decoder_is_kept_in_part():
+    old, new = tiny.tokenizer(), tiny.tokenizer()
+    for tensor in new.decoder.parameters():
+        tensor += 1
+    polish.between(new, old, 0.25)
+    assert all(torch.allclose(a, b + 0.75) for a, b in zip(new.decoder.parameters(), old.decoder.parameters(), strict=True))
+
+
 def test_critics_learn_to_tell_works_from_made_pictures(polisher):
     optimizer = torch.optim.Adam(polisher.critic.parameters(), lr=2e-3)
     real, made = bank(0).draw(4, np.random.default_rng(0)), 0.3 * bank(2).draw(4, np.random.default_rng(0))

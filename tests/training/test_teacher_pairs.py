@@ -229,3 +229,16 @@ def test_only_styles_of_works_in_black_and_white_are_made_grey():
     out = without_cast(images, ["van-gogh", grey, "of no works"])
     assert torch.equal(out[0], images[0]) and torch.equal(out[2], images[2])
     assert torch.equal(out[1, 0], out[1, 1]) and not torch.equal(out[1], images[1])
+
+
+def test_only_the_named_styles_of_a_teacher_are_painted(shared, capsys):
+    _, path = shared("--count", "2", "--styles", "c", "a", "--batch", "1")
+    pairs = read_token_pairs(path)
+    assert pairs.styles == ("c", "a") and pairs.style.tolist() == [0, 1, 0, 1]
+    model = load_teacher(path.parent / "teacher.safetensors")
+    dtype = teacher_pairs.choose_dtype(torch.device("cpu"))
+    tokenizer = checkpoint.load_tokenizer(path.parent / "tokenizer.safetensors", dtype=dtype)
+    picture = paint(model, tokenizer.decode(pairs.content[:1]).float(), ["c"], seed=0)
+    assert torch.equal(tokenizer.encode(picture)[0], pairs.target[0])
+    assert shared("--count", "1", "--styles", "nobody", output="other.safetensors")[0] == 2
+    assert "no style nobody: choose from a, b, c" in capsys.readouterr().err
