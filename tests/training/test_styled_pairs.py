@@ -52,7 +52,7 @@ def test_every_style_without_a_texture_translates_contents_in_its_likeliest_toke
 
 
 def test_a_file_without_contents_is_refused_in_one_sentence(files, capsys):
-    folder, contents, _ = files
+    _, contents, _ = files
     write(contents, {"other": torch.zeros(1)}, "contents")
     assert run(files) == 2
     assert "holds no contents: make it anew" in capsys.readouterr().err
