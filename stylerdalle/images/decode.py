@@ -167,7 +167,8 @@ def _load(stream: Any, name: str, head: bytes) -> tuple[Image.Image, dict[int, A
             exif = image.getexif()
             found = dict(exif)
             found |= dict(exif.get_ifd(EXIF_IFD))
-            found[INTEROP_IFD] = dict(exif.get_ifd(INTEROP_IFD))
+            with contextlib.suppress(KeyError):  # which older versions of Pillow raise for a part that is not there
+                found[INTEROP_IFD] = dict(exif.get_ifd(INTEROP_IFD))
         if heard and not remarks:
             remarks.append(f"its EXIF data is damaged ({heard[0].message})")
     except READ_ERRORS as error:

@@ -243,6 +243,7 @@ _ENTRIES = (
         ("a mosaic", "a mosaic of small tiles", "a Roman mosaic", "a picture made of mosaic tiles"),
         pieces.mosaic,
         stream=9,
+        bundled=False,
     ),
     Recipe(
         "munch",

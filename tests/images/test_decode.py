@@ -371,3 +371,17 @@ def test_a_photo_without_metadata_gives_an_output_without(tmp_path: Path):
     assert read_notes(tmp_path / "a.png").exif == b""
     (tmp_path / "b.jpg").write_bytes(jpeg_with_exif(b"Exif\0\0garbage"))
     write_picture(tmp_path / "c.jpg", torch.rand(1, 3, 8, 8), notes=read_notes(tmp_path / "b.jpg"))
+
+
+def test_a_photo_without_exif_is_not_called_damaged_by_any_version_of_pillow(monkeypatch):
+    real = Image.Exif.get_ifd
+
+    def older(self, tag):
+        if tag == 0xA005:
+            raise KeyError(tag)
+        return real(self, tag)
+
+    monkeypatch.setattr(Image.Exif, "get_ifd", older)
+    stream = io.BytesIO()
+    Image.new("RGB", (16, 16), "red").save(stream, "jpeg")
+    assert decode(stream.getvalue(), "photo.jpg").remarks == ()
