@@ -104,9 +104,11 @@ def print_table(rows: Sequence[Mapping[str, str]]) -> int:
 
 
 def method(metadata: Mapping[str, str]) -> str:
-    """How a style was tuned, from its metadata: `method`, or `method` in `recipe`."""
-    recipe = _decoded(metadata.get("recipe", ""))
-    return metadata.get("method") or str(recipe.get("method", "") if isinstance(recipe, dict) else "") or "unknown"
+    """How a style was learnt, from its metadata: `method`; in `recipe` the method of tuning, or the command, the last one first."""
+    found = _decoded(metadata.get("recipe", ""))
+    recipe = found if isinstance(found, dict) else {}
+    last = recipe["polish"].get("command") if isinstance(recipe.get("polish"), dict) else None
+    return str(metadata.get("method") or recipe.get("method") or last or recipe.get("command") or "unknown")
 
 
 def info_options(parser: argparse.ArgumentParser) -> None:

@@ -21,6 +21,7 @@ from .protocol import ImageTokenizer
 from .tokens import PHOTO_MEANS, Tokens, check_tokenizer
 
 TILE_TOKENS = 64  # side of a tile in tokens
+EDGE = 3  # tokens by which a picture goes on beyond its edges
 ANY_SIZE = 1 << 20  # the same for a tokenizer without a halo
 LARGEST_SIDE = 16384  # px, of a picture at a detail above 1
 
@@ -95,7 +96,7 @@ def decode(
     check_tokenizer(tokens, tokenizer.sha256, tokenizer.vocab_size)
     home = next(tokenizer.parameters()).device
     unit, (side, halo) = tokenizer.downsample, tile_and_halo(tokenizer)
-    height, width = tokens.height, tokens.width
+    height, width, edge = tokens.height, tokens.width, min(EDGE, halo)
     shown = read_size((height, width), tokens.detail, tokens.scale)  # px of the decoded tokens, then resized
     tile, margin = (max(1, round(n * unit * tokens.scale / tokens.detail)) for n in (side, halo))
     boxes = tiles(height, width, tile, margin)  # in px of the result
@@ -109,17 +110,31 @@ def decode(
             for k, (top, bottom, left, right) in enumerate(boxes):
                 y0, y1, down = taps(shown[0], height, top, bottom)  # px of the decoded tokens that the box needs
                 x0, x1, across = taps(shown[1], width, left, right)
-                y, x = max(0, y0 // unit - halo), max(0, x0 // unit - halo)  # in tokens
-                part = (slice(i, i + 1), slice(y, -(-y1 // unit) + halo), slice(x, -(-x1 // unit) + halo))
+                y, x = max(-edge, y0 // unit - halo), max(-edge, x0 // unit - halo)  # in tokens
+                rows = (y, min(tokens.grid.shape[1] + edge, -(-y1 // unit) + halo))
+                columns = (x, min(tokens.grid.shape[2] + edge, -(-x1 // unit) + halo))
                 if tokens.mixture is None:
-                    image = tokenizer.decode(tokens.grid[part].to(home))
+                    image = tokenizer.decode(beyond(tokens.grid[i : i + 1], rows, columns).to(home))
                 else:
-                    image = tokenizer.decode_mixture(tokens.mixture[part].to(home).permute(0, 3, 1, 2))
+                    image = tokenizer.decode_mixture(
+                        beyond(tokens.mixture[i : i + 1], rows, columns).to(home).permute(0, 3, 1, 2)
+                    )
                 image = image[..., y0 - y * unit : y1 - y * unit, x0 - x * unit : x1 - x * unit]  # without the margin
                 images[i, :3, top:bottom, left:right] = weighted(image, down, across)[0]
                 if progress:
                     progress(i * len(boxes) + k + 1, count * len(boxes))
     return images
+
+
+def beyond(grid: Tensor, rows: tuple[int, int], columns: tuple[int, int]) -> Tensor:
+    """The places of (B, h, w, ...) in the given rows and columns. Those outside of the grid are like the nearest inside.
+
+    A decoder pads with zeros: at the edge of a picture they would show as lines.
+    """
+    for dim, (first, last) in ((1, rows), (2, columns)):
+        places = torch.arange(first, last, device=grid.device).clamp(0, grid.shape[dim] - 1)
+        grid = grid.index_select(dim, places)
+    return grid
 
 
 def tile_and_halo(tokenizer: ImageTokenizer) -> tuple[int, int]:

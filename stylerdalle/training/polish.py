@@ -95,7 +95,7 @@ class PolishConfig:
     softness: float = SOFTNESS  # of mixtures, as in use
     neighbours: int = 16  # codes that share a soft target of the pairs
     target_softness: float = 0.25
-    kept_decoder: float = 0.4  # share of the decoder as it was in the one that is saved (see `between`)
+    kept_decoder: float = 0.25  # share of the decoder as it was in the one that is saved (see `between`)
     size: int = 192  # px of the parts of the pictures that the critics see, cut at random
     crops: int = 192  # of a style's works, made at the start
     zoom: tuple[float, float] = (0.4, 1.0)  # px of such a crop per px of the work
@@ -461,7 +461,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     kinds = {name: type(value) for name, value in asdict(PolishConfig()).items()}
     options = {name: kinds[name](value) for name, value in numbers.items()}
     config = PolishConfig(steps=args.steps, minutes=args.minutes, styles=args.styles, batch=args.batch, **options)
-    torch.backends.cudnn.benchmark = True  # all batches have the same sizes
     try:
         polisher = prepared(args, config, choose_device(args.device))
         polish(polisher, Run(args.run_dir, resume=not args.no_resume))

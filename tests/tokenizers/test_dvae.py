@@ -81,10 +81,21 @@ def test_decode_soft_has_a_gradient_in_the_probabilities(small):
 def test_tiles_with_the_halo_decode_as_the_whole(small, monkeypatch):
     monkeypatch.setattr(codec, "TILE_TOKENS", 8)
     tokens = some_tokens(1, 30, 33)
-    whole, done = small.decode(tokens), []
+    edge = 8 * codec.EDGE
+    rows, columns = (torch.arange(-codec.EDGE, side + codec.EDGE).clamp(0, side - 1) for side in (30, 33))
+    whole, done = small.decode(tokens[:, rows][:, :, columns])[..., edge:-edge, edge:-edge], []
     got = codec.decode(small, Tokens(tokens, 240, 264, small.vocab_size), progress=lambda *call: done.append(call))
     assert len(done) == 4 * 5
     assert torch.allclose(got, whole, atol=1e-5)
+
+
+@torch.inference_mode()
+def test_a_plain_picture_is_plain_to_its_edges(small):
+    got = codec.decode(small, Tokens(torch.full((1, 8, 8), 5), 64, 64, small.vocab_size))
+    inner = got[..., 24:32, 24:32]
+    assert (got.unfold(2, 8, 8).unfold(3, 8, 8) - inner[:, :, None, None]).abs().max() < 0.005  # every token is shown alike
+    padded = small.decode(torch.full((1, 8, 8), 5))
+    assert (padded.unfold(2, 8, 8).unfold(3, 8, 8) - inner[:, :, None, None]).abs().max() > 0.02  # with zeros beyond the edge
 
 
 @torch.inference_mode()
