@@ -104,7 +104,7 @@ def print_table(rows: Sequence[Mapping[str, str]]) -> int:
 
 
 def method(metadata: Mapping[str, str]) -> str:
-    """How a style was learnt, from its metadata: `method`; in `recipe` the method of tuning, or the command, the last one first."""
+    """How a style was learnt, from its metadata: `method`; in `recipe` the method of tuning, or the last command."""
     found = _decoded(metadata.get("recipe", ""))
     recipe = found if isinstance(found, dict) else {}
     last = recipe["polish"].get("command") if isinstance(recipe.get("polish"), dict) else None

@@ -28,9 +28,7 @@ class TranslateOptions:
         ValueError: an option is out of range.
     """
 
-    strength: float = (
-        1.0  # 0 is the base translator's picture, 1 the style; logits between are mixed, up to 2 the style's changes grow
-    )
+    strength: float = 1.0  # of the style's changes: 0 is the base translator's picture, 1 the style, up to 2 they are larger
     mask: Tensor | None = None  # (B or 1, H, W) in [0, 1], multiplies strength place by place; None: 1 everywhere
     feather: float = 0.0  # px of the picture over which the mask's edges become soft, to either side
     regions: tuple[MaskedStyle, ...] = ()  # laid over the style, a later one over those before; each costs one more pass

@@ -106,14 +106,14 @@ class StyledTranslator:
         self.translator, self.tokenizer, self.options = translator, tokenizer, options
         self.embeddings = all_embeddings(tokenizer)  # (V, D_tok)
         layers = [styles, *([(region.style, 1.0)] for region in options.regions)]
-        # above 1 a strength scales the changes of the parameters: logits beyond the style's would leave what it has learnt
-        amount, self.strength = max(1.0, options.strength), min(1.0, options.strength)
-        self.parameters = [merged(translator, [(style, amount * weight) for style, weight in some]) for some in layers]
+        # strength scales the changes of the parameters. Between two logits a photo's sharp ones would win nearly always, and
+        # logits beyond the style's would leave what it has learnt
+        self.parameters = [merged(translator, [(style, options.strength * weight) for style, weight in some]) for some in layers]
         self.fields = [texture_field([(style.texture, weight) for style, weight in some], self.embeddings) for some in layers]
         self.shift = texture_shift(options.sampling.seed).to(self.embeddings.device)
         self.noise: Tensor | None = None  # of the picture that is being translated, (u*h, u*w, K)
         self.styled = bool(styles)
-        self.needs_base = options.mask is not None or self.strength < 1
+        self.needs_base = options.mask is not None
 
     def translate(self, grid: Tensor, shares: Sequence[Tensor], out: Sequence[Tensor], progress: Progress | None = None) -> None:
         """Translate one picture.
@@ -127,8 +127,7 @@ class StyledTranslator:
         if config.noise:
             sides = [config.upscale * max(side, config.grid) for side in grid.shape[1:]]
             self.noise = noise_grid(sides[0], sides[1], sampling.seed).to(self.embeddings)
-        first, *others = shares
-        stacked = torch.stack([share.to(device) for share in (first * self.strength, *others)], -1)[None]
+        stacked = torch.stack([share.to(device) for share in shares], -1)[None]
         generator = torch.Generator(device=device).manual_seed(sampling.seed)
         passes = len(self.parameters) + self.needs_base
         translate_grid(
@@ -149,7 +148,7 @@ class StyledTranslator:
 
         Args:
             windows: content tokens (b, n*n).
-            shares: (b, n*n, 1 + R), of each layer; that of layer 0 times strength.
+            shares: (b, n*n, 1 + R), of each layer.
             places: (b, 2), where the windows begin, (y, x) in content tokens.
 
         Returns:
@@ -165,7 +164,6 @@ class StyledTranslator:
         for k in range(1, len(self.parameters)):
             if shares[..., k].any():
                 region = self.layer(k, embeddings, places)
-                region = region if base is None else base + self.strength * (region - base)
                 out = torch.lerp(out, region, shares[..., k, None])
         return out
 
@@ -176,6 +174,8 @@ class StyledTranslator:
         texture = None if field is None else field_under(field, u * places + self.shift, side)
         noise = None if self.noise is None or not (k or self.styled) else cut_each(self.noise, u * places, side)
         under = laid_under(texture, noise, self.translator.config.embed_dim)
+        if under is not None and self.options.strength < 1:
+            under = self.options.strength * under
         logits: Tensor = torch.func.functional_call(self.translator, self.parameters[k], (embeddings, under))
         return logits.float()
 

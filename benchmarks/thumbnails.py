@@ -1,0 +1,141 @@
+"""Makes the thumbnails of the templates, workflows/NAME.jpg, and docs/banner.jpg from the demo photo: what each template gives.
+
+Usage:
+
+    python benchmarks/thumbnails.py [--bundle mini] [--steps 80] [NAME ...]    # all, or these; "banner" is the banner
+
+Most of the time goes into tune-a-style (`--steps`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+
+from PIL import Image
+from torch import Tensor
+
+from stylerdalle import Bundle, Sampling, load_bundle, stylize
+from stylerdalle.images.colour import keep_colour
+from stylerdalle.images.files import read_picture, resized, to_image
+from stylerdalle.learn.pictures import Picture
+from stylerdalle.learn.run import Run
+from stylerdalle.resolve import find_style
+from stylerdalle.tokenizers.codec import decode, encode
+from stylerdalle.translator.options import MaskedStyle, TranslateOptions
+from stylerdalle.translator.style import mix
+from stylerdalle.translator.translate import translate
+from stylerdalle.tune.config import TuneConfig
+from stylerdalle.tune.loop import tune
+
+ROOT = Path(__file__).resolve().parent.parent
+PHOTO = ROOT / "docs" / "demo" / "photo.jpg"
+SIZE = (384, 256)  # px of a thumbnail
+VAN_GOGH = "a Van Gogh style oil painting"
+BANNER = ("", "van-gogh", "stained-glass", "ukiyo-e")  # strips of the banner; "" is the photo
+
+
+def halves(left: Image.Image, right: Image.Image) -> Image.Image:
+    """The left half of one picture and the right half of another of the same size."""
+    both = left.copy()
+    box = (left.width // 2, 0, left.width, left.height)
+    both.paste(right.crop(box), box[:2])
+    return both
+
+
+def grid(pictures: list[Image.Image]) -> Image.Image:
+    """Four pictures, two by two, with a margin."""
+    page = Image.new("RGB", SIZE, (24, 24, 24))
+    small = (SIZE[0] // 2 - 6, SIZE[1] // 2 - 6)
+    for k, picture in enumerate(pictures):
+        page.paste(picture.resize(small, Image.Resampling.LANCZOS), (4 + (k % 2) * (small[0] + 4), 4 + (k // 2) * (small[1] + 4)))
+    return page
+
+
+def painted(bundle: Bundle, photo: Tensor, prompt: str, sampling: Sampling | None = None) -> Image.Image:
+    return to_image(stylize(photo, prompt, bundle, sampling=sampling or Sampling()))
+
+
+def keep(bundle: Bundle, photo: Tensor) -> Image.Image:
+    return to_image(keep_colour(stylize(photo, VAN_GOGH, bundle), photo, 1.0))
+
+
+def mixed(bundle: Bundle, photo: Tensor) -> Image.Image:
+    styles = [(find_style(bundle, name), 0.5) for name in ("van-gogh", "pencil-sketch")]
+    return to_image(stylize(photo, mix(styles, "mix"), bundle))
+
+
+def region(bundle: Bundle, photo: Tensor) -> Image.Image:
+    """As the template: the mask is where the photo's blue is above 0.4."""
+    within = MaskedStyle(find_style(bundle, "a pencil sketch"), (photo[:, 2] > 0.4).float(), 16)
+    tokens = encode(bundle.tokenizer, photo, upscale=bundle.translator.config.upscale, device=bundle.device)
+    style = find_style(bundle, VAN_GOGH)
+    out = translate(bundle.translator, bundle.tokenizer, tokens, [(style, 1.0)], TranslateOptions(regions=(within,)))
+    return to_image(decode(bundle.tokenizer, out))
+
+
+def candidates(bundle: Bundle, photo: Tensor) -> Image.Image:
+    return grid([painted(bundle, photo, VAN_GOGH, Sampling(0.5, seed=seed)) for seed in range(4)])
+
+
+def frames(bundle: Bundle, photo: Tensor) -> Image.Image:
+    """Four frames of a camera that moves."""
+    step = photo.shape[-1] // 16
+    return grid([painted(bundle, photo[..., k * step : k * step + 12 * step], VAN_GOGH) for k in range(4)])
+
+
+def tuned(bundle: Bundle, photo: Tensor, steps: int) -> Image.Image:
+    models = load_bundle(bundle.translator_path.parent, bundle.device, "fp32")  # for gradients
+    file = BytesIO()
+    to_image(photo).save(file, "PNG")
+    photos, config = [Picture("photo", file.getvalue(), ())], TuneConfig.of("direct", steps=steps)
+    prompt = "a flat vector illustration"
+    with tempfile.TemporaryDirectory() as folder:
+        learnt = tune(models.tokenizer, models.translator, models.clip, photos, prompt, config, Run(folder))
+    return halves(to_image(photo), to_image(stylize(photo, learnt.style, models)))
+
+
+def banner(bundle: Bundle, photo: Tensor) -> Image.Image:
+    """The photo and three styles, strip by strip."""
+    page, width = Image.new("RGB", (1050, 450)), 1050 // len(BANNER) + 1
+    for k, name in enumerate(BANNER):
+        picture = painted(bundle, photo, name) if name else to_image(photo)
+        whole = picture.resize((1050, 1050 * picture.height // picture.width), Image.Resampling.LANCZOS)
+        left, top = k * width, (whole.height - 450) // 2
+        page.paste(whole.crop((left, top, left + width, top + 450)), (left, 0))
+    return page
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="NAME")
+    parser.add_argument("--bundle", default="mini")
+    parser.add_argument("--steps", type=int, default=80, help="of tune-a-style")
+    args = parser.parse_args()
+    makers: dict[str, Callable[[Bundle, Tensor], Image.Image]] = {
+        "stylize": lambda bundle, photo: painted(bundle, photo, VAN_GOGH),
+        "any-prompt": lambda bundle, photo: painted(bundle, photo, "a golden oil painting"),
+        "keep-colour": keep,
+        "mix-styles": mixed,
+        "region-by-mask": region,
+        "score": candidates,
+        "video-frames": frames,
+        "tune-a-style": lambda bundle, photo: tuned(bundle, photo, args.steps),
+        "banner": banner,
+    }
+    if unknown := set(args.names) - set(makers):
+        parser.error(f"{', '.join(sorted(unknown))}: choose from {', '.join(makers)}")
+    bundle, photo = load_bundle(args.bundle), resized(read_picture(PHOTO)[0], 512)
+    for name in args.names or makers:
+        picture = makers[name](bundle, photo)
+        path = ROOT / ("docs/banner.jpg" if name == "banner" else f"workflows/{name}.jpg")
+        picture = picture if name == "banner" else picture.resize(SIZE, Image.Resampling.LANCZOS)
+        picture.save(path, quality=86, optimize=True)
+        print(f"{path}: {path.stat().st_size / 1024:.0f} KB", flush=True)
+
+
+if __name__ == "__main__":
+    main()
