@@ -11,6 +11,7 @@ from torch import Tensor
 from ..progress import Progress, split
 from ..tokenizers.protocol import ImageTokenizer, all_embeddings
 from ..tokenizers.tokens import Tokens, check_tokenizer
+from .lattice import remove_lattice
 from .masks import on_grid
 from .model import Translator
 from .noise import noise_grid
@@ -142,6 +143,16 @@ class StyledTranslator:
             progress=progress,
             out=out,
         )
+        if config.noise and self.styled and len(out) > 1:
+            remove_lattice(out[1][0], self.smooth(stacked[0]))
+
+    def smooth(self, shares: Tensor) -> Tensor:
+        """How much each place is of a style without a texture: (u*h, u*w), for shares (h, w, 1 + R)."""
+        amount = torch.zeros_like(shares[..., 0])
+        for k, field in enumerate(self.fields):
+            amount = torch.lerp(amount, torch.full_like(amount, float(field is None)), shares[..., k])
+        u = self.translator.config.upscale
+        return min(1.0, self.options.strength) * amount.repeat_interleave(u, 0).repeat_interleave(u, 1)
 
     def logits(self, windows: Tensor, shares: Tensor, places: Tensor) -> Tensor:
         """Logits of the target tokens, all layers mixed.
