@@ -95,7 +95,7 @@ class PolishConfig:
     softness: float = SOFTNESS  # of mixtures, as in use
     neighbours: int = 16  # codes that share a soft target of the pairs
     target_softness: float = 0.25
-    kept_decoder: float = 0.25  # share of the decoder as it was in the one that is saved (see `between`)
+    kept_decoder: float = 0.1  # share of the decoder as it was in the one that is saved (see `between`)
     size: int = 192  # px of the parts of the pictures that the critics see, cut at random
     crops: int = 192  # of a style's works, made at the start
     zoom: tuple[float, float] = (0.4, 1.0)  # px of such a crop per px of the work
