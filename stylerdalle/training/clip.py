@@ -1,4 +1,4 @@
-"""Training of the mini CLIP: OpenAI's `clip.model.CLIP` (ResNet, 128 px) on captioned pictures.
+"""Training of a small CLIP, OpenAI's `clip.model.CLIP` (ResNet, 128 px), on captioned pictures. The bundled one: style_clip.py.
 
 The loss is CLIP's own (Radford et al. 2021, arXiv 2103.00020) plus a style term: each picture is classified among the prompts
 of all common styles, which are encoded in every step, in random templates. A picture is sampled with a weight of 1/sqrt(pictures
@@ -7,7 +7,7 @@ extended to CLIP's 77 when saved.
 
 Letters: B pictures; K styles that are classes; E the size of an embedding.
 
-    stylerdalle train-clip --images SHARDS --output weights/mini/clip.safetensors
+    stylerdalle train-clip --images SHARDS --output clip.safetensors
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ TEMPLATES = {
 
 @dataclass(frozen=True)
 class ClipConfig:
-    """Options of CLIP's training; the defaults are the recipe of the bundled file."""
+    """Options of CLIP's training."""
 
     embed_dim: int = 256
     resolution: int = setting(128, "side of the pictures that it sees, px")

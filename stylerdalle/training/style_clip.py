@@ -396,7 +396,7 @@ def main() -> None:
     recipe = {"command": "training.style_clip", **asdict(config), "layers": "EfficientNet-lite0, ImageNet (Apache-2.0)"}
     licence = "MIT; layers of the image tower: EfficientNet-lite0 by Google, Apache-2.0"
     looked_at = [pictures[i] for i in views.picture.unique().tolist()]
-    used, words = known_tokens(looked_at), " ".join(known_words(looked_at))
+    used, words = known_tokens(looked_at), " ".join(known_words(looked_at, config.least))
     checkpoint.save_clip(args.output, model, used=used, recipe=recipe, words=words, licence=licence)
     print(args.output)
 

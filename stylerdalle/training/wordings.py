@@ -121,10 +121,12 @@ def known_tokens(pictures: Sequence[Picture]) -> Tensor:
     return used_tokens([*pictures, Picture("", b"", tuple(all_wordings(pictures)))])
 
 
-def known_words(pictures: Sequence[Picture]) -> list[str]:
-    """As `clip.words`, with all words of the wordings of tones and of the exemplars, which are drawn often."""
+def known_words(pictures: Sequence[Picture], least: int) -> list[str]:
+    """As `clip.words`, with all words that classes of the style term have, and those of tones and of exemplars, which are drawn
+    often."""
     texts = [form.format("") for forms in TONE_WORDS.values() for form in forms]
     texts += [text for name in MANNERS for text in STYLES[name].prompts]
     texts += [text for p in pictures if p.source == EXEMPLARS for text in p.captions if len(text.split()) <= 6]
+    texts += [text for c in style_classes(pictures, least) for text in c.prompts]
     found = {word for text in texts for word in re.findall(r"[^\W\d_]+", text.lower())}
     return sorted(found | set(words(pictures)))

@@ -87,9 +87,12 @@ def test_styles_of_exemplars_are_classes_of_every_step_however_few():
     assert found == {"cubism": (True, True), "futurism": (False, True), "photo": (False, False)}
 
 
-def test_words_of_tones_and_of_the_registry_are_known():
+def test_words_of_tones_the_registry_and_classes_are_known():
     exemplar = Picture("e", b"", ("a Klimt painting",), "x", kind="art", source=EXEMPLARS)
-    assert {"misty", "kandinsky", "klimt", "chalk", "manuscript"} <= set(known_words([exemplar]))
+    artist = [Picture(key, b"", style="Sandro Botticelli", kind="art") for key in "ab"]
+    known = set(known_words([exemplar, *artist, Picture("c", b"", style="shibori", kind="art")], least=12))
+    assert {"misty", "kandinsky", "klimt", "chalk", "manuscript", "botticelli"} <= known
+    assert "shibori" not in known  # a single picture
 
 
 def test_rare_styles_and_exemplars_have_more_views_and_tones_come_last():
