@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import Field, replace
 from functools import lru_cache
@@ -70,6 +70,23 @@ def sample_indices(count: int, size: int, step: int, seed: int, rng: np.random.G
         return rng.integers(count, size=size)
     places = range(step * size, (step + 1) * size)
     return np.array([_permutation(count, seed, place // count)[place % count] for place in places])
+
+
+def in_turn(names: Sequence[str], step: int, count: int, seed: int) -> list[str]:
+    """The `count` names of a step. Steps go through all names in a random order, and through the next round in another."""
+    order = np.random.default_rng([seed, step * count // len(names)]).permutation(len(names))
+    return [names[order[(step * count + i) % len(names)]] for i in range(count)]
+
+
+def hidden_places(shape: Sequence[int], whole: float, rng: np.random.Generator) -> torch.Tensor:
+    """Which tokens of windows a translator does not see, bool.
+
+    Args:
+        shape: (windows, places of each).
+        whole: share of the windows in which it sees all.
+    """
+    share = np.cos(rng.uniform(0, np.pi / 2, (shape[0], 1))) * (rng.random((shape[0], 1)) >= whole)
+    return torch.from_numpy(rng.random(tuple(shape)) < share)
 
 
 @lru_cache(maxsize=4)

@@ -171,4 +171,9 @@ def map_pixels(images: Tensor) -> Tensor:
 
 def to_pixels(x: Tensor) -> Tensor:
     """The decoder's mean channels -> float32 pixels in [0, 1], clamped."""
-    return ((torch.sigmoid(x.float()) - EPSILON) / (1 - 2 * EPSILON)).clamp(0, 1)
+    return unclamped_pixels(x).clamp(0, 1)
+
+
+def unclamped_pixels(x: Tensor) -> Tensor:
+    """The same, not clamped: in [-1/8, 9/8], for losses."""
+    return (torch.sigmoid(x.float()) - EPSILON) / (1 - 2 * EPSILON)

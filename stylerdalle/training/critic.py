@@ -120,17 +120,15 @@ class Critic(nn.Module):
         return [*self._depths[0](images), images]
 
     def forward(self, seen: Sequence[Tensor], style: Tensor) -> Tensor:
-        """What `look` gave, and styles, long (B,) -> the scores of every critic and place, as one row (N,) of equal critics.
+        """What `look` gave, and styles, long (B,) -> each critic's mean score of each picture, (heads, B)."""
+        return torch.stack([scores.mean((1, 2)) for scores in self.places(seen, style)])
 
-        Each critic's places are averaged for a picture: (heads, B).
-        """
+    def places(self, seen: Sequence[Tensor], style: Tensor) -> list[Tensor]:
+        """The same as the scores of all places, (B, h, w) of each critic."""
         inputs = [*seen[:-1], self.pixels(seen[-1])]
-        scores = [head(x, style).float().mean((1, 2)) for head, x in zip(self.heads, inputs, strict=True)]
-        return torch.stack(scores)
+        return [head(x, style) for head, x in zip(self.heads, inputs, strict=True)]
 
     def hinge(self, real: Sequence[Tensor], real_style: Tensor, made: Sequence[Tensor], made_style: Tensor) -> Tensor:
         """The critics' own loss: real scores above 1, made ones below -1, place by place; a scalar."""
-        losses = []
-        for head, a, b in zip(self.heads, [*real[:-1], self.pixels(real[-1])], [*made[:-1], self.pixels(made[-1])], strict=True):
-            losses.append(F.relu(1 - head(a, real_style).float()).mean() + F.relu(1 + head(b, made_style).float()).mean())
-        return torch.stack(losses).mean()
+        pairs = zip(self.places(real, real_style), self.places(made, made_style), strict=True)
+        return torch.stack([F.relu(1 - a).mean() + F.relu(1 + b).mean() for a, b in pairs]).mean()

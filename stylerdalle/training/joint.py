@@ -33,7 +33,7 @@ from ..device import choose_device, choose_dtype
 from ..learn.loop import Descent, Loop, Numbers, Stateful, Tensors
 from ..learn.pictures import Picture, split_validation
 from ..learn.run import Run
-from ..learn.schedule import learning_rate
+from ..learn.schedule import hidden_places, in_turn, learning_rate
 from ..learn.sources import read_pictures
 from ..learn.targets import soft_cross_entropy, soft_targets
 from ..tokenizers.protocol import ImageTokenizer, all_embeddings
@@ -112,14 +112,12 @@ class Joint:
     def batch(self, step: int, rng: np.random.Generator) -> JointBatch:
         """The batch of a step."""
         c, names = self.config, self.names
-        order = np.random.default_rng([c.seed, step * c.styles // len(names)]).permutation(len(names))
-        chosen = [names[order[(step * c.styles + i) % len(names)]] for i in range(c.styles)]
+        chosen = in_turn(names, step, c.styles, c.seed)
         rows = [self._rows(name, rng, c.batch) for name in chosen]
         name = names[rng.integers(len(names))]  # the base translator learns from photos and from made pictures of one style
         half = self._rows(name, rng, c.base)
         tokens = torch.cat([self.pairs[name].content[half[::2]], self.pairs[name].target[half[1::2]]])
-        share = np.cos(rng.uniform(0, np.pi / 2, (len(tokens), 1))) * (rng.random((len(tokens), 1)) >= c.whole)
-        hidden = torch.from_numpy(rng.random(tuple(tokens.shape)) < share)
+        hidden = hidden_places(tokens.shape, c.whole, rng)
         return JointBatch(list(zip(chosen, rows, strict=True)), tokens, hidden)
 
     def _rows(self, name: str, rng: np.random.Generator, count: int) -> Tensor:

@@ -38,11 +38,11 @@ from ..images.tiling import starts
 from ..learn.loop import Descent, Loop, Numbers, Stateful, Tensors
 from ..learn.pictures import split_validation
 from ..learn.run import Run
-from ..learn.schedule import learning_rate
+from ..learn.schedule import hidden_places, in_turn, learning_rate
 from ..learn.sources import read_pictures
 from ..learn.targets import soft_cross_entropy, soft_targets
 from ..settings import SOFTNESS
-from ..tokenizers.dvae import DVAE
+from ..tokenizers.dvae import DVAE, unclamped_pixels
 from ..tokenizers.protocol import all_embeddings
 from ..translator.model import Translator
 from ..translator.noise import noise_at
@@ -159,9 +159,8 @@ class Polish:
 
     def batch(self, step: int, rng: np.random.Generator) -> PolishBatch:
         """The batch of a step."""
-        c, names = self.config, list(self.styles)
-        order = np.random.default_rng([c.seed, step * c.styles // len(names)]).permutation(len(names))
-        chosen = [names[order[(step * c.styles + i) % len(names)]] for i in range(c.styles)]
+        c = self.config
+        chosen = in_turn(list(self.styles), step, c.styles, c.seed)
         return PolishBatch(chosen, int(rng.integers(1 << 31)), bool(rng.random() < c.hard))
 
     # pictures
@@ -298,11 +297,10 @@ class Polish:
         """Cross-entropy of photos' tokens by the base translator, some of which it does not see."""
         n = self.translator.config.grid
         tokens = self.content(self.config.base, rng)[:, :n, :n].flatten(1, 2)
-        share = np.cos(rng.uniform(0, np.pi / 2, (len(tokens), 1))) * (rng.random((len(tokens), 1)) >= 0.5)
-        hidden = torch.from_numpy(rng.random(tuple(tokens.shape)) < share).to(self.device)
+        hidden = hidden_places(tokens.shape, JointConfig.whole, rng).to(self.device)
         logits = self.translator(self.embeddings[tokens] * ~hidden[..., None])
         loss = soft_cross_entropy(logits, tokens, *self.soft)
-        return (loss * (0.2 * hidden + 1.0 * ~hidden)).mean()
+        return (loss * (JointConfig.hidden_weight * hidden + 1.0 * ~hidden)).mean()
 
     def round_trip(self, images: Tensor, style: Tensor, judged: bool) -> tuple[Tensor, dict[str, Tensor]]:
         """Add the gradients of round trips to the decoder -> (the pictures, parts of the loss)."""
@@ -337,7 +335,7 @@ def critic_depths(model: CLIPModel) -> Depths:
 
 def leaky(output: Tensor) -> Tensor:
     """The decoder's means before the sigmoid -> pixels in [0, 1], and a little beyond, so that every colour has a gradient."""
-    pixels = (torch.sigmoid(output.float()) - 0.1) / 0.8
+    pixels = unclamped_pixels(output)
     inside = pixels.clamp(0, 1)
     return inside + 0.1 * (pixels - inside)
 
@@ -454,14 +452,25 @@ def prepared(args: argparse.Namespace, config: PolishConfig, device: torch.devic
     return Polish(tokenizer, translator, styles, model, features, pairs, works, contents, seen, config)
 
 
+def numbers_of(texts: Sequence[str]) -> dict[str, Any]:
+    """Options of PolishConfig from texts NAME=NUMBER. Raises ValueError naming one that is not."""
+    kinds = {name: type(value) for name, value in asdict(PolishConfig()).items() if isinstance(value, (int, float))}
+    found = {}
+    for text in texts:
+        name, _, number = text.partition("=")
+        try:
+            found[name] = kinds[name](number)
+        except (KeyError, ValueError) as error:
+            raise ValueError(f"--set {text}: give NAME=NUMBER with one of {', '.join(kinds)}") from error
+    return found
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     args = arguments().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    numbers = dict(pair.split("=") for pair in args.set)
-    kinds = {name: type(value) for name, value in asdict(PolishConfig()).items()}
-    options = {name: kinds[name](value) for name, value in numbers.items()}
-    config = PolishConfig(steps=args.steps, minutes=args.minutes, styles=args.styles, batch=args.batch, **options)
     try:
+        given = {"steps": args.steps, "minutes": args.minutes, "styles": args.styles, "batch": args.batch}
+        config = PolishConfig(**given, **numbers_of(args.set))
         polisher = prepared(args, config, choose_device(args.device))
         polish(polisher, Run(args.run_dir, resume=not args.no_resume))
         save(polisher, args.bundle, args.output)

@@ -30,7 +30,7 @@ from ..learn.pictures import Picture, split_validation
 from ..learn.run import Run
 from ..learn.schedule import learning_rate
 from ..learn.sources import read_pictures
-from ..tokenizers.dvae import DVAE
+from ..tokenizers.dvae import DVAE, unclamped_pixels
 from .tokenizer import SHARES, mixture, reconstruction_loss, reconstruction_psnr, residual_blocks
 
 
@@ -138,7 +138,7 @@ def adversarial_step(
         with torch.no_grad():
             embedded = tokenizer.embed(tokenizer.encode(images)).permute(0, 3, 1, 2)
         output = tokenizer.decode_embedded(embedded).float()
-        painted = ((torch.sigmoid(output) - 0.1) / 0.8) * 2 - 1  # in about [-1, 1]
+        painted = unclamped_pixels(output) * 2 - 1  # in about [-1, 1]
         balance = 0.0
         reconstruction = reconstruction_loss(output, images)
         fooling = None if weight is None else -judge(painted).float().mean()

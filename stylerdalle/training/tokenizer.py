@@ -28,7 +28,7 @@ from ..learn.pictures import Picture
 from ..learn.run import Run
 from ..learn.schedule import learning_rate
 from ..settings import setting
-from ..tokenizers.dvae import DVAE, map_pixels
+from ..tokenizers.dvae import DVAE, map_pixels, unclamped_pixels
 from ..tokenizers.protocol import ImageTokenizer
 from .quantizer import Quantizer
 
@@ -127,7 +127,7 @@ def reconstruction_loss(output: Tensor, images: Tensor) -> Tensor:
     Returns:
         A scalar.
     """
-    got = (torch.sigmoid(output.float()) - 0.1) / 0.8  # unclamped, so that saturated colours keep a gradient
+    got = unclamped_pixels(output)  # so that saturated colours keep a gradient
     error = got - images
     loss = error.abs().mean() + 4 * error.square().mean()
     loss = loss + 0.25 * ((error[..., 1:] - error[..., :-1]).abs().mean() + (error[..., 1:, :] - error[..., :-1, :]).abs().mean())

@@ -163,3 +163,10 @@ def test_works_are_found_by_their_keys():
 
 def test_all_weights_of_the_loss_are_options():
     assert {"critics", "style", "text", "content", "layout", "marks", "kept"} <= set(asdict(PolishConfig()))
+
+
+def test_other_options_are_named_and_a_bad_one_is_refused_in_one_sentence():
+    assert polish.numbers_of(["lr=2e-4", "pairs=12"]) == {"lr": 2e-4, "pairs": 12}
+    for text in ("nothing=1", "lr", "pairs=1.5", "zoom=0.4"):
+        with pytest.raises(ValueError, match=f"--set {text}: give NAME=NUMBER with one of"):
+            polish.numbers_of([text])
