@@ -43,7 +43,7 @@ def main() -> None:
         labels.append(style.prompt)
         print(style.name, flush=True)
     page = sheet(strips, labels, args.columns, args.shown)
-    page.save(args.output, quality=88)
+    page.save(args.output, quality=74, optimize=True, progressive=True)
 
 
 def strip(pictures: list[Image.Image], side: int) -> Image.Image:

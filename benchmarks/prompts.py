@@ -151,7 +151,7 @@ def strip(args: argparse.Namespace, bundle: Bundle) -> None:
 
 def save(page: Image.Image, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    page.save(path, quality=88)
+    page.save(path, quality=74, optimize=True, progressive=True)
     print(path)
 
 
