@@ -114,13 +114,18 @@ def statistics(features: Tensor) -> Statistics:
     """(B, C, H, W) -> means and covariances over the places, float32."""
     with torch.autocast(features.device.type, enabled=False):
         places = features.permute(0, 2, 3, 1).flatten(1, 2)  # (B, N, C)
-        if features.is_cuda:  # one product of the whole batch
-            exact = places.float()
-            mean = exact.mean(1)
-            exact = exact - mean[:, None]
-            return Statistics(mean, exact.transpose(1, 2) @ exact / exact.shape[1])
+        if features.is_cuda:
+            return batched_statistics(places)
         each = [_Moments.apply(x) for x in (places.unbind() if len(places) > 1 else [places[0]])]
     return Statistics(*(torch.stack(parts) for parts in zip(*each, strict=True)))
+
+
+def batched_statistics(places: Tensor) -> Statistics:
+    """The same of (B, N, C), in one product of the whole batch: faster on a GPU, slower on a CPU."""
+    exact = places.float()
+    mean = exact.mean(1)
+    exact = exact - mean[:, None]
+    return Statistics(mean, exact.transpose(1, 2) @ exact / exact.shape[1])
 
 
 def mean_of(several: Sequence[list[Statistics]]) -> list[Statistics]:

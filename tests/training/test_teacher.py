@@ -21,6 +21,7 @@ from stylerdalle.storage import read_metadata
 from stylerdalle.training import teacher as recipe
 from stylerdalle.training.perceptual import (
     Features,
+    batched_statistics,
     content_loss,
     layout_distance,
     mean_of,
@@ -404,3 +405,13 @@ def test_a_sheet_shows_every_photo_in_every_style(tmp_path):
         columns=2,
     )
     assert Image.open(tmp_path / "sheet.png").size == (3 * 32, 2 * (16 + 32))
+
+
+def test_statistics_of_a_batch_at_once_are_those_of_each():
+    x = torch.rand(3, 5, 6, 7, generator=seeded()).requires_grad_()
+    found = []
+    for some in (statistics(x), batched_statistics(x.permute(0, 2, 3, 1).flatten(1, 2))):
+        (gradient,) = torch.autograd.grad(some.mean.sum() + some.covariance.square().sum(), x)
+        found.append((*some, gradient))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
