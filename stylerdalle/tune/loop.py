@@ -153,10 +153,9 @@ def copy_adapter(start: Style, tensors: dict[str, Tensor]) -> None:
     """
     had, wanted = ({name: tuple(t.shape) for name, t in some.items()} for some in (start.tensors, tensors))
     if had != wanted:
-        ranks = [next((shape[0] for name, shape in s.items() if name.endswith(".lora_a")), 0) for s in (had, wanted)]
         raise ValueError(
-            f"tuning cannot start from the style {start.name!r}: it has rank {ranks[0]}, the new one {ranks[1]}, or it was made "
-            "for another translator; give its rank, or another style"
+            f"tuning cannot start from the style {start.name!r}: it has rank {start.rank}, the new one {Style(tensors).rank}, or "
+            "it was made for another translator; give its rank, or another style"
         )
     for name, tensor in tensors.items():
         tensor.data.copy_(start.tensors[name])
