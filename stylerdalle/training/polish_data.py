@@ -48,6 +48,7 @@ WORKS: dict[str, tuple[str, ...]] = {
 # style -> the `style` of labelled pictures. They are many and small: half of a style's crops, which show whole compositions and
 # the range of its palettes. Marks are measured on the works alone
 LABELLED: dict[str, tuple[str, ...]] = {
+    "van-gogh": ("post-impressionism",),
     "impressionism": ("impressionism",),
     "pointillism": ("pointillism",),
     "ukiyo-e": ("ukiyo-e",),
