@@ -45,6 +45,7 @@ class Depths(nn.Module):
         return tuple(LITE0[depth - 1][2] for depth in DEPTHS)
 
     def look(self, images: Tensor) -> list[Tensor]:
+        """As `forward`, the channels not scaled."""
         x = ((255 * images - 127) / 128).contiguous(memory_format=torch.channels_last)
         x, found = F.relu6(self.conv1(x)), []
         for number, block in enumerate(self.blocks, 1):
@@ -55,7 +56,7 @@ class Depths(nn.Module):
 
     @torch.no_grad()
     def measure(self, images: Tensor) -> None:
-        """Measure the channels' deviations on these pictures."""
+        """Measure the channels' deviations on pictures (B, 3, H, W) in [0, 1]."""
         self.scales = [1 / (x.float().std((0, 2, 3), keepdim=True) + 1e-3) for x in self.look(images)]
 
     def forward(self, images: Tensor) -> list[Tensor]:
@@ -75,6 +76,7 @@ class Head(nn.Module):
         self.style = spectral_norm(nn.Embedding(styles, width))
 
     def forward(self, x: Tensor, style: Tensor) -> Tensor:
+        """(B, C, h, w) and long (B,) -> (B, h // 2, w // 2)."""
         with torch.autocast(x.device.type, enabled=False):  # spectral norms need float32
             x = F.leaky_relu(self.second(F.leaky_relu(self.first(x.float()), 0.2)), 0.2)
             matched = (x * self.style(style)[:, :, None, None]).sum(1)
@@ -96,6 +98,7 @@ class Pixels(nn.Module):
         self.width = 2 * width
 
     def forward(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) in [0, 1] -> (B, C, H / 4, W / 4)."""
         with torch.autocast(images.device.type, enabled=False):  # as in Head
             features: Tensor = self.layers(2 * images.float() - 1)
         return features

@@ -13,12 +13,12 @@ from ..images.colour import luma
 
 @dataclass(frozen=True)
 class Manner:
-    """One style and its exemplars. Works that share a hand and a palette are averaged; a strong hand has one work alone."""
+    """One style and its exemplars: one work with distinct brush marks, or a few with similar marks and palette, averaged."""
 
     exemplars: tuple[str, ...]
-    side: int = 448  # px of an exemplar's short side: the larger, the coarser the marks; tokens of 8 px lose fine ones
+    side: int = 448  # px of an exemplar's short side: the larger, the coarser the marks; tokens of 8 px cannot show fine ones
     content: float = 1.0  # of the content distance, times the recipe's weight: less where marks are strong
-    grey: bool = False  # works in black and white: what the teacher paints loses a cast that it may have
+    grey: bool = False  # works in black and white: a colour cast of the painted pictures is removed
 
 
 MANNERS: dict[str, Manner] = {
