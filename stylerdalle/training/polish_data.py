@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..images.colour import luma
 from ..learn.crops import at_least, random_crop
 from ..learn.pictures import Picture
 from .teacher_styles import MANNERS
@@ -20,6 +21,10 @@ class Bank:
     """Crops made once, kept on the device in 8 bits."""
 
     crops: Tensor  # uint8 (N, 3, S, S)
+
+    def joined(self, other: Bank) -> Bank:
+        """The crops of both."""
+        return Bank(torch.cat([self.crops, other.crops]))
 
     def draw(self, count: int, rng: np.random.Generator) -> Tensor:
         """Some of the crops: (count, 3, S, S) in [0, 1]."""
@@ -57,8 +62,17 @@ def works_by_style(pictures: Sequence[Picture], styles: Sequence[str]) -> dict[s
     return found
 
 
+def labelled_by_style(pictures: Sequence[Picture], styles: Sequence[str]) -> dict[str, list[Picture]]:
+    """The labelled pictures of art of each of the styles that has some."""
+    labels = {name: MANNERS[name].labels for name in styles if name in MANNERS}
+    found = {name: [p for p in pictures if p.style in labels[name] and p.kind == "art"] for name in labels}
+    return {name: some for name, some in found.items() if some}
+
+
 def banks(
     works: Mapping[str, Sequence[Picture]], size: int, count: int, zoom: tuple[float, float], seed: int, device: torch.device
 ) -> dict[str, Bank]:
-    """A bank of `count` crops for each style."""
-    return {name: bank(pictures, size, count, zoom, seed, device) for name, pictures in works.items()}
+    """A bank of `count` crops for each style, in grey where its works are in black and white."""
+    found = {name: bank(pictures, size, count, zoom, seed, device) for name, pictures in works.items()}
+    grey = [name for name in found if name in MANNERS and MANNERS[name].grey]
+    return found | {name: Bank(luma(found[name].crops.float()).round().byte().expand_as(found[name].crops)) for name in grey}
