@@ -1,10 +1,10 @@
 """How much stylised video frames flicker, with the mini bundle: mean absolute difference of neighbouring frames, of 255.
 
-Two synthetic videos of a photo with sensor noise: in one the camera stands still, in the other it pans by 1.5 px and 0.5 px a frame
-and zooms by 0.2 %. The motion is known and undone (bilinear) before a frame is compared with the one before, 16 px at the edges left
-out; source and stylised frames in the same way. "ratio" is the flicker divided by that of the source frames. "sharpness" is the mean
-squared difference of neighbouring pixels in the last frame divided by that in the first: a blur would have little flicker, too.
-"seconds" is processor time for a frame, of translating, decoding and steadying.
+Two synthetic videos of a photo with sensor noise: in one the camera stands still, in the other it pans by 1.5 px and 0.5 px a
+frame and zooms by 0.2 %. The motion is known and undone (bilinear) before a frame is compared with the one before, 16 px at the
+edges left out; source and stylised frames in the same way. "ratio" is the flicker divided by that of the source frames.
+"sharpness" is the mean squared difference of neighbouring pixels in the last frame divided by that in the first: a blur would
+have little flicker, too. "seconds" is processor time for a frame, of translating, decoding and steadying.
 
 Usage:
 

@@ -195,6 +195,8 @@ class Writer:
         context.time_base = source.time_base if self.encoder == "libx264" and source.time_base else 1 / self.rate
         context.colorspace = context.color_primaries = context.color_trc = BT709
         context.color_range = 1  # "mpeg", 16 to 235
+        if source.sample_aspect_ratio:  # of pixels that are not square
+            context.sample_aspect_ratio = source.sample_aspect_ratio
         for sound in self.given.streams.audio:
             self.sounds[sound.index] = self.out.add_stream_from_template(sound)
         for packet in self.held:

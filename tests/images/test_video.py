@@ -28,7 +28,7 @@ def make(path: Path, frames: int = 10, size=(96, 64), rate=Fraction(25), sound: 
             for k, colour in enumerate(COLOURS):
                 rows, columns = divmod(k, 2)
                 picture[rows * size[1] // 2 :, columns * size[0] // 2 :][: size[1] // 2, : size[0] // 2] = colour
-            picture[:, :4] = 10 * i
+            picture[:, :4] = 10 * i % 250
             out.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         for i in range(round(frames / rate * 44100) // 1024 if tone else 0):
             wave = np.sin((np.arange(1024) + 1024 * i) * 0.06).astype(np.float32)[None]
@@ -98,6 +98,33 @@ def test_frames_with_uneven_times_keep_them(tmp_path):
         out.mux(stream.encode(None))
     repaint(clip, tmp_path / "out.mkv", same)
     assert np.allclose(read(tmp_path / "out.mkv")[1], [time / 1000 for time in times], atol=2e-3)
+
+
+def test_pixels_that_are_not_square_stay_so(tmp_path):
+    clip = tmp_path / "clip.mp4"
+    with av.open(str(clip), "w") as out:
+        stream = out.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.codec_context.sample_aspect_ratio = Fraction(4, 3)
+        out.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), format="rgb24")))
+        out.mux(stream.encode(None))
+    repaint(clip, tmp_path / "out.mp4", same)
+    with av.open(str(tmp_path / "out.mp4")) as made:
+        assert made.streams.video[0].sample_aspect_ratio == Fraction(4, 3)
+
+
+def test_single_damaged_parts_are_passed_over_with_a_warning(tmp_path, caplog):
+    clip = make(tmp_path / "clip.mkv", frames=40, sound=False)
+    with av.open(str(clip)) as given:
+        parts = [bytes(packet) for packet in given.demux(video=0) if packet.size]
+    data = clip.read_bytes()
+    for part in parts[10:12]:
+        assert data.count(part) == 1
+        data = data.replace(part, bytes([255]) * len(part))
+    (tmp_path / "torn.mkv").write_bytes(data)
+    with caplog.at_level(logging.WARNING):
+        made = repaint(tmp_path / "torn.mkv", tmp_path / "out.mp4", same)
+    assert 30 <= made.frames <= 40 and "damaged" in caplog.text
 
 
 def test_a_silent_video_stays_silent(tmp_path):
