@@ -8,7 +8,7 @@ have little flicker, too. "seconds" is processor time for a frame, of translatin
 
 Usage:
 
-    python benchmarks/flicker.py [--photo FILE] [--style van-gogh] [--frames 8] [--noise 0.01] [--steady 0 0.5 0.9] [--save DIR]
+    python benchmarks/flicker.py [--photo FILE] [--camera still moving] [--style van-gogh] [--frames 8] [--noise 0.01] [--steady 0 0.5 0.9] [--save DIR]
 """
 
 from __future__ import annotations
@@ -68,6 +68,7 @@ def sharpness(frame: Tensor) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photo", type=Path, default=PHOTO, help="of 512 x 384 px or more (default: the demo photo)")
+    parser.add_argument("--camera", nargs="+", choices=("still", "moving"), default=["still", "moving"])
     parser.add_argument("--style", default="van-gogh")
     parser.add_argument("--frames", type=int, default=8)
     parser.add_argument("--noise", type=float, default=0.01, help="standard deviation of the sensor noise; pixels are 0 to 1")
@@ -81,12 +82,13 @@ def main() -> None:
     print(
         f"{'camera':>8}{'temperature':>13}{'steady':>8}{'source':>8}{'stylised':>10}{'ratio':>7}{'sharpness':>11}{'seconds':>9}"
     )
-    for moving in (False, True):
+    for name in args.camera:
+        moving = name == "moving"
         views = [camera(i, moving) for i in range(args.frames)]
         frames = torch.cat([view_of(photo, view, (HEIGHT, WIDTH)) for view in views])
         noise = torch.randn(frames.shape, generator=torch.Generator().manual_seed(0))
         frames = (frames + args.noise * noise).clamp(0, 1)
-        tokens, source, name = encode(bundle.tokenizer, frames), flicker(frames, views), "moving" if moving else "still"
+        tokens, source = encode(bundle.tokenizer, frames), flicker(frames, views)
         for temperature, steady in itertools.product(args.temperature, args.steady):
             sampling, started = stylerdalle.Sampling(temperature), time.process_time()
             out = translate(

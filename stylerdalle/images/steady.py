@@ -119,7 +119,7 @@ def settled(old: Carried, token: float) -> Carried:
     Args:
         token: px of a token.
     """
-    strip, edge = round(STRIP * token), round(EDGE * token)
+    strip, edge = (max(1, round(count * token)) for count in (STRIP, EDGE))
     inner = old.known[..., strip:-strip, strip:-strip] if min(old.known.shape[-2:]) > 3 * strip else old.known
     if inner.numel() == old.known.numel():
         return Carried(old.pixels, old.rest, torch.ones_like(old.known))
