@@ -8,7 +8,7 @@ have little flicker, too. "seconds" is processor time for a frame, of translatin
 
 Usage:
 
-    python benchmarks/flicker.py [--photo FILE] [--camera still moving] [--style van-gogh] [--frames 8] [--noise 0.01] [--steady 0 0.5 0.9] [--save DIR]
+    python benchmarks/flicker.py [--photo FILE] [--camera still moving] [--frames 8] [--steady 0 0.5 0.9] [--save DIR]
 """
 
 from __future__ import annotations
