@@ -419,9 +419,10 @@ def save(polisher: Polish, bundle: Path, output: Path) -> None:
 
     def notes(path: Path) -> dict[str, Any]:
         known = storage.read_metadata(path)
-        return {"recipe": {**json.loads(known.get("recipe", "{}")), "polish": recipe}} | {
-            key: known[key] for key in ("name", "licence") if key in known
-        }
+        earlier = json.loads(known.get("recipe", "{}"))
+        rounds = sum(key.startswith("polish") for key in earlier)  # a second polish does not hide the first
+        made = {**earlier, f"polish {rounds + 1}" if rounds else "polish": recipe}
+        return {"recipe": made} | {key: known[key] for key in ("name", "licence") if key in known}
 
     base, tokenizer = bundle / "translator.safetensors", bundle / "tokenizer.safetensors"
     if polisher.config.decoder_lr > 0:

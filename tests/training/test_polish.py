@@ -2,6 +2,7 @@
 
 import copy
 import io
+import json
 import os
 from dataclasses import asdict, replace
 
@@ -194,6 +195,8 @@ def test_saved_files_belong_together(polisher, tmp_path):
         assert (style.texture is None) == (polisher.styles[name].texture is None)
     recipe = storage.read_metadata(tmp_path / "out" / "tokenizer.safetensors")["recipe"]
     assert '"joint"' in recipe and '"polish"' in recipe
+    polish.save(polisher, tmp_path / "out", tmp_path / "again")
+    assert {"polish", "polish 2"} < set(json.loads(storage.read_metadata(tmp_path / "again" / "tokenizer.safetensors")["recipe"]))
     assert checkpoint.load_tokenizer(tmp_path / "out" / "tokenizer.safetensors").vocab_size == 512
 
 
