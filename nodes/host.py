@@ -7,9 +7,12 @@ NAME.safetensors in tokenizers/, translators/ and clip/. Its library of exemplar
 user's styles are in styles/.
 """
 
+import gc
 import logging
 import os
 import shutil
+import sys
+import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path, PurePath
 from typing import Any
@@ -41,6 +44,7 @@ DEMO = WEIGHTS.parent / "docs" / "demo" / "photo.jpg"  # the photo of the templa
 DEMO_NAME = "stylerdalle-demo.jpg"  # its name in ComfyUI's input folder
 _shared: WeakValueDictionary[tuple[Any, ...], Any] = WeakValueDictionary()
 _kept: dict[tuple[Any, ...], Bundle] = {}  # opened by `opened`, until ComfyUI unloads one of their models
+_unloaded: set[int] = set()  # the threads in which ComfyUI has unloaded a model since `_forget`
 
 folder_paths.add_model_folder_path(FOLDER, os.path.join(folder_paths.models_dir, FOLDER))
 folder_paths.add_model_folder_path(FOLDER, str(WEIGHTS))
@@ -48,17 +52,36 @@ folder_paths.folder_names_and_paths[FOLDER][1].add(SUFFIX)
 
 
 class Patcher(ModelPatcher):
-    """ComfyUI's ModelPatcher. When ComfyUI unloads the model, bundles that only `opened` holds are forgotten, so that the memory
-    of its models is freed, and then given back to the system."""
+    """ComfyUI's ModelPatcher, which tells of two things: that ComfyUI has unloaded the model, for `_forget`, and that the model
+    is gone, so that its memory is given back to the system."""
 
     def __init__(self, model: torch.nn.Module, *others: Any, **more: Any):
         super().__init__(model, *others, **more)
         finalize(model, give_back)
 
-    def detach(self, *given: Any, **more: Any) -> Any:
-        model = super().detach(*given, **more)
-        _kept.clear()
-        return model
+    def detach(self, unpatch_all: bool = True) -> Any:
+        if unpatch_all:  # else ComfyUI is about to load it again
+            _unloaded.add(threading.get_ident())
+        return super().detach(unpatch_all)
+
+
+def _forget(phase: str, info: dict[str, int]) -> None:
+    """Drop the bundles that only `opened` holds, once ComfyUI has unloaded one of their models: for example after POST /free.
+
+    A callback of the garbage collection, which ComfyUI starts when it has unloaded models. Only then: while it still goes through
+    its list of models, in this thread or another, none of them may vanish.
+    """
+    if phase != "start" or info["generation"] < 2 or threading.get_ident() not in _unloaded:
+        return
+    frame = sys._getframe()
+    while frame := frame.f_back:
+        if frame.f_globals is vars(model_management):
+            return
+    _unloaded.clear()
+    _kept.clear()
+
+
+gc.callbacks.append(_forget)
 
 
 class Models:

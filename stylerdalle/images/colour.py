@@ -1,9 +1,9 @@
 """Luma, and stylised pictures with the colours of their photos.
 
-The luma is the stylised picture's (luminance transfer, arXiv 1606.05897). The photo's chroma is not laid over it as it is: its edges
-would show where the style has painted others, and with them the blocks of a JPEG's chroma. Instead it is fitted, in windows of a few
-tokens, as an affine function of the stylised luma (a guided filter with that luma as the guide, arXiv 1505.00996). So colours change
-where brush marks do, and elsewhere softly.
+The luma is the stylised picture's (luminance transfer, arXiv 1606.05897). The photo's chroma is not laid over it as it is: its
+edges would show where the style has painted others, and with them the blocks of a JPEG's chroma. Instead it is fitted, in windows
+of a few tokens, as an affine function of the stylised luma (a guided filter with that luma as the guide, arXiv 1505.00996). So
+colours change where brush marks do, and elsewhere softly.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ def luma(images: Tensor, weights: Sequence[float] = LUMA_709) -> Tensor:
 def keep_colour(images: Tensor, photos: Tensor, amount: float = 1.0, progress: Progress | None = None) -> Tensor:
     """Stylised pictures with the colours of their photos, without the photos' edges.
 
-    The luma is the stylised picture's, the chroma the photo's as `fitted_chroma`. Where this would leave [0, 1], it is desaturated
-    into gamut.
+    The luma is the stylised picture's, the chroma the photo's as `fitted_chroma`. Where this would leave [0, 1], it is
+    desaturated into gamut.
 
     Args:
         images: (B, 3 or 4, H, W) in [0, 1]; an alpha channel is kept.

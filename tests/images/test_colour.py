@@ -27,7 +27,9 @@ def test_an_edge_of_the_photo_that_the_style_did_not_paint_is_soft():
     out = keep_colour(torch.full((1, 3, 128, 128), 0.5), photo)
     step = (out[..., 1:] - out[..., :-1]).abs().amax()
     assert step < 0.1 * (photo[..., 1:] - photo[..., :-1]).abs().amax()
-    assert torch.allclose((out - luma(out))[..., [0, -1]], (photo - luma(photo))[..., [0, -1]], atol=0.01)  # far from it: the photo's
+    assert torch.allclose(
+        (out - luma(out))[..., [0, -1]], (photo - luma(photo))[..., [0, -1]], atol=0.01
+    )  # far from it: the photo's
 
 
 def test_an_edge_that_the_style_painted_keeps_its_colours_apart():
