@@ -32,6 +32,7 @@ def executor(comfy: SimpleNamespace) -> Iterator[Any]:
     import execution
 
     comfy.model_management.unload_all_models()
+    gc.collect()  # as ComfyUI does then
     made = execution.PromptExecutor(Server())
     yield made
     made.reset()

@@ -18,10 +18,14 @@ function show(node, lines) {
       box.readOnly = true;
       box.style.opacity = 0.75;
     }
-    const [width, height] = node.computeSize();
-    node.setSize([Math.max(width, node.size[0]), Math.max(height, node.size[1] + 90)]);
+    widget.options.getMinHeight = () => widget.least;
   }
+  const fit = Math.max(20, node.size[0] / 7); // characters of a row, about
+  const rows = lines.reduce((sum, line) => sum + Math.ceil(Math.max(1, line.length) / fit), 0);
+  widget.least = Math.min(20 + 12 * rows, 140); // px; a longer text scrolls
   widget.value = lines.join("\n");
+  const [width, height] = node.computeSize();
+  node.setSize([Math.max(width, node.size[0]), Math.max(height, node.size[1])]);
   node.setDirtyCanvas?.(true, true);
 }
 
