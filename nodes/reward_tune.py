@@ -187,6 +187,7 @@ class RewardTune(io.ComfyNode):
         rows = tuned.rows or [{"step": "0", "loss": "0"}]  # empty if the curve's file was deleted
         losses = {"loss": distinct([float(row["loss"]) for row in rows])}
         values = {"style": [style.name], "seed": [seed], "score": [float(tuned.held_out[1])], "steps": [int(tuned.steps)]}
-        found = spoken(summary(tuned, run, [work["title"] for work in origin.get("works", [])], warnings), **values)
+        titles = [work["title"] for work in origin.get("works", [])] if library and exemplars is None else None
+        found = spoken(summary(tuned, run, titles, warnings), **values)
         outputs = (replace(base, default_style=style), style, curve_picture(rows), sheet.movedim(0, -1)[None], losses)
         return io.NodeOutput(*outputs, ui=found)

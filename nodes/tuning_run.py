@@ -173,12 +173,17 @@ class Watch:
             host.say([f"{at}, and kept. Press Run again to go on from there.", *self.told()])
 
 
-def summary(tuned: Tuned, run: Run, works: list[str], warnings: list[str]) -> list[str]:
-    """What the node says of a finished run: its length and scores, what it compared with, and how to go on."""
+def summary(tuned: Tuned, run: Run, works: list[str] | None, warnings: list[str]) -> list[str]:
+    """What the node says of a finished run: its length and scores, what it compared with, and how to go on.
+
+    Args:
+        works: titles of the library's works that it compared with; None without the library.
+    """
+    none = "the library has no work near to the prompt: only CLIP scored the pictures" if works == [] else ""
     first, best = tuned.held_out
     return [
         f"{tuned.steps} steps; held-out score {first:.3f} at first, {best:.3f} at step {tuned.best_step}, which is kept",
-        *([f"compared with: {'; '.join(works)}"] if works else []),
+        *([f"compared with: {'; '.join(works)}"] if works else [none] if none else []),
         *warned(warnings),
         "To learn more, raise the steps and press Run: the run goes on. To keep the style, connect STYLE to Save Style.",
         f"the run is in {run.folder}",
