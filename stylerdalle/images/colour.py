@@ -58,12 +58,17 @@ def keep_colour(images: Tensor, photos: Tensor, amount: float = 1.0, progress: P
             photo = F.interpolate(photo, picture.shape[-2:], mode="bicubic", antialias=True).clamp(0, 1)
         light = luma(picture)
         chroma = fitted_chroma(photo - luma(photo), light)
-        room = torch.where(chroma > 0, 1 - light, light)
-        fits = (room / chroma.abs().clamp(min=1e-6)).amin(1, keepdim=True).clamp(max=1)  # (1, 1, H, W)
-        picture.lerp_((light + fits * chroma).clamp(0, 1), amount)
+        picture.lerp_(into_gamut(light, chroma), amount)
         if progress:
             progress(i + 1, len(out))
     return out
+
+
+def into_gamut(light: Tensor, chroma: Tensor) -> Tensor:
+    """Luma (1, 1, H, W) and chroma (1, 3, H, W) as a picture in [0, 1]: where they leave it, the chroma is made weaker."""
+    room = torch.where(chroma > 0, 1 - light, light)
+    fits = (room / chroma.abs().clamp(min=1e-6)).amin(1, keepdim=True).clamp(max=1)  # (1, 1, H, W)
+    return (light + fits * chroma).clamp(0, 1)
 
 
 def fitted_chroma(chroma: Tensor, light: Tensor) -> Tensor:
