@@ -6,11 +6,12 @@ Other systems' allocators return memory by themselves, or have no such function.
 
 import ctypes
 import threading
+import time
 from collections.abc import Callable
+from queue import SimpleQueue
 
-DELAY = 0.5  # seconds after the last model was dropped: its tensors, and those of the others, are freed by then
-_lock = threading.Lock()
-_timer: threading.Timer | None = None
+DELAYS = (0.5, 5.0)  # seconds after a model was dropped: its tensors are freed soon, and later those that it shared
+_asked: SimpleQueue[None] = SimpleQueue()  # its put may be called in a finalizer, at any place of the program: it takes no lock
 
 
 def trimmer() -> Callable[[int], int] | None:
@@ -26,13 +27,26 @@ TRIM = trimmer()
 
 
 def give_back() -> None:
-    """Return freed memory to the system, DELAY after the last call."""
-    global _timer
-    if TRIM is None:
-        return
-    with _lock:
-        if _timer is not None:
-            _timer.cancel()
-        _timer = threading.Timer(DELAY, TRIM, (0,))
-        _timer.daemon = True
-        _timer.start()
+    """Return freed memory to the system a moment later. Calls in quick succession count as one."""
+    if TRIM is not None:
+        _asked.put(None)
+
+
+def work() -> None:
+    """Wait for the next `give_back`, and do it."""
+    _asked.get()
+    for delay in DELAYS:
+        time.sleep(delay)
+        while not _asked.empty():
+            _asked.get()
+        if TRIM is not None:
+            TRIM(0)
+
+
+def _forever() -> None:
+    while True:
+        work()
+
+
+if TRIM is not None:
+    threading.Thread(target=_forever, name="StylerDALLE memory", daemon=True).start()
