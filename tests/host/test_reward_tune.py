@@ -76,10 +76,10 @@ def test_the_node_says_how_the_run_went_and_how_to_go_on(
 
 
 def test_cancel_says_at_which_step_and_how_to_go_on(comfy: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
-    parts = {name.rpartition(".")[2]: m for name, m in sys.modules.items() if ".nodes." in name and "StylerDALLE" in str(m)}
+    host, tuning = (next(m for name, m in sys.modules.items() if name.endswith(f".nodes.{n}")) for n in ("host", "tuning_run"))
     said: list[list[str]] = []
-    monkeypatch.setattr(parts["host"], "say", said.append)
-    watch = parts["tuning_run"].Watch(lambda *_: None, 80)
+    monkeypatch.setattr(host, "say", said.append)
+    watch = tuning.Watch(lambda *_: None, 80)
     with pytest.raises(comfy.model_management.InterruptProcessingException), watch:
         watch.done = 12
         raise comfy.model_management.InterruptProcessingException
