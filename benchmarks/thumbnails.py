@@ -35,6 +35,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PHOTO = ROOT / "docs" / "demo" / "photo.jpg"
 SIZE = (384, 256)  # px of a thumbnail
 VAN_GOGH = "a Van Gogh style oil painting"
+PICKED = ("van-gogh", "ukiyo-e", "stained-glass", "watercolour")  # of style-transfer
 BANNER = ("", "van-gogh", "stained-glass", "ukiyo-e")  # strips of the banner; "" is the photo
 
 
@@ -44,6 +45,36 @@ def halves(left: Image.Image, right: Image.Image) -> Image.Image:
     box = (left.width // 2, 0, left.width, left.height)
     both.paste(right.crop(box), box[:2])
     return both
+
+
+def strips(pictures: list[Image.Image], gap: int = 0) -> Image.Image:
+    """Upright strips of pictures of one size, each the part of its picture at that place."""
+    page, wide = Image.new("RGB", pictures[0].size, (24, 24, 24)), pictures[0].width / len(pictures)
+    for k, picture in enumerate(pictures):
+        box = (round(k * wide) + gap, gap, round((k + 1) * wide) - gap, picture.height - gap)
+        page.paste(picture.crop(box), box[:2])
+    return page
+
+
+def inset(large: Image.Image, small: Image.Image) -> Image.Image:
+    """A picture with another, smaller, in a frame in its lower left corner."""
+    both, size = large.copy(), (large.width // 3, large.height // 3)
+    both.paste((255, 255, 255), (16, large.height - size[1] - 32, size[0] + 32, large.height - 16))
+    both.paste(small.resize(size, Image.Resampling.LANCZOS), (24, large.height - size[1] - 24))
+    return both
+
+
+def film(pictures: list[Image.Image]) -> Image.Image:
+    """Frames side by side, with the holes of a film above and below."""
+    page, wide = Image.new("RGB", SIZE, (16, 16, 16)), SIZE[0] // len(pictures)
+    for k, picture in enumerate(pictures):
+        tall = SIZE[1] - 56
+        scaled = picture.resize((picture.width * tall // picture.height, tall), Image.Resampling.LANCZOS)
+        page.paste(scaled.crop((0, 0, wide - 6, tall)), (k * wide + 3, 28))
+        for x in range(k * wide + 8, (k + 1) * wide - 8, 24):
+            page.paste((230, 230, 230), (x, 8, x + 12, 20))
+            page.paste((230, 230, 230), (x, SIZE[1] - 20, x + 12, SIZE[1] - 8))
+    return page
 
 
 def grid(pictures: list[Image.Image]) -> Image.Image:
@@ -60,17 +91,18 @@ def painted(bundle: Bundle, photo: Tensor, prompt: str, sampling: Sampling | Non
 
 
 def keep(bundle: Bundle, photo: Tensor) -> Image.Image:
-    return to_image(keep_colour(stylize(photo, VAN_GOGH, bundle), photo, 1.0))
+    styled = stylize(photo, VAN_GOGH, bundle)
+    return strips([to_image(picture) for picture in (photo, styled, keep_colour(styled, photo, 1.0))])
 
 
 def mixed(bundle: Bundle, photo: Tensor) -> Image.Image:
-    styles = [(find_style(bundle, name), 0.5) for name in ("van-gogh", "pencil-sketch")]
-    return to_image(stylize(photo, mix(styles, "mix"), bundle))
+    one, other = (find_style(bundle, name) for name in ("van-gogh", "pencil-sketch"))
+    return strips([to_image(stylize(photo, s, bundle)) for s in (one, mix([(one, 0.5), (other, 0.5)], "mix"), other)])
 
 
 def region(bundle: Bundle, photo: Tensor) -> Image.Image:
-    """As the template: the mask is where the photo's blue is above 0.4."""
-    within = MaskedStyle(find_style(bundle, "a pencil sketch"), (photo[:, 2] > 0.4).float(), 16)
+    """As the template: the mask is where the photo's blue is above 0.75, the sky."""
+    within = MaskedStyle(find_style(bundle, "a pencil sketch"), (photo[:, 2] > 0.75).float(), 16)
     tokens = encode(bundle.tokenizer, photo, upscale=bundle.translator.config.upscale, device=bundle.device)
     style = find_style(bundle, VAN_GOGH)
     out = translate(bundle.translator, bundle.tokenizer, tokens, [(style, 1.0)], TranslateOptions(regions=(within,)))
@@ -84,7 +116,7 @@ def candidates(bundle: Bundle, photo: Tensor) -> Image.Image:
 def frames(bundle: Bundle, photo: Tensor) -> Image.Image:
     """Four frames of a camera that moves."""
     step = photo.shape[-1] // 16
-    return grid([painted(bundle, photo[..., k * step : k * step + 12 * step], VAN_GOGH) for k in range(4)])
+    return film([painted(bundle, photo[..., k * step : k * step + 12 * step], VAN_GOGH) for k in range(4)])
 
 
 def tuned(bundle: Bundle, photo: Tensor, steps: int) -> Image.Image:
@@ -109,6 +141,11 @@ def banner(bundle: Bundle, photo: Tensor) -> Image.Image:
     return page
 
 
+def template(name: str) -> Path:
+    """The thumbnail's path of a template, whose file has a number before its name: workflows/06-stylize.jpg."""
+    return next((ROOT / "workflows").glob(f"[0-9][0-9]-{name}.json")).with_suffix(".jpg")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME")
@@ -116,7 +153,10 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=80, help="of tune-a-style")
     args = parser.parse_args()
     makers: dict[str, Callable[[Bundle, Tensor], Image.Image]] = {
-        "stylize": lambda bundle, photo: painted(bundle, photo, VAN_GOGH),
+        "style-transfer": lambda bundle, photo: grid([painted(bundle, photo, name) for name in PICKED]),
+        "style-transfer.app": lambda bundle, photo: inset(painted(bundle, photo, "van-gogh"), to_image(photo)),
+        "stylize": lambda bundle, photo: halves(to_image(photo), painted(bundle, photo, VAN_GOGH)),
+        "stylize-subgraph": lambda bundle, photo: strips([to_image(photo), painted(bundle, photo, VAN_GOGH)] * 2, 4),
         "any-prompt": lambda bundle, photo: painted(bundle, photo, "a golden oil painting"),
         "keep-colour": keep,
         "mix-styles": mixed,
@@ -131,7 +171,7 @@ def main() -> None:
     bundle, photo = load_bundle(args.bundle), resized(read_picture(PHOTO)[0], 512)
     for name in args.names or makers:
         picture = makers[name](bundle, photo)
-        path = ROOT / ("docs/banner.jpg" if name == "banner" else f"workflows/{name}.jpg")
+        path = ROOT / "docs/banner.jpg" if name == "banner" else template(name)
         picture = picture if name == "banner" else picture.resize(SIZE, Image.Resampling.LANCZOS)
         picture.save(path, quality=74 if name == "banner" else 86, optimize=True)  # tests/test_registry.py has the limits
         print(f"{path}: {path.stat().st_size / 1024:.0f} KB", flush=True)

@@ -12,6 +12,7 @@ from .reward import Reward
 from .reward_tune import RewardTune
 from .save_style import SaveStyle
 from .style_region import StyleRegion
+from .stylize import Stylize
 from .tokenize import Tokenize
 from .translate import Translate
 
@@ -19,4 +20,4 @@ from .translate import Translate
 class StylerDALLE(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         stylize: list[type[io.ComfyNode]] = [Load, LoadStyle, Tokenize, Translate, StyleRegion, Detokenize, KeepColour]
-        return [*stylize, RewardTune, SaveStyle, MixStyles, Reward, Best]
+        return [*stylize, RewardTune, SaveStyle, MixStyles, Reward, Best, Stylize]

@@ -5,6 +5,7 @@ from comfy_api.latest import io
 
 from ..stylerdalle import Bundle
 from .reward import clip_scores
+from .speech import heard, spoken, warned
 from .types import CATEGORY, REWARD, between
 
 
@@ -44,8 +45,10 @@ class Best(io.ComfyNode):
     @classmethod
     def execute(cls, reward: Bundle, image: torch.Tensor, text: str, count: int) -> io.NodeOutput:
         between("count", count, 1, 4096)
-        scores = clip_scores(reward, image, text)
+        with heard() as warnings:
+            scores = clip_scores(reward, image, text)
         order = sorted(range(len(scores)), key=lambda i: -scores[i])[:count]
         lines = [f"{scores[i]:+.4f}  picture {i + 1}" for i in order]
-        shown = {"text": lines, "score": [scores[i] for i in order], "picture": [i + 1 for i in order]}
+        kept = {"score": [scores[i] for i in order], "picture": [i + 1 for i in order]}
+        shown = spoken([*lines, *warned(warnings)], **kept)
         return io.NodeOutput(image[order], scores[order[0]], "\n".join(lines), ui=shown)

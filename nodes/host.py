@@ -7,35 +7,81 @@ NAME.safetensors in tokenizers/, translators/ and clip/. Its library of exemplar
 user's styles are in styles/.
 """
 
+import gc
 import logging
 import os
+import shutil
+import sys
+import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path, PurePath
 from typing import Any
-from weakref import WeakValueDictionary
+from weakref import WeakValueDictionary, finalize
 
 import folder_paths
+import numpy as np
 import torch
 from comfy import model_management
 from comfy.model_patcher import ModelPatcher
 from comfy.utils import ProgressBar
+from comfy_execution.utils import get_executing_context
 from PIL import Image
+from server import PromptServer
 
 from ..stylerdalle import Bundle, storage
-from ..stylerdalle.bundle import OFFICIAL, WEIGHTS, incomplete, library_file
+from ..stylerdalle.bundle import OFFICIAL, WEIGHTS, incomplete, library_file, open_bundle
+from .memory import give_back
 
 FOLDER = "stylerdalle"
 PART_FOLDERS = {"tokenizer": "tokenizers", "translator": "translators", "clip": "clip"}
 SUFFIX = ".safetensors"
 PREVIEW = 768  # px of the longer side, at most
 WORKING_MEMORY = 2 * 1024**3  # bytes: about what one tile or one batch of windows needs with the full-size models
+Cancelled: type[BaseException] = model_management.InterruptProcessingException  # what `tick` raises
 log = logging.getLogger(__name__)
 _dead: set[str] = set()  # links that a warning has named
+DEMO = WEIGHTS.parent / "docs" / "demo" / "photo.jpg"  # the photo of the templates
+DEMO_NAME = "stylerdalle-demo.jpg"  # its name in ComfyUI's input folder
 _shared: WeakValueDictionary[tuple[Any, ...], Any] = WeakValueDictionary()
+_kept: dict[tuple[Any, ...], Bundle] = {}  # opened by `opened`, until ComfyUI unloads one of their models
+_unloaded: set[int] = set()  # the threads in which ComfyUI has unloaded a model since `_forget`
 
 folder_paths.add_model_folder_path(FOLDER, os.path.join(folder_paths.models_dir, FOLDER))
 folder_paths.add_model_folder_path(FOLDER, str(WEIGHTS))
 folder_paths.folder_names_and_paths[FOLDER][1].add(SUFFIX)
+
+
+class Patcher(ModelPatcher):
+    """ComfyUI's ModelPatcher, which tells of two things: that ComfyUI has unloaded the model, for `_forget`, and that the model
+    is gone, so that its memory is given back to the system."""
+
+    def __init__(self, model: torch.nn.Module, *others: Any, **more: Any):
+        super().__init__(model, *others, **more)
+        finalize(model, give_back)
+
+    def detach(self, unpatch_all: bool = True) -> Any:
+        if unpatch_all:  # else ComfyUI is about to load it again
+            _unloaded.add(threading.get_ident())
+        return super().detach(unpatch_all)
+
+
+def _forget(phase: str, info: dict[str, int]) -> None:
+    """Drop the bundles that only `opened` holds, once ComfyUI has unloaded one of their models: for example after POST /free.
+
+    A callback of the garbage collection, which ComfyUI starts when it has unloaded models. Only then: while it still goes through
+    its list of models, in this thread or another, none of them may vanish.
+    """
+    if phase != "start" or info["generation"] < 2 or threading.get_ident() not in _unloaded:
+        return
+    frame = sys._getframe()
+    while frame := frame.f_back:
+        if frame.f_globals is vars(model_management):
+            return
+    _unloaded.clear()
+    _kept.clear()
+
+
+gc.callbacks.append(_forget)
 
 
 class Models:
@@ -58,7 +104,7 @@ class Models:
                 away = model_management.unet_offload_device()
                 found = loader(path, away, dtype)
                 if isinstance(found, torch.nn.Module):
-                    found = ModelPatcher(found, device, away)
+                    found = Patcher(found, device, away)
                 _shared[key] = found
             self.held[key] = found
         found = self.held[key]
@@ -85,6 +131,21 @@ def use(bundle: Bundle, *models: torch.nn.Module) -> None:
         model_management.load_models_gpu(patchers, memory_required=WORKING_MEMORY, force_full_load=True)
 
 
+def opened(name: str) -> Bundle:
+    """A bundle by its name, for nodes that have no Load before them. It shares its models with Load, and stays open from run to
+    run, until its files change or ComfyUI unloads one of its models.
+
+    Raises:
+        ValueError: as bundle_files.
+    """
+    files, own = bundle_files(name), bundle_styles(name)
+    key = (name, stamp(files.values()), device())
+    if key not in _kept:
+        _kept.clear()
+        _kept[key] = open_bundle(name, **files, styles=own, device=device(), load=Models())
+    return _kept[key]
+
+
 def progress() -> Callable[..., None]:
     """A progress bar on the running node: a function of (done, total) and, optionally, a preview. Call it inside execute.
 
@@ -102,6 +163,30 @@ def progress() -> Callable[..., None]:
 def tick(*_: object) -> None:
     """Raise ComfyUI's exception if the user pressed Cancel; accepts a progress callback's arguments."""
     model_management.throw_exception_if_processing_interrupted()
+
+
+def say(lines: Iterable[str]) -> None:
+    """Show lines on the running node in every open page (web/js/stylerdalle.js draws them)."""
+    context, server = get_executing_context(), getattr(PromptServer, "instance", None)
+    if context and server:
+        server.send_sync("stylerdalle.text", {"node": str(context.node_id), "text": list(lines)})
+
+
+def help_picture(name: str) -> torch.Tensor:
+    """A picture of the nodes' help as an IMAGE (1, H, W, 3)."""
+    with Image.open(WEIGHTS.parent / "web" / "docs" / "images" / name) as picture:
+        pixels = torch.from_numpy(np.array(picture.convert("RGB")))
+    return pixels[None].to(image_device(), torch.float32) / 255
+
+
+def offer_demo_photo() -> None:
+    """Put the templates' photo into ComfyUI's input folder, unless a file of its name is there."""
+    path = Path(folder_paths.get_input_directory(), DEMO_NAME)
+    if path.parent.is_dir() and not path.exists():
+        try:
+            shutil.copyfile(DEMO, path)
+        except OSError as error:
+            log.warning("the demo photo of the templates could not be copied to %s: %s", path, error.strerror or error)
 
 
 def run_folder(name: str) -> Path:
@@ -159,6 +244,18 @@ def styles() -> list[str]:
     return [f for f in _files() if "styles" in PurePath(f).parts[:-1]]
 
 
+def style_choices(bundle: str = "") -> dict[str, Path]:
+    """Styles by the names to choose from: those of the bundle (of all bundles if empty), then the user's. A user's style that has
+    a bundled one's name is `NAME (yours)`."""
+    files = [PurePath(f) for f in styles()]
+    of_bundles = [f for f in files if f.parts[0] != "styles" and (not bundle or f.parts[0] == bundle)]
+    found = {f.stem: style_file(f.as_posix()) for f in reversed(of_bundles)}
+    found = dict(sorted(found.items()))
+    for f in (f for f in files if f.parts[0] == "styles"):
+        found[f"{f.stem} (yours)" if f.stem in found else f.stem] = style_file(f.as_posix())
+    return found
+
+
 def style_file(name: str) -> Path:
     """The path of a style file. Raises ValueError if there is none."""
     return Path(folder_paths.get_full_path(FOLDER, choose("style", name, styles())))
@@ -209,3 +306,6 @@ def _files() -> list[str]:
 def _path(name: str) -> Path | None:
     path = folder_paths.get_full_path(FOLDER, name)
     return Path(path) if path else None
+
+
+offer_demo_photo()

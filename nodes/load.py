@@ -4,6 +4,7 @@ from comfy_api.latest import io
 
 from ..stylerdalle.bundle import open_bundle
 from . import host
+from .speech import spoken
 from .types import CATEGORY, REWARD, TOKENIZER, TRANSLATOR
 
 
@@ -50,4 +51,6 @@ class Load(io.ComfyNode):
     def execute(cls, bundle: str) -> io.NodeOutput:
         files = host.bundle_files(bundle)
         opened = open_bundle(bundle, **files, styles=host.bundle_styles(bundle), device=host.device(), load=host.Models())
-        return io.NodeOutput(opened, opened, opened)
+        prompts = "any prompt in English" if opened.hypernetwork_path else "prompts near these styles"
+        text = [f"{bundle}: {len(opened.style_paths)} styles, {prompts}; on {opened.device}"]
+        return io.NodeOutput(opened, opened, opened, ui=spoken(text))

@@ -4,6 +4,7 @@ from comfy_api.latest import io
 
 from ..stylerdalle import checkpoint
 from . import host
+from .speech import spoken, understood
 from .types import CATEGORY, STYLE
 
 
@@ -31,4 +32,5 @@ class LoadStyle(io.ComfyNode):
 
     @classmethod
     def execute(cls, style: str) -> io.NodeOutput:
-        return io.NodeOutput(checkpoint.load_style(host.style_file(style)))
+        found = checkpoint.load_style(host.style_file(style))
+        return io.NodeOutput(found, ui=spoken([understood(found)]))

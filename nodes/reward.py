@@ -7,6 +7,7 @@ from ..stylerdalle import Bundle
 from ..stylerdalle.clip.scores import judge
 from ..stylerdalle.resolve import check_prompt, warn_of_unknown_words
 from . import host
+from .speech import heard, spoken, warned
 from .types import CATEGORY, REWARD, each, expect
 
 
@@ -36,10 +37,11 @@ class Reward(io.ComfyNode):
 
     @classmethod
     def execute(cls, reward: Bundle, image: torch.Tensor, text: str) -> io.NodeOutput:
-        scores = clip_scores(reward, image, text)
+        with heard() as warnings:
+            scores = clip_scores(reward, image, text)
         mean = sum(scores) / len(scores)
         lines = [f"{value:+.4f}  picture {number}" for number, value in enumerate(scores, 1)]
-        return io.NodeOutput(mean, "\n".join(lines), ui={"text": lines, "score": [mean], "scores": scores})
+        return io.NodeOutput(mean, "\n".join(lines), ui=spoken([*lines, *warned(warnings)], score=[mean], scores=scores))
 
 
 def clip_scores(reward: Bundle, image: torch.Tensor, text: str) -> list[float]:

@@ -17,7 +17,9 @@ from ..stylerdalle.tune.config import TuneConfig
 from ..stylerdalle.tune.loop import tune
 from ..stylerdalle.tune.methods import METHODS
 from . import host
+from .speech import heard, spoken
 from .tuning_run import (
+    Watch,
     before_and_after,
     curve_picture,
     distinct,
@@ -30,7 +32,7 @@ from .tuning_run import (
     photo_files,
     run_name,
     small,
-    watch,
+    summary,
 )
 from .types import CATEGORY, REWARD, STYLE, TOKENIZER, TRANSLATOR, expect, pixels
 
@@ -162,7 +164,8 @@ class RewardTune(io.ComfyNode):
         library: bool = False,
     ) -> io.NodeOutput:
         base, prompt, progress = expect(translator, Bundle, "TRANSLATOR"), check_prompt(prompt), host.progress()
-        with torch.inference_mode(False), torch.enable_grad():
+        watch = Watch(progress, steps)
+        with torch.inference_mode(False), torch.enable_grad(), heard() as warnings, watch:
             models = matching(expect(tokenizer, Bundle, "TOKENIZER"), base, expect(reward, Bundle, "REWARD"))
             config = options(models, method, rank, minutes, learning_rate, steps=steps, seed=seed)
             photos = over_white(*pixels(image.float().clamp(0, 1)))  # (B, 3, H, W), a copy: inference tensors have no gradients
@@ -174,7 +177,7 @@ class RewardTune(io.ComfyNode):
             run = open_run(host.run_folder(run_name(models, pictures, prompt, config, shown, begin)), steps)
             parts = (models.tokenizer, models.translator, models.clip)
             host.use(models, *parts, *([shown.network] if shown else []))
-            others = {"callback": watch(progress), "tick": host.tick, "start": begin, "exemplars": shown}
+            others = {"callback": watch, "tick": host.tick, "start": begin, "exemplars": shown}
             with closing(run):  # a cancel may come before the training begins, which closes it too
                 tuned = tune(*parts, pictures, prompt, config, run, **others)
             style = named_style(tuned, prompt, config, models, origin)
@@ -183,6 +186,8 @@ class RewardTune(io.ComfyNode):
         style = style.to("cpu", torch.float32)
         rows = tuned.rows or [{"step": "0", "loss": "0"}]  # empty if the curve's file was deleted
         losses = {"loss": distinct([float(row["loss"]) for row in rows])}
-        found = {"style": [style.name], "seed": [seed], "score": [float(tuned.held_out[1])], "steps": [int(tuned.steps)]}
+        values = {"style": [style.name], "seed": [seed], "score": [float(tuned.held_out[1])], "steps": [int(tuned.steps)]}
+        titles = [work["title"] for work in origin.get("works", [])] if library and exemplars is None else None
+        found = spoken(summary(tuned, run, titles, warnings), **values)
         outputs = (replace(base, default_style=style), style, curve_picture(rows), sheet.movedim(0, -1)[None], losses)
         return io.NodeOutput(*outputs, ui=found)

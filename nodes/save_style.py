@@ -10,6 +10,7 @@ from ..stylerdalle import Style, checkpoint
 from ..stylerdalle.images.files import check_output
 from ..stylerdalle.storage import next_free
 from . import host
+from .speech import spoken
 from .types import CATEGORY, STYLE, expect
 
 LONGEST = 100  # characters of a name
@@ -63,7 +64,8 @@ class SaveStyle(io.ComfyNode):
             raise ValueError(
                 f"{path} cannot be written ({error.strerror or error}): free disk space, or choose another folder"
             ) from error
-        return io.NodeOutput(named, str(path))
+        text = [f"saved as {path}", f"To use it: type {path.stem} as the prompt, or press R and choose it in a list of styles."]
+        return io.NodeOutput(named, str(path), ui=spoken(text, path=[str(path)]))
 
 
 def check_name(name: str) -> str:

@@ -16,6 +16,7 @@ from ..stylerdalle.translator.sampling import Sampling
 from ..stylerdalle.translator.style import mix
 from ..stylerdalle.translator.translate import translate
 from . import host
+from .speech import heard, spoken, understood, warned
 from .types import CATEGORY, REGIONS, STYLE, TOKENS, TRANSLATOR, Regions, between, expect
 
 INPUTS = (
@@ -157,18 +158,21 @@ class Translate(io.ComfyNode):
         if candidates > 1 and temperature == 0:
             raise ValueError(f"{candidates} candidates at temperature 0 would be identical: raise the temperature")
         finder = StyleFinder(with_user_styles(bundle))
-        used = [chosen_style(finder, prompt, style, negative), *(chosen_style(finder, p.prompt, p.style) for p in parts)]
+        with heard() as warnings:
+            used = [chosen_style(finder, prompt, style, negative), *(chosen_style(finder, p.prompt, p.style) for p in parts)]
         main, *others = (some.to(bundle.device, torch.float32) for some in used)
         masked = tuple(MaskedStyle(some, planes(part.mask), part.feather) for some, part in zip(others, parts, strict=True))
         options = TranslateOptions(strength, None if mask is None else planes(mask), feather, masked, steady=steady)
         seeds = [(seed + k) % SEEDS for k in range(candidates)]
+        ui = shown(used, seeds, warnings)
+        host.say(ui["text"])
         updates = split(host.progress(), [1] * candidates)
         host.use(bundle, bundle.tokenizer, bundle.translator)
         out = []
         for number, update in zip(seeds, updates, strict=True):
             how = replace(options, sampling=Sampling(temperature, top_k, seed=number, softness=softness))
             out.append(translate(bundle.translator, bundle.tokenizer, tokens, [(main, 1.0)], how, update))
-        return io.NodeOutput(joined(out) if candidates > 1 else out[0], ui=shown(used, seeds))
+        return io.NodeOutput(joined(out) if candidates > 1 else out[0], ui=ui)
 
 
 def with_user_styles(bundle: Bundle) -> Bundle:
@@ -198,12 +202,11 @@ def chosen_style(finder: StyleFinder, prompt: str, style: Style | None, negative
     return mix([(style, 1.0), (finder.find(text, negative), 1.0)], f"{style.name} + {text}")
 
 
-def shown(styles: list[Style], seeds: list[int]) -> dict[str, list[Any]]:
+def shown(styles: list[Style], seeds: list[int], warnings: list[str]) -> dict[str, list[Any]]:
     """What the node shows and the history keeps: the styles used, how near a prompt is to the prompts trained on, the seeds."""
     near = [style.metadata.get("near") for style in styles]  # only in styles made by the network for any prompt
-    names = [style.prompt or style.name for style in styles]
-    text = [f"{name}: {some}" if some else name for name, some in zip(names, near, strict=True)]
-    return {"text": text, "style": [style.name or style.prompt for style in styles], "near": near, "seed": seeds}
+    text = [*map(understood, styles), *warned(warnings)]
+    return spoken(text, style=[style.name or style.prompt for style in styles], near=near, seed=seeds)
 
 
 def planes(mask: torch.Tensor) -> torch.Tensor:

@@ -24,6 +24,7 @@ from ..stylerdalle.tune.exemplars import Exemplars
 from ..stylerdalle.tune.library import answers, library_exemplars, recipe_of, used_works
 from ..stylerdalle.tune.loop import Tuned, TuneState
 from . import host
+from .speech import warned
 from .types import pixels as pixels_of
 
 SHOWN, SIDE = 4, 256  # photos in the before/after picture, and the length of their shorter side in px
@@ -141,17 +142,52 @@ def fingerprint(style: Style) -> str:
     return hashed.hexdigest()
 
 
-def watch(progress: Callable[..., None]) -> Callable[[TuneState], None]:
-    """A callback for `tune`: updates the progress bar at every step, and the preview every PREVIEW_INTERVAL."""
-    shown = 0.0
+class Watch:
+    """A callback for `tune`: updates the progress bar at every step, and preview and text every PREVIEW_INTERVAL.
 
-    def callback(state: TuneState) -> None:
-        nonlocal shown
-        due = state.preview is not None and time.monotonic() - shown >= PREVIEW_INTERVAL
-        shown = time.monotonic() if due else shown
-        progress(state.step, state.steps, to_image(state.preview) if due else None)
+    As a context manager it says how to go on if the user cancels.
+    """
 
-    return callback
+    def __init__(self, progress: Callable[..., None], steps: int):
+        self.progress, self.steps = progress, steps
+        self.done, self.shown, self.scores = 0, 0.0, list[float]()
+
+    def __call__(self, state: TuneState) -> None:
+        self.done, self.steps = state.step, state.steps
+        self.scores += [] if state.held_out is None else [state.held_out]
+        due = state.preview is not None and time.monotonic() - self.shown >= PREVIEW_INTERVAL
+        if due:
+            self.shown = time.monotonic()
+            host.say([f"step {state.step} of {state.steps}", *self.told()])
+        self.progress(state.step, state.steps, to_image(state.preview) if due else None)
+
+    def told(self) -> list[str]:
+        return [f"held-out score {self.scores[0]:.3f} at first, {self.scores[-1]:.3f} now"] if self.scores else []
+
+    def __enter__(self) -> "Watch":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None and issubclass(kind, host.Cancelled):
+            at = f"stopped after step {self.done} of {self.steps}" if self.done else "stopped before the first new step"
+            host.say([f"{at}, and kept. Press Run again to go on from there.", *self.told()])
+
+
+def summary(tuned: Tuned, run: Run, works: list[str] | None, warnings: list[str]) -> list[str]:
+    """What the node says of a finished run: its length and scores, what it compared with, and how to go on.
+
+    Args:
+        works: titles of the library's works that it compared with; None without the library.
+    """
+    none = "the library has no work near to the prompt: only CLIP scored the pictures" if works == [] else ""
+    first, best = tuned.held_out
+    return [
+        f"{tuned.steps} steps; held-out score {first:.3f} at first, {best:.3f} at step {tuned.best_step}, which is kept",
+        *([f"compared with: {'; '.join(works)}"] if works else [none] if none else []),
+        *warned(warnings),
+        "To learn more, raise the steps and press Run: the run goes on. To keep the style, connect STYLE to Save Style.",
+        f"the run is in {run.folder}",
+    ]
 
 
 def named_style(tuned: Tuned, prompt: str, config: TuneConfig, models: Bundle, origin: dict[str, Any]) -> Style:

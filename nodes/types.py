@@ -6,7 +6,7 @@ below.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
 import torch
@@ -40,6 +40,18 @@ class Regions:
     """Regions from bottom to top: a later one covers earlier ones."""
 
     parts: tuple[Region, ...]
+
+
+def schema(**given: Any) -> io.Schema:
+    """An io.Schema without the fields that this ComfyUI does not have yet, such as search_aliases."""
+    known = {field.name for field in fields(io.Schema)}
+    return io.Schema(**{name: value for name, value in given.items() if name in known})
+
+
+def rare(given: io.Input) -> io.Input:
+    """The input as one that ComfyUI's page hides among the advanced ones. Older hosts have no argument for it, but pass it on."""
+    given.extra_dict = {**given.extra_dict, "advanced": True}
+    return given
 
 
 def expect(value: Any, kind: type[T], socket: str) -> T:

@@ -16,7 +16,7 @@ from torch import Tensor
 from . import checkpoint, storage
 from .bundle import Bundle
 from .clip.scores import embed_texts
-from .settings import did_you_mean
+from .settings import HOSTED, command, did_you_mean
 from .translator.hypernetwork import HyperNetwork
 from .translator.style import Style, mix
 
@@ -27,6 +27,7 @@ PROMPT_LIMIT = 1000  # characters; CLIP reads about 75 words
 MAX_WEIGHT = 2.0  # of a style in a text: twice the change that was tuned
 WEIGHTED = r"\s*(.*?)\s*:\s*([+-]?(?:\d+\.?\d*(?:e[+-]?\d+)?|\.\d+|nan|inf(?:inity)?))\s*"  # NAME:WEIGHT
 WORD = r"[^\W\d_]+"
+LEARN = "Reward Tune (the template tune-a-style)" if HOSTED else command("tune")
 log = logging.getLogger(__name__)
 
 
@@ -145,7 +146,7 @@ class StyleFinder:
         listed = ", ".join(f"{style.name} ({style.prompt!r})" for style in self.styles) or "none"
         raise ValueError(
             f"the bundle {self.bundle.name!r} has no style for {text!r}{self._hint(text)}; it has: {listed}. "
-            "Choose one of them, or learn this one with `stylerdalle tune` (in ComfyUI: the tune-a-style workflow)"
+            f"Choose one of them, or learn this one with {LEARN}"
         )
 
     def _hint(self, text: str) -> str:
@@ -165,10 +166,12 @@ class StyleFinder:
         if similarity < FAR:
             log.warning(
                 "the prompt %r is far from all prompts that this bundle was trained on (the nearest is %r, similarity %.2f), so "
-                "the picture may not match it; `stylerdalle styles --near` proposes prompts, `stylerdalle tune` learns new ones",
+                "the picture may not match it; %s proposes prompts, %s learns new ones",
                 text,
                 nearest,
                 similarity,
+                command("styles --near TEXT"),
+                LEARN,
             )
         notes = {"near": f"{similarity:.2f} near to {nearest!r}"} | ({"negative": negative} if negative else {})
         return Style(tensors, text, text, storage.sha256(self.bundle.translator_path), notes, texture)

@@ -6,11 +6,14 @@ import dataclasses
 import difflib
 import math
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, TypeVar
 
 T = TypeVar("T")
 SOFTNESS = 0.5  # of mixtures: logits are divided by it, so a token half a unit below the likeliest has e^-1 of its share
 SEEDS = 2**64  # seeds are 0 to SEEDS - 1, the range of torch.Generator
+HOSTED = __package__ != "stylerdalle"  # part of another program's package, such as ComfyUI's: the command is not on its path
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def check_finite(config: Any) -> None:
@@ -26,6 +29,12 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     names = {name.casefold(): name for name in known}
     near = difflib.get_close_matches(word.casefold(), names, 1, 0.75)
     return f" (did you mean {names[near[0]]!r}?)" if near and near[0] != word.casefold() else ""
+
+
+def command(text: str, hosted: bool = HOSTED) -> str:
+    """A command of this package for a message, as the reader can run it: `stylerdalle TEXT`, or in a host such as ComfyUI
+    `python -m stylerdalle TEXT` with the folder to run it in."""
+    return f"`python -m stylerdalle {text}` (with ComfyUI's Python, in {ROOT})" if hosted else f"`stylerdalle {text}`"
 
 
 def setting(default: T, help: str) -> T:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from registry import FIELDS, load, missing
 
 ROOT = Path(__file__).resolve().parent.parent
 COMFY = re.findall(r'^([\w-]+) = "(.*)"', (ROOT / "pyproject.toml").read_text().partition("[tool.comfy]")[2], re.MULTILINE)
@@ -12,6 +13,29 @@ COMFY = re.findall(r'^([\w-]+) = "(.*)"', (ROOT / "pyproject.toml").read_text().
 
 def test_the_least_version_of_comfyui_is_stated():
     assert re.fullmatch(r">=\d+\.\d+\.\d+", dict(COMFY)["requires-comfyui"])
+
+
+ADDRESSES = {"project.urls.Repository", "tool.comfy.Icon", "tool.comfy.Banner"}  # unknown until there is a public repository
+
+
+def test_every_field_of_the_registry_is_filled_but_addresses():
+    assert set(missing(load(ROOT / "pyproject.toml"))) <= ADDRESSES
+
+
+@pytest.mark.parametrize("path", FIELDS)
+def test_a_field_that_is_missing_or_of_another_form_is_named(path):
+    settings = load(ROOT / "pyproject.toml")
+    settings["project"]["urls"] = {"Repository": "https://example.org/x"}
+    settings["tool"]["comfy"] |= {"Icon": "https://example.org/i.png", "Banner": "https://example.org/b.jpg"}
+    assert missing(settings) == {}
+    *parts, last = path.split(".")
+    table = settings
+    for part in parts:
+        table = table[part]
+    table[last] = ""
+    assert list(missing(settings)) == [path]
+    del table[last]
+    assert list(missing(settings)) == [path]
 
 
 @pytest.mark.parametrize("key", ["Icon", "Banner"])

@@ -9,7 +9,7 @@ import pytest
 from stylerdalle.cli.console import Formatter, printable, report, say, set_up_output
 from stylerdalle.cli.main import main
 from stylerdalle.resolve import blend, check_prompt, warn_of_unknown_words
-from stylerdalle.settings import did_you_mean
+from stylerdalle.settings import ROOT, command, did_you_mean
 from stylerdalle.training.prompts import read_prompts
 
 
@@ -114,3 +114,9 @@ def test_a_byte_order_mark_and_line_ends_of_windows_change_no_list_of_prompts(tm
     path.write_bytes(data + b"a watercolour painting | watercolour" + end + b"an ink drawing | ink" + end)
     found = read_prompts(path)
     assert [(p.text, p.family) for p in found] == [("a watercolour painting", "watercolour"), ("an ink drawing", "watercolour")]
+
+
+def test_commands_in_messages_are_those_that_the_reader_can_run():
+    assert command("styles --near TEXT") == "`stylerdalle styles --near TEXT`"
+    in_comfyui = command("styles --near TEXT", hosted=True)
+    assert in_comfyui == f"`python -m stylerdalle styles --near TEXT` (with ComfyUI's Python, in {ROOT})"

@@ -1,4 +1,10 @@
-"""Luma, and stylised pictures with the colours of their photos (luminance transfer, arXiv 1606.05897)."""
+"""Luma, and stylised pictures with the colours of their photos.
+
+The luma is the stylised picture's (luminance transfer, arXiv 1606.05897). The photo's chroma is not laid over it as it is: its
+edges would show where the style has painted others, and with them the blocks of a JPEG's chroma. Instead it is fitted, in windows
+of a few tokens, as an affine function of the stylised luma (a guided filter with that luma as the guide, arXiv 1505.00996). So
+colours change where brush marks do, and elsewhere softly.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +19,9 @@ from ..progress import Progress
 # weights of red, green and blue
 LUMA_709 = (0.2126, 0.7152, 0.0722)  # ITU-R BT.709, sRGB's
 LUMA_601 = (0.299, 0.587, 0.114)  # ITU-R BT.601
+RADIUS = 16  # px around a place whose colours are fitted together: two tokens
+EPS = 2e-3  # variance of luma below which a window counts as plain: there the colour is the window's mean
+COARSE = 4  # the fit is computed on a picture this much smaller
 
 
 def luma(images: Tensor, weights: Sequence[float] = LUMA_709) -> Tensor:
@@ -21,9 +30,10 @@ def luma(images: Tensor, weights: Sequence[float] = LUMA_709) -> Tensor:
 
 
 def keep_colour(images: Tensor, photos: Tensor, amount: float = 1.0, progress: Progress | None = None) -> Tensor:
-    """Stylised pictures with the chroma of their photos.
+    """Stylised pictures with the colours of their photos, without the photos' edges.
 
-    The luma is the stylised picture's. Where the photo's chroma would leave [0, 1] with it, it is desaturated into gamut.
+    The luma is the stylised picture's, the chroma the photo's as `fitted_chroma`. Where this would leave [0, 1], it is
+    desaturated into gamut.
 
     Args:
         images: (B, 3 or 4, H, W) in [0, 1]; an alpha channel is kept.
@@ -47,10 +57,40 @@ def keep_colour(images: Tensor, photos: Tensor, amount: float = 1.0, progress: P
         if photo.shape != picture.shape:
             photo = F.interpolate(photo, picture.shape[-2:], mode="bicubic", antialias=True).clamp(0, 1)
         light = luma(picture)
-        chroma = photo - luma(photo)
-        room = torch.where(chroma > 0, 1 - light, light)
-        fits = (room / chroma.abs().clamp(min=1e-6)).amin(1, keepdim=True).clamp(max=1)  # (1, 1, H, W)
-        picture.lerp_((light + fits * chroma).clamp(0, 1), amount)
+        chroma = fitted_chroma(photo - luma(photo), light)
+        picture.lerp_(into_gamut(light, chroma), amount)
         if progress:
             progress(i + 1, len(out))
     return out
+
+
+def into_gamut(light: Tensor, chroma: Tensor) -> Tensor:
+    """Luma (1, 1, H, W) and chroma (1, 3, H, W) as a picture in [0, 1]: where they leave it, the chroma is made weaker."""
+    room = torch.where(chroma > 0, 1 - light, light)
+    fits = (room / chroma.abs().clamp(min=1e-6)).amin(1, keepdim=True).clamp(max=1)  # (1, 1, H, W)
+    return (light + fits * chroma).clamp(0, 1)
+
+
+def fitted_chroma(chroma: Tensor, light: Tensor) -> Tensor:
+    """Chroma as an affine function of luma in each window of RADIUS, the functions blended from window to window.
+
+    Args:
+        chroma: (1, 3, H, W), of the photo: its pixels less their luma.
+        light: (1, 1, H, W), the luma of the stylised picture.
+
+    Returns:
+        (1, 3, H, W), of luma 0 as `chroma`.
+    """
+    small = [max(1, -(-side // COARSE)) for side in light.shape[-2:]]
+    guide, colour = (F.interpolate(x, small, mode="area") for x in (light, chroma))
+    mean, mean_colour = window_mean(guide), window_mean(colour)
+    slope = (window_mean(guide * colour) - mean * mean_colour) / (window_mean(guide.square()) - mean.square() + EPS)
+    parts = torch.cat([slope, mean_colour - slope * mean], 1)  # (1, 6, h, w)
+    smooth = F.interpolate(window_mean(parts), light.shape[-2:], mode="bicubic")
+    return smooth[:, :3] * light + smooth[:, 3:]
+
+
+def window_mean(x: Tensor) -> Tensor:
+    """The mean of the window around each place, (B, C, h, w) -> the same; beyond the edges the outermost values go on."""
+    around = RADIUS // COARSE
+    return F.avg_pool2d(F.pad(x, (around,) * 4, mode="replicate"), 2 * around + 1, 1)

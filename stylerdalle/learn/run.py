@@ -21,6 +21,7 @@ from typing import Any
 import torch
 
 from ..distributed import processes, rank_and_world
+from ..settings import HOSTED
 from ..storage import Lock, replacing, temporary_name
 from .curve import draw_curve
 from .pictures import Picture
@@ -28,6 +29,9 @@ from .pictures import Picture
 FREE = ("steps", "epochs", "minutes", "accumulate")  # options that may differ when a run is resumed
 BY_EPOCHS = "in epochs"  # key of the state: whether the length was given in epochs, which decides how samples are drawn
 STATE, CURVE, PLOT, LOCK = "state.pt", "curve.csv", "curve.png", "run.lock"
+# how to go on, in messages: a host such as ComfyUI names the folder after a hash of the options, and has no options for it
+ELSEWHERE = "change the seed for a new run" if HOSTED else "give another --run-dir"
+ANEW = "delete this folder to start anew" if HOSTED else "start anew with --no-resume"
 log = logging.getLogger(__name__)
 
 
@@ -114,9 +118,7 @@ class Run:
         with self._explain_failure():
             taken = not self._lock.take() if self.main else False
         if processes().broadcast_value(float(taken)):
-            raise ValueError(
-                f"another process trains in {self.folder}: wait for it, stop it, or give another folder (--run-dir) for this run"
-            )
+            raise ValueError(f"another process trains in {self.folder}: wait for it, stop it, or {ELSEWHERE}")
         if self.main:
             for name in (STATE, CURVE, PLOT):  # temporary files of a process that was killed
                 for left in self.folder.glob(temporary_name(name, "*")):
@@ -138,21 +140,17 @@ class Run:
             state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
             before, step = state.get("config", {}), int(state["step"])
         except Exception as error:  # torch raises many kinds
-            raise ValueError(
-                f"{path} cannot be read ({type(error).__name__}): give another --run-dir, or start anew with --no-resume, which "
-                "replaces it"
-            ) from error
+            raise ValueError(f"{path} cannot be read ({type(error).__name__}): {ELSEWHERE}, or {ANEW}") from error
         if differ := [key for key, value in self.config.items() if key in before and before[key] != value]:
             was = ", ".join(f"{key} {before[key]!r} (now {self.config[key]!r})" for key in differ)
             raise ValueError(
-                f"the run in {self.folder} was started with {was}: resume it with the same options, start anew with "
-                "--no-resume, or give another --run-dir"
+                f"the run in {self.folder} was started with {was}: resume it with the same options, {ANEW}, or {ELSEWHERE}"
             )
         self._check_inputs(state.get("inputs"))
         if (steps := config.get("steps")) and step > steps + config.get("pairs_steps", 0):
             raise ValueError(
-                f"the run in {self.folder} has done {step} steps, more than the {steps} asked for: give as many or more, start "
-                "anew with --no-resume, or give another --run-dir"
+                f"the run in {self.folder} has done {step} steps, more than the {steps} asked for: give as many or more, "
+                f"{ANEW}, or {ELSEWHERE}"
             )
         return state
 
@@ -165,8 +163,8 @@ class Run:
         differ = [key for key in {**before, **self.inputs} if before.get(key) != self.inputs.get(key)]
         if differ and self.inputs:
             raise ValueError(
-                f"the run in {self.folder} was started with other {', '.join(differ)}: resume it with the same, start anew with "
-                "--no-resume, or give another --run-dir"
+                f"the run in {self.folder} was started with other {', '.join(differ)}: resume it with the same, {ANEW}, or "
+                f"{ELSEWHERE}"
             )
 
     def save(self, state: Mapping[str, Any]) -> None:

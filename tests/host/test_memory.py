@@ -32,6 +32,7 @@ def executor(comfy: SimpleNamespace) -> Iterator[Any]:
     import execution
 
     comfy.model_management.unload_all_models()
+    gc.collect()  # as ComfyUI does then
     made = execution.PromptExecutor(Server())
     yield made
     made.reset()
@@ -124,6 +125,20 @@ def test_free_gives_the_memory_back(comfy: SimpleNamespace, executor: Any) -> No
     models = [weakref.ref(loaded.model.model) for loaded in comfy.model_management.current_loaded_models]
     assert len(models) == 3 and None not in [model() for model in models]
     comfy.model_management.unload_all_models()  # as ComfyUI does for POST /free {"free_memory": true}
+    executor.reset()
+    gc.collect()
+    assert [model() for model in models] == [None] * 3
+
+
+def test_free_gives_back_what_style_transfer_and_load_share(comfy: SimpleNamespace, executor: Any) -> None:
+    alone = {"class_type": "StylerDALLE_Stylize", "inputs": {"image": ["2", 0], "style": "van-gogh", "bundle": "tiny"}}
+    widgets = {"strength": 1.0, "seed": 0}
+    executor.execute({"2": graph()["2"], "6": {**alone, "inputs": {**alone["inputs"], **widgets}}}, "p", execute_outputs=["6"])
+    assert executor.success, executor.status_messages[-1]
+    queue(executor, graph())
+    models = [weakref.ref(loaded.model.model) for loaded in comfy.model_management.current_loaded_models]
+    assert len(models) == 3
+    comfy.model_management.unload_all_models()
     executor.reset()
     gc.collect()
     assert [model() for model in models] == [None] * 3

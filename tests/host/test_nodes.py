@@ -60,6 +60,14 @@ def test_alpha_is_kept(run: Run, photo: torch.Tensor) -> None:
     torch.testing.assert_close(out[..., 3:], alpha)
 
 
+def test_odd_sizes_can_be_cut_for_video(run: Run) -> None:
+    photo = torch.rand(2, 51, 71, 3)
+    bundle = run("StylerDALLE_Load", bundle="tiny")[0]
+    (tokens,) = run("StylerDALLE_Tokenize", tokenizer=bundle, image=photo)
+    whole, cut = (run("StylerDALLE_Detokenize", tokenizer=bundle, tokens=tokens, even=even)[0] for even in (False, True))
+    assert whole.shape == photo.shape and torch.equal(cut, whole[:, :50, :70])
+
+
 def test_inputs_are_left_as_they_were(run: Run, photo: torch.Tensor) -> None:
     before = photo.clone()
     stylised(run, photo)

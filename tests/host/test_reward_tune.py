@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -56,6 +57,33 @@ def translated(run: Run, photo: torch.Tensor, translator: Any, **inputs: Any) ->
     (tokens,) = run("StylerDALLE_Tokenize", tokenizer=tokenizer, image=photo)
     mixture: torch.Tensor = run("StylerDALLE_Translate", translator=translator, tokens=tokens, **inputs)[0].mixture
     return mixture
+
+
+def test_the_node_says_how_the_run_went_and_how_to_go_on(
+    comfy: SimpleNamespace, run: Run, photo: torch.Tensor, runs: Path
+) -> None:
+    bundle = run("StylerDALLE_Load", bundle="prompted")[0]
+    node = comfy.nodes.NODE_CLASS_MAPPINGS["StylerDALLE_RewardTune"]
+    widgets = {i.id: i.default for i in node.GET_SCHEMA().inputs if getattr(i, "default", None) is not None}
+    given = {"tokenizer": bundle, "translator": bundle, "reward": bundle, "image": photo, "prompt": "a zzqx", "library": True}
+    for steps in (2, 3):  # the second goes on
+        with torch.inference_mode():
+            ui = node.PREPARE_CLASS_CLONE({}).EXECUTE_NORMALIZED(**{**widgets, **given, "steps": steps}).ui
+        said = "\n".join(ui["text"])
+        assert said.startswith(f"{steps} steps; held-out score ") and ui["steps"] == [steps]
+        assert "press Run: the run goes on" in said and str(runs) in said
+    assert len(list(runs.iterdir())) == 1
+
+
+def test_cancel_says_at_which_step_and_how_to_go_on(comfy: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    host, tuning = (next(m for name, m in sys.modules.items() if name.endswith(f".nodes.{n}")) for n in ("host", "tuning_run"))
+    said: list[list[str]] = []
+    monkeypatch.setattr(host, "say", said.append)
+    watch = tuning.Watch(lambda *_: None, 80)
+    with pytest.raises(comfy.model_management.InterruptProcessingException), watch:
+        watch.done = 12
+        raise comfy.model_management.InterruptProcessingException
+    assert said == [["stopped after step 12 of 80, and kept. Press Run again to go on from there."]]
 
 
 @pytest.mark.parametrize("method", ["direct", "rloo", "reinforce"])

@@ -10,11 +10,40 @@ def noise(seed: int, *shape: int) -> torch.Tensor:
     return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def test_luminance_is_the_pictures_and_chroma_the_photos():
-    picture, photo = 0.4 + 0.2 * noise(0, 1, 3, 8, 8), 0.45 + 0.1 * noise(1, 1, 3, 8, 8)
+def test_luminance_is_the_pictures_and_the_colour_of_a_plain_photo_is_the_photos():
+    picture, photo = 0.4 + 0.2 * noise(0, 1, 3, 64, 64), torch.tensor([0.55, 0.45, 0.4]).view(1, 3, 1, 1).expand(1, 3, 64, 64)
     out = keep_colour(picture, photo)
     assert torch.allclose(luma(out), luma(picture), atol=1e-5)
-    assert torch.allclose(out - luma(out), photo - luma(photo), atol=1e-5)
+    assert torch.allclose(out - luma(out), photo - luma(photo), atol=1e-4)
+
+
+def halves(left: list[float], right: list[float], size: int = 128) -> torch.Tensor:
+    """(1, 3, size, size): two plain colours side by side."""
+    return torch.cat([torch.tensor(c).view(1, 3, 1, 1).expand(1, 3, size, size // 2) for c in (left, right)], -1)
+
+
+def test_an_edge_of_the_photo_that_the_style_did_not_paint_is_soft():
+    photo = halves([0.6, 0.4, 0.4], [0.4, 0.4, 0.6])
+    out = keep_colour(torch.full((1, 3, 128, 128), 0.5), photo)
+    step = (out[..., 1:] - out[..., :-1]).abs().amax()
+    assert step < 0.1 * (photo[..., 1:] - photo[..., :-1]).abs().amax()
+    assert torch.allclose(
+        (out - luma(out))[..., [0, -1]], (photo - luma(photo))[..., [0, -1]], atol=0.01
+    )  # far from it: the photo's
+
+
+def test_an_edge_that_the_style_painted_keeps_its_colours_apart():
+    photo, picture = halves([0.6, 0.4, 0.4], [0.4, 0.4, 0.6]), halves([0.3] * 3, [0.7] * 3)
+    chroma, want = (x - luma(x) for x in (keep_colour(picture, photo), photo))
+    assert torch.allclose(chroma[..., [60, 67]], want[..., [60, 67]], atol=0.02)
+
+
+def test_a_grid_in_the_photos_chroma_does_not_show():
+    blocks = (noise(2, 1, 3, 16, 16) - 0.5).repeat_interleave(8, -1).repeat_interleave(8, -2) * 0.2
+    photo = (0.5 + blocks).clamp(0, 1)
+    out = keep_colour(torch.full((1, 3, 128, 128), 0.5), photo)
+    jumps = [(x - luma(x))[..., 7::8].diff(dim=-1).abs().mean() for x in (out, photo)]
+    assert jumps[0] < 0.4 * jumps[1]
 
 
 def test_colours_that_do_not_fit_are_paler_and_the_luminance_stays():
