@@ -16,7 +16,7 @@ from ..stylerdalle.translator.sampling import Sampling
 from ..stylerdalle.translator.style import mix
 from ..stylerdalle.translator.translate import translate
 from . import host
-from .types import CATEGORY, REGIONS, STYLE, TOKENS, TRANSLATOR, Regions, between, expect
+from .types import CATEGORY, REGIONS, STYLE, TOKENS, TRANSLATOR, Regions, between, expect, planes
 
 INPUTS = (
     TRANSLATOR.Input("translator", tooltip="The TRANSLATOR output of Load StylerDALLE or Reward Tune."),
@@ -204,8 +204,3 @@ def shown(styles: list[Style], seeds: list[int]) -> dict[str, list[Any]]:
     names = [style.prompt or style.name for style in styles]
     text = [f"{name}: {some}" if some else name for name, some in zip(names, near, strict=True)]
     return {"text": text, "style": [style.name or style.prompt for style in styles], "near": near, "seed": seeds}
-
-
-def planes(mask: torch.Tensor) -> torch.Tensor:
-    """A MASK, (H, W) or (B, H, W), as (1 or B, H, W)."""
-    return mask.reshape(-1, *mask.shape[-2:])

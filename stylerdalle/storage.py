@@ -15,6 +15,8 @@ from typing import BinaryIO
 
 from safetensors import SafetensorError, safe_open
 
+from .settings import shortened
+
 FILE_FORMAT = "stylerdalle/1"
 LONGEST_NAME = 200  # bytes of a name; most file systems allow 255, and temporary files need some
 FILE_KINDS = ("tokenizer", "translator", "style", "clip", "hypernetwork", "features", "teacher", "pairs", "contents")
@@ -180,10 +182,10 @@ def _metadata(path: str, *stamp: int) -> dict[str, str]:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path} is not a readable safetensors file ({error}): copy it again") from error
+        raise ValueError(f"{path} is not a readable safetensors file ({shortened(error, 200)}): copy it again") from error
     if metadata.get("format") != FILE_FORMAT:
         raise ValueError(
-            f"{path} is not a StylerDALLE file (format {metadata.get('format')!r}, need {FILE_FORMAT!r}): "
+            f"{path} is not a StylerDALLE file (format {shortened(metadata.get('format'))!r}, need {FILE_FORMAT!r}): "
             "foreign weights must be converted first"
         )
     return dict(metadata)

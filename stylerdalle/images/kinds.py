@@ -79,7 +79,7 @@ def _jpeg_bits(head: bytes) -> int:
 def _tiff_bits(head: bytes) -> str:
     """The samples of a TIFF, such as `32-bit floats`, by its first directory; empty: not found, or it is no TIFF."""
     order = {b"II*\x00": "<", b"MM\x00*": ">"}.get(head[:4])
-    if order is None:
+    if order is None or len(head) < 8:
         return ""
     tags = dict(_tiff_tags(head, order))
     bits, kind = tags.get(258, [0])[0], tags.get(339, [1])[0]

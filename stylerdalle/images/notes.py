@@ -47,7 +47,7 @@ def read_notes(path: str | Path) -> Notes:
             if dpi:
                 kept.update({X_RESOLUTION: dpi[0], Y_RESOLUTION: dpi[1], RESOLUTION_UNIT: INCH})
             return Notes(kept.tobytes() if len(kept) else b"", dpi)
-        except (*READ_ERRORS, AttributeError, OverflowError, ZeroDivisionError):
+        except READ_ERRORS:
             return Notes()
 
 

@@ -34,6 +34,7 @@ import torch
 from PIL import Image
 
 from ..images.decode import decode
+from ..settings import shortened
 from ..storage import Lock, composed, replacing, same_file, temporary_name
 from ..tokenizers.protocol import ImageTokenizer
 from .crops import centre_crop, to_tensor
@@ -193,10 +194,12 @@ def read_captions(path: Path) -> dict[str, list[str]]:
         names = {image["id"]: composed(image["file_name"]) for image in notes["images"]}
         found: dict[str, list[str]] = {name: [] for name in names.values()}
         for note in notes["annotations"]:
+            if not isinstance(note["caption"], str):
+                raise TypeError(f"the caption {shortened(note['caption'])!r} is no text")
             found[names[note["image_id"]]].append(note["caption"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(
-            f"{path} is not an annotation file in COCO's form ({type(error).__name__}: {error}): it needs "
+            f"{path} is not an annotation file in COCO's form ({type(error).__name__}: {shortened(error)}): it needs "
             "images [{id, file_name}] and annotations [{image_id, caption}]"
         ) from error
     return found
