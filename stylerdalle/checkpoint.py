@@ -125,7 +125,9 @@ def _arch(metadata: dict[str, str], path: str | Path) -> dict[str, Any]:
 
 def _impossible(path: str | Path, reason: object) -> ValueError:
     """An error for a file whose sizes are not possible."""
-    return ValueError(f"{path} states sizes that cannot be built ({shortened(reason, LONGEST_REASON)}): it is damaged or from another version")
+    return ValueError(
+        f"{path} states sizes that cannot be built ({shortened(reason, LONGEST_REASON)}): it is damaged or from another version"
+    )
 
 
 Built = TypeVar("Built", bound="nn.Module | ImageTokenizer")
@@ -224,9 +226,7 @@ def save_clip(
 def _statistics_clip(arch: dict[str, Any], tensors: dict[str, Tensor], path: str | Path) -> CLIP:
     """An untrained CLIP of the sizes that a file states, which its tensors fit."""
     sizes: dict[str, Any] = {key: value for key, value in arch.items() if key not in ("type", "vocab_size")}
-    return _built(
-        lambda: build_style_clip(StyleClipShape(**{**sizes, "read": tuple(sizes["read"])})), sizes, tensors, path
-    )
+    return _built(lambda: build_style_clip(StyleClipShape(**{**sizes, "read": tuple(sizes["read"])})), sizes, tensors, path)
 
 
 def _openai_clip(tensors: dict[str, Tensor]) -> CLIP:
@@ -253,10 +253,8 @@ def load_clip(path: str | Path, device: torch.device | str = "cpu", dtype: torch
                     raise IndexError(f"a vocabulary of {arch['vocab_size']}")
                 whole = rows.new_zeros(int(arch["vocab_size"]), rows.shape[1])
                 tensors[WORDS] = whole.index_copy_(0, used, rows)
-            if arch.get("type") == STATISTICS_CLIP:
-                model = _statistics_clip(arch, tensors, path)
-            else:
-                model = _openai_clip(tensors)
+            statistics = arch.get("type") == STATISTICS_CLIP
+            model = _statistics_clip(arch, tensors, path) if statistics else _openai_clip(tensors)
         except (KeyError, RuntimeError, IndexError, TypeError, AttributeError, ArithmeticError) as error:
             raise ValueError(f"{path} is not a complete CLIP ({shortened(error, LONGEST_REASON)}): copy it again") from error
         model.float().load_state_dict(tensors)  # again: build_model has rounded them to fp16
@@ -277,9 +275,7 @@ def load_features(path: str | Path, device: torch.device | str = "cpu", dtype: t
     tensors, metadata = read(path, "features")
     arch = _arch(metadata, path)
     with torch.inference_mode(False):
-        network = _built(
-            lambda: FeatureNetwork(FeatureShape(tuple(arch["widths"]), tuple(arch["depths"]))), arch, tensors, path
-        )
+        network = _built(lambda: FeatureNetwork(FeatureShape(tuple(arch["widths"]), tuple(arch["depths"]))), arch, tensors, path)
         network.load_state_dict(tensors)
         network.to(dtype)
         _ready(network, path, device, started)

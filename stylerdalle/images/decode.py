@@ -56,6 +56,7 @@ TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 _opening = threading.Lock()  # `warnings` are those of the whole process
+warnings.filterwarnings("ignore", "Corrupt EXIF data", UserWarning, r"PIL\.")  # of TIFFs while they are decoded: remarked here
 
 
 @dataclass(frozen=True)

@@ -54,8 +54,8 @@ def words(options: dict[str, Any]) -> list[str]:
 
 def tune(folder: str, shared: str, steps: int = 12) -> int:
     options = {
-        "style": "a ukiyo-e print", "images": f"{shared}/photos", "bundle": f"{shared}/bundle", "steps": steps, "size": 32, "batch": 1,
-        "views": 1, "rank": 2, "softness": 20, "check-every": 5, "patience": 0, "device": "cpu", "threads": 1, "save-every": 0,
+        "style": "a ukiyo-e print", "images": f"{shared}/photos", "bundle": f"{shared}/bundle", "steps": steps, "size": 32,
+        "batch": 1, "views": 1, "rank": 2, "softness": 20, "check-every": 5, "patience": 0, "device": "cpu", "threads": 1, "save-every": 0,
         "run-dir": f"{folder}/run", "output": f"{folder}/out.safetensors",
     }  # fmt: skip
     return main(["tune", *words(options)])
@@ -63,7 +63,8 @@ def tune(folder: str, shared: str, steps: int = 12) -> int:
 
 def pretrain(folder: str, shared: str, steps: int = 12) -> int:
     options = {
-        "images": f"{shared}/many", "tokenizer": f"{shared}/bundle/tokenizer.safetensors", "steps": steps, "width": 32, "heads": 2,
+        "images": f"{shared}/many", "tokenizer": f"{shared}/bundle/tokenizer.safetensors", "steps": steps, "width": 32,
+        "heads": 2,
         "encoder-layers": 1, "decoder-blocks": 1, "grid": 4, "batch": 2, "device": "cpu", "dtype": "fp32", "threads": 1,
         "run-dir": f"{folder}/run", "output": f"{folder}/out.safetensors",
     }  # fmt: skip
@@ -83,7 +84,10 @@ def fetch_weights(folder: str, shared: str, urls: list[str]) -> int:
     files = tuple((Address(url),) for url in urls)
     count = sum(tensor.numel() for tensor in tiny.tokenizer().state_dict().values())
     try:
-        fetch(Known("dalle", "a small dVAE", "dvae", files, ("dalle/tokenizer.safetensors",), ARCH, count, "MIT"), Path(folder, "weights"))
+        fetch(
+            Known("dalle", "a small dVAE", "dvae", files, ("dalle/tokenizer.safetensors",), ARCH, count, "MIT"),
+            Path(folder, "weights"),
+        )
     except (ValueError, OSError) as error:
         print(f"fetch: {error}", flush=True)
         return 2

@@ -2,9 +2,9 @@
 
     python tests/chaos/run.py [--kills 200] [--faults 1] [--jobs tune fetch ...] [--seed 0]
 
-After each kill (SIGKILL) every file with a name of its own is whole, and the work has not gone back. A job that is killed often
-enough ends like one that never was: equal weights, tokens and pictures. After a failing write the job ends with one sentence, every
-file is whole, and the same command ends like an unbroken one.
+After each kill (SIGKILL) every file with a name of its own is whole, and the work has not gone back. A job that is killed again
+and again ends like one that never was: equal weights, tokens and pictures. After a failing write the job ends with one sentence,
+every file is whole, and the same command ends like an unbroken one.
 """
 
 import argparse
@@ -46,7 +46,9 @@ class Victims:
         self.process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
         assert self.process.stdout and self.process.stdout.readline() == "ready\n"
 
-    def __call__(self, job: str, args: dict[str, Any], kill_after: float | None = None, fault: tuple[int, int] | None = None) -> int:
+    def __call__(
+        self, job: str, args: dict[str, Any], kill_after: float | None = None, fault: tuple[int, int] | None = None
+    ) -> int:
         """Run a job to its end, or kill it after so many seconds -> its exit code, -9 if it was killed before its end."""
         self.log.write_text("")
         assert self.process.stdin and self.process.stdout

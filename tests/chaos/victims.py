@@ -1,9 +1,9 @@
-"""A process that has imported everything and forks a victim for each job, so that 200 kills do not mean 200 imports of torch.
+"""A process that has imported everything and forks a victim for each job: 200 kills are not 200 imports of torch.
 
-    python victims.py      one JSON object a line on stdin: {"job": NAME, "args": {...}, "log": FILE, "fault": null or [index, errno]}
+    python victims.py      one JSON object a line on stdin: {"job", "args", "log": FILE, "fault": null or [index, errno]}
 
-For each line it prints the victim's process id, and when the victim has ended its exit code (negative: the signal that killed it).
-With a fault, that write of the victim fails (faults.py). A victim is an ordinary process: it can be killed at any moment of its work.
+For each line it prints the victim's process id, and when the victim has ended its exit code (negative: the signal that killed
+it). With a fault, that write of the victim fails (faults.py). A victim is an ordinary process, to be killed at any moment.
 """
 
 import json

@@ -1,8 +1,8 @@
 """One case of fuzzing, judged: the input gives a right result or one sentence, within 10 seconds of the
 processor and 2 GB.
 
-A target is a function from Hypothesis's `draw` to a result's kind: "right" or "refused". It raises whatever the library raises, and
-AssertionError for a wrong result. `Judge` counts its cases and says what is wrong with them.
+A target is a function from Hypothesis's `draw` to a kind of result: "right" or "refused". It raises whatever the library raises,
+and AssertionError for a wrong result. `Judge` counts its cases and says what is wrong with them.
 """
 
 import contextlib
@@ -171,7 +171,9 @@ JSON = st.recursive(
     | st.booleans()
     | st.sampled_from([*EDGES, -1, 3, 7, 1e308, -0.5, float("nan"), float("inf"), 10**30])
     | st.integers(-5, 70)
-    | st.sampled_from(["", "dvae", "vqgan", "lora", "[]", "{}", "a\x00b", "\x1b[31m", "é\udce9".encode(errors="replace").decode(), "9" * 50])
+    | st.sampled_from(
+        ["", "dvae", "vqgan", "lora", "[]", "{}", "a\x00b", "\x1b[31m", "é\udce9".encode(errors="replace").decode(), "9" * 50]
+    )
     | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=6), inner, max_size=4),
     max_leaves=6,

@@ -33,7 +33,9 @@ LOADERS: dict[str, Callable[[Path], Any]] = {
     "style": checkpoint.load_style,
     "textured": checkpoint.load_style,
 }
-TEXTS = st.sampled_from(("", "x", "{", "[" * 3000, "null", "NaN", "1e999", "a\x1b[2Jb", "\x00", "é" * 300, "99999999999999999999"))
+TEXTS = st.sampled_from(
+    ("", "x", "{", "[" * 3000, "null", "NaN", "1e999", "a\x1b[2Jb", "\x00", "é" * 300, "99999999999999999999")
+)
 TYPES = st.sampled_from(("F32", "F16", "BF16", "I64", "I32", "I16", "U8", "BOOL", "F64", "F8_E4M3", "F4", "X"))
 
 
@@ -76,7 +78,9 @@ def tokens() -> dict[str, bytes]:
 @st.composite
 def changed(draw: Callable[..., Any], data: bytes) -> bytes:
     """A safetensors file whose header or bytes are changed."""
-    way = draw(st.sampled_from(("bytes", "metadata", "metadata", "arch", "arch", "arch", "tensor", "tensor", "numbers", "length")))
+    way = draw(
+        st.sampled_from(("bytes", "metadata", "metadata", "arch", "arch", "arch", "tensor", "tensor", "numbers", "length"))
+    )
     if way == "bytes":
         return draw(damage(data))
     (length,) = struct.unpack("<Q", data[:8])
@@ -121,7 +125,9 @@ def models(draw: Callable[..., Any]) -> str:
     """The target: a file is loaded with finite numbers, and a style can be merged or is refused; or one sentence."""
     if draw(st.integers(0, 5)) == 0:
         return prepared(draw)
-    kind = draw(st.sampled_from([*LOADERS, "style", "style", "style", "textured", "textured", "features"]))  # small ones more often
+    kind = draw(
+        st.sampled_from([*LOADERS, "style", "style", "style", "textured", "textured", "features"])
+    )  # small ones more often
     path = place() / f"{os.getpid()}.safetensors"
     LAST[0] = data = draw(changed(valid()[kind]))
     path.write_bytes(data)

@@ -17,14 +17,16 @@ from hypothesis import strategies as st
 from stylerdalle.convert.archive import read
 
 RAN: list[str] = []
-sys.addaudithook(lambda event, args: RAN.append(event) if event in ("pickle.find_class", "os.system", "subprocess.Popen") else None)
+sys.addaudithook(
+    lambda event, args: RAN.append(event) if event in ("pickle.find_class", "os.system", "subprocess.Popen") else None
+)
 
-PARTS = st.sampled_from([
-    b"(", b"t", b"}", b"]", b")", b"N", b"\x88", b"K\x01", b"K\x04", b"s", b"u", b"a", b"e", b"\x85", b"\x86", b"\x87", b"R", b"b", b"\x81", b"Q",
-    b"q\x00", b"h\x00", b"\x94", b"\x93", b"0", b"2", b"i", b"o", b"\x92", b"\x8a\x08" + b"\xff" * 7 + b"\x7f", b"J\xff\xff\xff\xff", b"G" + b"\x7f" * 8,
-    DICT, SEQUENTIAL, storage(), storage()[:-1], tensor()[:-1], text("w"), text("state_dict"), text("storage"), text("__globals__"),
-    named("torch._utils._rebuild_tensor_v2"), named("torch.FloatStorage"), named("torch.device"), named("builtins.set"),
-])  # fmt: skip
+NUMBERS = (b"K\x01", b"K\x04", b"\x8a\x08" + b"\xff" * 7 + b"\x7f", b"J\xff\xff\xff\xff", b"G" + b"\x7f" * 8, b"N", b"\x88")
+STACK = (b"(", b"t", b"}", b"]", b")", b"s", b"u", b"a", b"e", b"\x85", b"\x86", b"\x87", b"q\x00", b"h\x00", b"\x94", b"0", b"2")
+OBJECTS = (b"R", b"b", b"\x81", b"Q", b"\x93", b"i", b"o", b"\x92", DICT, SEQUENTIAL, storage(), storage()[:-1], tensor()[:-1])
+NAMED = [named(f"torch.{name}") for name in ("_utils._rebuild_tensor_v2", "FloatStorage", "device")] + [named("builtins.set")]
+TEXTS = [text(word) for word in ("w", "state_dict", "storage", "__globals__")]
+PARTS = st.sampled_from([*NUMBERS, *STACK, *OBJECTS, *NAMED, *TEXTS])
 
 
 @cache
@@ -69,4 +71,3 @@ def pickles(draw: Callable[..., Any]) -> str:
         assert not RAN, RAN
     assert found and sum(t.numel() * t.element_size() for t in found.values()) <= 2 * len(data)
     return "right"
-

@@ -1,6 +1,5 @@
 """Pictures: valid files of every format that is read, damaged; and headers that promise anything."""
 
-import io
 import struct
 import zlib
 from collections.abc import Callable
@@ -50,7 +49,10 @@ def valid() -> list[bytes]:
     files += [saved(rgb.convert(mode), "BMP") for mode in ("1", "L", "P", "RGB", "RGBA")]
     files += [saved(rgb.convert(mode), "PPM") for mode in ("1", "L", "RGB")] + [b"P3 2 2 255\n" + b"9 8 7 " * 4]
     files += [saved(alpha.convert(mode), "TGA") for mode in ("L", "LA", "P", "RGB", "RGBA")] + [saved(rgb, "TGA", rle=True)]
-    files += [saved(alpha.convert(mode), "JPEG2000") for mode in ("L", "RGB", "RGBA")] + [saved(rgb, "AVIF"), saved(alpha, "AVIF")]
+    files += [saved(alpha.convert(mode), "JPEG2000") for mode in ("L", "RGB", "RGBA")] + [
+        saved(rgb, "AVIF"),
+        saved(alpha, "AVIF"),
+    ]
     files += [png(rgb, {b"gAMA": struct.pack(">I", 100_000)}), png(rgb, {b"cICP": bytes([12, 13, 0, 1])})]
     files += [png(rgb, icc_profile=icc(gamma=1.0)), png(alpha, {b"tEXt": b"a\0b"}, exif=exif)]
     return files
@@ -99,12 +101,16 @@ def made(draw: Callable[..., Any]) -> bytes:
     match draw(st.sampled_from(("png", "bmp", "tga", "ppm", "gif", "tiff", "jpeg", "webp", "brand", "bytes"))):
         case "png":
             depth, colour = draw(st.sampled_from((1, 2, 4, 8, 16, 3))), draw(st.sampled_from((0, 2, 3, 4, 6, 5)))
-            kinds = st.sampled_from((b"PLTE", b"tRNS", b"iCCP", b"gAMA", b"cICP", b"sRGB", b"eXIf", b"acTL", b"fcTL", b"zTXt", b"iTXt"))
+            kinds = st.sampled_from(
+                (b"PLTE", b"tRNS", b"iCCP", b"gAMA", b"cICP", b"sRGB", b"eXIf", b"acTL", b"fcTL", b"zTXt", b"iTXt")
+            )
             chunks = [(kind, draw(st.binary(max_size=40))) for kind in draw(st.lists(kinds, max_size=4))]
             head = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, draw(st.integers(0, 2)))
             body = zlib.compress(bytes(draw(st.sampled_from((0, 10, 10_000, 3_000_000)))))
             parts = [(b"IHDR", head), *chunks, (b"IDAT", body), (b"IEND", b"")]
-            return SIGNATURE + b"".join(struct.pack(">I", len(b)) + k + b + struct.pack(">I", zlib.crc32(k + b)) for k, b in parts)
+            return SIGNATURE + b"".join(
+                struct.pack(">I", len(b)) + k + b + struct.pack(">I", zlib.crc32(k + b)) for k, b in parts
+            )
         case "bmp":
             bits, packing = draw(st.sampled_from((0, 1, 4, 8, 16, 24, 32, 255))), draw(st.integers(0, 6))
             head = struct.pack("<IIIHHIIIIII", 40, width, height, 1, bits, packing, 0, 0, 0, draw(st.sampled_from(EDGES[:10])), 0)
@@ -112,9 +118,15 @@ def made(draw: Callable[..., Any]) -> bytes:
         case "tga":
             kind, bits = draw(st.sampled_from((0, 1, 2, 3, 9, 10, 11, 12))), draw(st.sampled_from((1, 8, 16, 24, 32, 7)))
             numbers = (draw(st.integers(0, 255)), draw(st.integers(0, 1)), kind, 0, draw(st.sampled_from((0, 256, 65_535))), 24)
-            return struct.pack("<BBBHHBHHHHBB", *numbers, 0, 0, width & 0xFFFF, height & 0xFFFF, bits, draw(st.integers(0, 255))) + rest
+            return (
+                struct.pack("<BBBHHBHHHHBB", *numbers, 0, 0, width & 0xFFFF, height & 0xFFFF, bits, draw(st.integers(0, 255)))
+                + rest
+            )
         case "ppm":
-            kind, most = draw(st.sampled_from("123456fFyP")), draw(st.sampled_from(("255", "1", "0", "65535", "70000", "-1", "x")))
+            kind, most = (
+                draw(st.sampled_from("123456fFyP")),
+                draw(st.sampled_from(("255", "1", "0", "65535", "70000", "-1", "x"))),
+            )
             return f"P{kind}\n# c\n{width} {height}\n{most}\n".encode() + rest
         case "gif":
             flags = draw(st.integers(0, 255))
@@ -122,10 +134,48 @@ def made(draw: Callable[..., Any]) -> bytes:
             return b"GIF89a" + struct.pack("<HHBBB", width & 0xFFFF, height & 0xFFFF, flags, 0, 0) + rest + frame + b"\x08" + rest
         case "tiff":
             values = st.one_of(SIDES, st.integers(0, 70))
-            tags = sorted({256: width, 257: height, **draw(st.dictionaries(st.sampled_from(
-                (258, 259, 262, 266, 273, 277, 278, 279, 282, 284, 317, 320, 322, 323, 324, 325, 338, 339, 34675, 330)
-            ), values, max_size=8))}.items())
-            ifd = b"".join(struct.pack("<HHII", tag, draw(st.sampled_from((3, 4, 4, 1, 5, 12))), draw(st.sampled_from((1, 1, 1, 3, 65_535))), value) for tag, value in tags)
+            tags = sorted(
+                {
+                    256: width,
+                    257: height,
+                    **draw(
+                        st.dictionaries(
+                            st.sampled_from(
+                                (
+                                    258,
+                                    259,
+                                    262,
+                                    266,
+                                    273,
+                                    277,
+                                    278,
+                                    279,
+                                    282,
+                                    284,
+                                    317,
+                                    320,
+                                    322,
+                                    323,
+                                    324,
+                                    325,
+                                    338,
+                                    339,
+                                    34675,
+                                    330,
+                                )
+                            ),
+                            values,
+                            max_size=8,
+                        )
+                    ),
+                }.items()
+            )
+            ifd = b"".join(
+                struct.pack(
+                    "<HHII", tag, draw(st.sampled_from((3, 4, 4, 1, 5, 12))), draw(st.sampled_from((1, 1, 1, 3, 65_535))), value
+                )
+                for tag, value in tags
+            )
             return b"II*\0" + struct.pack("<IH", 8, len(tags)) + ifd + bytes(4) + rest
         case "jpeg":
             parts = draw(st.integers(0, 5))
@@ -135,7 +185,14 @@ def made(draw: Callable[..., Any]) -> bytes:
             return b"\xff\xd8\xff" + bytes([kind]) + struct.pack(">H", len(body) + 2) + body + rest + b"\xff\xd9"
         case "webp":
             kind = draw(st.sampled_from((b"VP8 ", b"VP8L", b"VP8X", b"ANIM", b"ALPH")))
-            return b"RIFF" + struct.pack("<I", draw(st.sampled_from((0, 30, 60, 0xFFFFFFFF)))) + b"WEBP" + kind + struct.pack("<I", len(rest)) + rest
+            return (
+                b"RIFF"
+                + struct.pack("<I", draw(st.sampled_from((0, 30, 60, 0xFFFFFFFF))))
+                + b"WEBP"
+                + kind
+                + struct.pack("<I", len(rest))
+                + rest
+            )
         case "brand":
             brand = draw(st.sampled_from((b"avif", b"avis", b"heic", b"mif1", b"jp2 ")))
             return struct.pack(">I", 24) + b"ftyp" + brand + bytes(4) + b"mif1" + brand + rest

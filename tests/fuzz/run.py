@@ -3,7 +3,8 @@
     python tests/fuzz/run.py [--cases 20000] [--targets pictures models ...] [--output build/fuzz]
 
 The workflow target needs ComfyUI (COMFYUI_DIR) and a Python that runs it (COMFYUI_PYTHON). A crash of the interpreter, a case
-over 10 seconds of the processor, a process over 2 GB, and any error but one sentence are failures; their tracebacks are in the output folder.
+over 10 seconds of the processor, a process over 2 GB, and any error but one sentence are failures; their tracebacks are in the
+output folder.
 """
 
 import argparse
@@ -17,6 +18,8 @@ from pathlib import Path
 TESTS = Path(__file__).resolve().parents[1]
 SHARES = {"pictures": 0.35, "models": 0.25, "texts": 0.2, "pickles": 0.1, "workflows": 0.1}  # of all cases
 
+WIDTHS = (8, 8, 9, 8, 8, 11, 9)  # of the table's columns
+
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Fuzz everything that reads input from outside.")
@@ -28,7 +31,10 @@ def main() -> int:
     if args.child:
         return child(args.child, args.cases, args.output)
     args.output.mkdir(parents=True, exist_ok=True)
-    print(f"{'target':10} {'cases':>7} {'right':>7} {'refused':>8} {'failed':>7} {'s':>7} {'slowest s':>10} {'peak MB':>8}", flush=True)
+    print(
+        f"{'target':10} {'cases':>7} {'right':>7} {'refused':>8} {'failed':>7} {'s':>7} {'slowest s':>10} {'peak MB':>8}",
+        flush=True,
+    )
     rows = [one(name, round(args.cases * SHARES[name]), args.output) for name in args.targets]
     failed = sum(row["failed"] for row in rows) + sum(row["exit"] != 0 for row in rows)
     print(f"{sum(row['cases'] for row in rows):,} cases, {failed} failures" + (f": see {args.output}" if failed else ""))
@@ -47,8 +53,9 @@ def one(name: str, cases: int, output: Path) -> dict[str, float]:
     if report.is_file():
         row |= json.loads(report.read_text())
     row |= {"exit": code, "seconds": time.monotonic() - began}
-    numbers = f"{row['cases']:7,} {row['right']:7,} {row['refused']:8,} {row['failed']:7,}"
-    print(f"{name:10} {numbers} {row['seconds']:7.0f} {row['slowest']:10.2f} {row['peak']:8.0f}", flush=True)
+    numbers = [f"{row[key]:,}" for key in ("cases", "right", "refused", "failed")]
+    numbers += [f"{row['seconds']:.0f}", f"{row['slowest']:.2f}", f"{row['peak']:.0f}"]
+    print(f"{name:10}" + "".join(f"{text:>{width}}" for text, width in zip(numbers, WIDTHS, strict=True)), flush=True)
     if code:
         print(f"  the process of {name} ended with exit code {code}", flush=True)
     return row

@@ -17,9 +17,44 @@ from stylerdalle.queue.workflow import find_node, parsed, read_workflow, set_inp
 from stylerdalle.resolve import MAX_WEIGHT, StyleFinder, blend, check_prompt
 from stylerdalle.training.prompts import read_prompts
 
-WORDS = ("ukiyo-e", "van-gogh", "a Van Gogh style oil painting", "ink", "mosaic", "写真", "é", "10", "16:9", "a.safetensors", "", " ")
-SIGNS = (":", ",", "(", ")", "0.7", ".5", "0,7", "-1", "1e9", "nan", "inf", "2.5", "\n", "\t", "\x00", "\x1b[2J", "\u202e", "\u200b", "\ud800")
-PIECES = st.sampled_from(WORDS) | st.sampled_from(SIGNS) | st.text(max_size=12) | st.sampled_from(("x" * 1200, "a," * 400, "9" * 400))
+WORDS = (
+    "ukiyo-e",
+    "van-gogh",
+    "a Van Gogh style oil painting",
+    "ink",
+    "mosaic",
+    "写真",
+    "é",
+    "10",
+    "16:9",
+    "a.safetensors",
+    "",
+    " ",
+)
+SIGNS = (
+    ":",
+    ",",
+    "(",
+    ")",
+    "0.7",
+    ".5",
+    "0,7",
+    "-1",
+    "1e9",
+    "nan",
+    "inf",
+    "2.5",
+    "\n",
+    "\t",
+    "\x00",
+    "\x1b[2J",
+    "\u202e",
+    "\u200b",
+    "\ud800",
+)
+PIECES = (
+    st.sampled_from(WORDS) | st.sampled_from(SIGNS) | st.text(max_size=12) | st.sampled_from(("x" * 1200, "a," * 400, "9" * 400))
+)
 TEXT = st.lists(PIECES, max_size=9).map("".join)
 
 
@@ -60,7 +95,9 @@ def style(draw: Callable[..., Any]) -> str:
 
 def listed(draw: Callable[..., Any]) -> str:
     path = place() / f"{os.getpid()}.txt"
-    lines = st.sampled_from(("[a]", "[b, held out]", "# c", "ink | ink", "mist | | red", "a||b", "x | nothing", "|", "\ufeff")) | TEXT
+    lines = (
+        st.sampled_from(("[a]", "[b, held out]", "# c", "ink | ink", "mist | | red", "a||b", "x | nothing", "|", "\ufeff")) | TEXT
+    )
     text = "\n".join(draw(st.lists(lines, max_size=5)))
     path.write_bytes(text.encode(draw(st.sampled_from(("utf-8", "utf-8-sig", "utf-16"))), errors="surrogatepass"))
     prompts = read_prompts(path)

@@ -23,7 +23,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 VALUES = JSON | TEXT.map(lambda text: text.encode(errors="replace").decode()) | st.floats(-3, 70) | st.integers(-2, 70)
-SMALL = {"steps": (1, 2, 0, -1, None, "x"), "candidates": (1, 2, 3, 0, -1, 65, math.nan, "x"), "minutes": (0, 0.001, -1, math.nan)}
+SMALL = {
+    "steps": (1, 2, 0, -1, None, "x"),
+    "candidates": (1, 2, 3, 0, -1, 65, math.nan, "x"),
+    "minutes": (0, 0.001, -1, math.nan),
+}
 WAIT = 60  # seconds that a workflow may take on a busy machine; what it takes of the processor is measured
 
 
@@ -142,4 +146,3 @@ def change(graph: dict[str, Any], draw: Callable[..., Any]) -> None:
             )
         case _:
             inputs[key] = draw(st.sampled_from(SMALL[key]) if key in SMALL else VALUES)
-
