@@ -292,6 +292,23 @@ def save_style(path: str | Path, style: Style, dtype: torch.dtype = torch.float1
     write(path, tensors, "style", **{**kept, **notes, **metadata})
 
 
+def holds_style(path: str | Path, style: Style) -> bool:
+    """Whether a file holds this style already: the same changes and texture as `save_style` would write, for the same prompt and
+    translator. Its name and how it was made do not count."""
+    try:
+        other = load_style(path)
+    except (ValueError, OSError):
+        return False
+    same = (other.prompt, other.base_sha256, other.tensors.keys()) == (style.prompt, style.base_sha256, style.tensors.keys())
+    one, two = style.texture, other.texture
+    if not same or (one is None) != (two is None):
+        return False
+    pairs = [(tensor.detach().cpu().to(torch.float16).float(), other.tensors[name]) for name, tensor in style.tensors.items()]
+    if one and two:
+        pairs += [(one.tokens.cpu(), two.tokens), (one.weights.cpu(), two.weights)]
+    return all(torch.equal(a, b) for a, b in pairs)
+
+
 def load_style(path: str | Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Style:
     """A style. `Style.check` and `check_base` tell whether it fits a translator.
 

@@ -7,7 +7,7 @@ import os
 import re
 import sys
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -104,10 +104,10 @@ def _lock(file: int) -> None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-def next_free(path: Path) -> Path:
-    """The path, or the first of NAME-2, NAME-3, ... that does not exist."""
+def next_free(path: Path, taken: Callable[[Path], bool] = lambda there: True) -> Path:
+    """The path, or the first of NAME-2, NAME-3, ... that does not exist, or that `taken` says may be used."""
     number, free = 2, path
-    while free.exists() or free.is_symlink():
+    while (free.exists() or free.is_symlink()) and taken(free):
         free = path.with_name(f"{path.stem}-{number}{path.suffix}")
         number += 1
     return free

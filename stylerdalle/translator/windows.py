@@ -67,14 +67,7 @@ def translate_grid(
     source, shares = padded(source, n), padded(shares, n)
     tops, lefts = (starts(side, n, overlap) for side in source.shape[1:3])
     at = torch.tensor([(top, left) for top in tops for left in lefts], device=source.device)  # made once: it waits for the device
-    done, total = 0, b * len(at)
-
-    def report(more: int = 0) -> None:
-        nonlocal done
-        done += more
-        if progress:
-            progress(done, total)
-
+    report = counter(b * len(at), progress)
     for i in range(b):
         band = Band(u * n, u * source.shape[2], source.device)
         for row, (top, below) in enumerate(pairwise([*tops, tops[-1] + n])):
@@ -89,12 +82,36 @@ def translate_grid(
             for y, mean in band.take(u * (below - top)):
                 kept = choose(mean.flatten(0, 1))
                 out = out or [values.new_empty(b, u * h, u * w, *values.shape[1:]) for values in kept]
-                y += u * top
-                for whole, values in zip(out, kept, strict=True):
-                    rows = values.unflatten(0, mean.shape[:2])[: max(0, u * h - y), : u * w]  # without the padding
-                    whole[i, y : y + len(rows)] = rows
-                report()
+                fill(out, kept, i, y + u * top, mean.shape[:2], (u * h, u * w))
+                report(0)
     return out
+
+
+def counter(total: int, progress: Progress | None) -> Callable[[int], None]:
+    """A function that adds to what is done and tells `progress`."""
+    done = 0
+
+    def report(more: int) -> None:
+        nonlocal done
+        done += more
+        if progress:
+            progress(done, total)
+
+    return report
+
+
+def fill(
+    out: Sequence[Tensor], kept: Sequence[Tensor], picture: int, y: int, shape: Sequence[int], size: tuple[int, int]
+) -> None:
+    """Put what is kept of some rows, (rows * width, ...) each for `shape` (rows, width), where it belongs in `out`.
+
+    Args:
+        y: of the first row.
+        size: (height, width) of the result: padding beyond it is left out.
+    """
+    for whole, values in zip(out, kept, strict=True):
+        rows = values.unflatten(0, tuple(shape))[: max(0, size[0] - y), : size[1]]
+        whole[picture, y : y + len(rows)] = rows
 
 
 def padded(x: Tensor, n: int) -> Tensor:

@@ -55,7 +55,8 @@ def words(options: dict[str, Any]) -> list[str]:
 def tune(folder: str, shared: str, steps: int = 12) -> int:
     options = {
         "style": "a ukiyo-e print", "images": f"{shared}/photos", "bundle": f"{shared}/bundle", "steps": steps, "size": 32,
-        "batch": 1, "views": 1, "rank": 2, "softness": 20, "check-every": 5, "patience": 0, "device": "cpu", "threads": 1, "save-every": 0,
+        "batch": 1, "views": 1, "rank": 2, "softness": 20, "check-every": 5, "patience": 0, "device": "cpu", "threads": 1,
+        "save-every": 0,
         "run-dir": f"{folder}/run", "output": f"{folder}/out.safetensors",
     }  # fmt: skip
     return main(["tune", *words(options)])
