@@ -46,6 +46,8 @@ def what_it_is(head: bytes) -> str:
     if head[4:8] == b"ftyp":
         if head[8:12] in HEIF:
             return "is a HEIC picture, which is not read: save it as JPEG or PNG"
+        if head[8:11] == b"avi" and "AVIF" in formats():
+            return "is a damaged AVIF picture: copy or save it again"
         kind = "an AVIF picture, which this Pillow does not read" if head[8:11] == b"avi" else "a video, not a picture"
         return f"is {kind}: {READABLE}"
     if head.startswith(b"version https://git-lfs"):

@@ -337,7 +337,7 @@ def test_a_damaged_avif_is_called_damaged():
             decode(data[:place] + bytes([data[place] ^ 0x55]) + data[place + 1 :], "a")
         except ValueError as error:
             refused += 1
-            assert str(error).startswith("a is damaged or cut off (")
+            assert "damaged" in str(error)
     assert refused
 
 
