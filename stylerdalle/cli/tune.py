@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import logging
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -28,12 +29,14 @@ from ..training.registry import FILTERED, style_name
 from ..training.styles import large_photos
 from ..training.teacher_pairs import read_painted
 from ..translator.hypernetwork import HyperConfig
+from ..translator.style import Style
 from ..translator.texture import Texture
 from ..tune import presets
 from ..tune.config import TuneConfig
 from ..tune.exemplars import Exemplars
 from ..tune.library import answers, library_exemplars, recipe_of, used_works
 from ..tune.loop import TuneState, tune
+from ..tune.start import nearest_style
 from .console import bar
 from .options import add_config_options, add_model_options, add_run_options, given_options, number
 from .training import (
@@ -47,7 +50,9 @@ from .training import (
     recipe,
 )
 
+log = logging.getLogger(__name__)
 LIBRARY, NO_EXEMPLARS = "library", "none"  # words in place of pictures in --exemplars
+NEAREST, NO_START = "nearest", "none"  # words in place of a style in --start
 
 
 def tune_options(parser: argparse.ArgumentParser) -> None:
@@ -60,7 +65,12 @@ def tune_options(parser: argparse.ArgumentParser) -> None:
         help="instead of one style, learn a network that makes a style from any prompt; FILE lists the prompts to train on",
     )
     parser.add_argument("--name", help="name of the style (default: the output file's)")
-    parser.add_argument("--start", metavar="STYLE", help="style to start from: its name, prompt or file; its rank must be --rank")
+    parser.add_argument(
+        "--start",
+        metavar="STYLE",
+        help="style to start from: its name, prompt or file; its rank must be --rank; `nearest`: the bundled style that is "
+        "nearest to the pictures in --exemplars, the default with them; `none`: no style",
+    )
     add_run_options(parser, "tune-STYLE")
     parser.add_argument(
         "--save-every",
@@ -129,8 +139,8 @@ def run_tune(args: argparse.Namespace) -> int:
     bundle = load_bundle(args.bundle, args.device, "fp32")  # for the gradients; autocast lowers the precision where it can
     check_output(output, args.overwrite, (".safetensors",), bundle.files)
     warn_of_unknown_words(bundle.clip_path, prompt)
-    start = find_style(bundle, args.start) if args.start else None
     exemplars, origin = find_exemplars(args, prompt, bundle, config)
+    start = find_start(args, bundle, exemplars, photos, config)
     with bar(f"tune {prompt!r}") as progress:
 
         def callback(state: TuneState) -> None:
@@ -190,6 +200,28 @@ def find_exemplars(
             "medium (`stylerdalle styles --works` lists them), give pictures, or leave out --exemplars"
         )
     return library_exemplars(bundle.features, found, config.exemplar_size) if found else None, recipe_of(found)
+
+
+def find_start(
+    args: argparse.Namespace, bundle: Bundle, exemplars: Exemplars | None, photos: list[Picture], config: TuneConfig
+) -> Style | None:
+    """The style of --start; with pictures in --exemplars and no pairs, by default the bundled one nearest to them.
+
+    Raises:
+        ValueError: `--start nearest` without exemplars, or as `find_style`.
+    """
+    own = bool(args.exemplars) and args.exemplars[0] not in (LIBRARY, NO_EXEMPLARS) and not args.pairs
+    given = args.start or (NEAREST if own else NO_START)
+    if given == NO_START:
+        return None
+    if given != NEAREST:
+        return find_style(bundle, given)
+    if not exemplars:
+        raise ValueError("--start nearest needs pictures of the style to be near to: give --exemplars, or a style to start from")
+    with bar("nearest style") as progress:
+        found = nearest_style(bundle, exemplars, photos, config.rank, progress)
+    log.info("start from %s, whose pictures are nearest to the exemplars", found.name if found else "no style")
+    return found
 
 
 def read_or_make_pairs(

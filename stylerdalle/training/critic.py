@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from ..clip.statistics import LITE0, StatisticsTower, StyleClipShape
+from ..features.critic import Head, hinge
 from .efficientnet import efficientnet_lite0, fill_layers
 
 DEPTHS = (1, 3, 5, 11)  # blocks of EfficientNet-lite0, whose outputs have 1/2, 1/4, 1/8 and 1/16 of the side
@@ -45,6 +46,7 @@ class Depths(nn.Module):
         return tuple(LITE0[depth - 1][2] for depth in DEPTHS)
 
     def look(self, images: Tensor) -> list[Tensor]:
+        """As `forward`, the channels not scaled."""
         x = ((255 * images - 127) / 128).contiguous(memory_format=torch.channels_last)
         x, found = F.relu6(self.conv1(x)), []
         for number, block in enumerate(self.blocks, 1):
@@ -55,31 +57,13 @@ class Depths(nn.Module):
 
     @torch.no_grad()
     def measure(self, images: Tensor) -> None:
-        """Measure the channels' deviations on these pictures."""
+        """Measure the channels' deviations on pictures (B, 3, H, W) in [0, 1]."""
         self.scales = [1 / (x.float().std((0, 2, 3), keepdim=True) + 1e-3) for x in self.look(images)]
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """(B, 3, H, W) in [0, 1] -> features at each depth, (B, C, H/2^k, W/2^k)."""
         found = self.look(images)
         return [x * scale.to(x.dtype) for x, scale in zip(found, self.scales, strict=True)] if self.scales else found
-
-
-class Head(nn.Module):
-    """Features (B, C, h, w) and styles (B,) -> scores of the places (B, h', w')."""
-
-    def __init__(self, inputs: int, styles: int, width: int = 64):
-        super().__init__()
-        self.first = spectral_norm(nn.Conv2d(inputs, width, 3, padding=1))
-        self.second = spectral_norm(nn.Conv2d(width, width, 4, stride=2, padding=1))
-        self.score = spectral_norm(nn.Conv2d(width, 1, 1))
-        self.style = spectral_norm(nn.Embedding(styles, width))
-
-    def forward(self, x: Tensor, style: Tensor) -> Tensor:
-        with torch.autocast(x.device.type, enabled=False):  # spectral norms need float32
-            x = F.leaky_relu(self.second(F.leaky_relu(self.first(x.float()), 0.2)), 0.2)
-            matched = (x * self.style(style)[:, :, None, None]).sum(1)
-            scores: Tensor = self.score(x)[:, 0] + matched
-        return scores
 
 
 class Pixels(nn.Module):
@@ -96,6 +80,7 @@ class Pixels(nn.Module):
         self.width = 2 * width
 
     def forward(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) in [0, 1] -> (B, C, H / 4, W / 4)."""
         with torch.autocast(images.device.type, enabled=False):  # as in Head
             features: Tensor = self.layers(2 * images.float() - 1)
         return features
@@ -130,5 +115,4 @@ class Critic(nn.Module):
 
     def hinge(self, real: Sequence[Tensor], real_style: Tensor, made: Sequence[Tensor], made_style: Tensor) -> Tensor:
         """The critics' own loss: real scores above 1, made ones below -1, place by place; a scalar."""
-        pairs = zip(self.places(real, real_style), self.places(made, made_style), strict=True)
-        return torch.stack([F.relu(1 - a).mean() + F.relu(1 + b).mean() for a, b in pairs]).mean()
+        return hinge(self.places(real, real_style), self.places(made, made_style))

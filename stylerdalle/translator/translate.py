@@ -110,8 +110,8 @@ class StyledTranslator:
         self.translator, self.tokenizer, self.options = translator, tokenizer, options
         self.embeddings = all_embeddings(tokenizer)  # (V, D_tok)
         layers = [styles, *([(region.style, 1.0)] for region in options.regions)]
-        # strength scales the changes of the parameters. Between two logits a photo's sharp ones would win nearly always, and
-        # logits beyond the style's would leave what it has learnt
+        # strength scales the changes of the parameters, not the logits: between two logits the photo's, which are sharper, would
+        # nearly always win, and logits beyond the style's are outside of what it has learnt
         self.parameters = [merged(translator, [(style, options.strength * weight) for style, weight in some]) for some in layers]
         self.fields = [texture_field([(style.texture, weight) for style, weight in some], self.embeddings) for some in layers]
         self.shift = texture_shift(options.sampling.seed).to(self.embeddings.device)

@@ -1,8 +1,8 @@
-"""Exemplars: pictures of the style, and the reward of coming near to them as the feature network sees it.
+"""Exemplars: pictures of the style, and a reward for being near to them in the space of the feature network.
 
-CLIP's reward knows words and brings colours. Exemplars bring the hand: the statistics of features (features/distances.py) are
-compared at the scale of the marks. A mean over many exemplars has no hand of its own, so a picture is compared with the exemplar
-that it is nearest to.
+CLIP's reward follows words and teaches colours. Exemplars teach brush marks: the statistics of features (features/distances.py)
+are compared at the scale of the marks. The mean of many exemplars has no distinct marks, so a picture is compared with its
+nearest exemplar.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..features import FeatureNetwork, StyleStatistics, content_distance, style_distance, style_statistics
+from ..features import FeatureNetwork, content_distance, style_distance, style_statistics
 
 
 class Exemplars:
-    """Pictures of a style as a reward.
+    """The reward for pictures that are near to exemplars of a style.
 
     Args:
         network: frozen, on the device of the pictures to compare.
@@ -41,22 +41,16 @@ class Exemplars:
         pixels = b"".join((255 * picture).round().byte().cpu().numpy().tobytes() for picture in pictures)
         known = f"{size}" if set(self.weights) == {1.0} else f"{size} {self.weights}"
         self.sha256 = hashlib.sha256(pixels + known.encode()).hexdigest()  # tells one run's exemplars from another's
+        device = next(network.parameters()).device
+        self.pictures = [resized(picture, size).to(device) for picture in pictures]
         with torch.no_grad():
-            self.statistics = [self._statistics(picture, size) for picture in pictures]
+            self.statistics = [style_statistics(network(picture)) for picture in self.pictures]
 
-    def _statistics(self, picture: Tensor, size: int) -> StyleStatistics:
-        """The style statistics of one exemplar, its short side `size` px."""
-        scale = size / min(picture.shape[-2:])
-        height, width = (round(side * scale) for side in picture.shape[-2:])
-        resized = F.interpolate(picture.float(), (height, width), mode="bicubic", antialias=True).clamp(0, 1)
-        return style_statistics(self.network(resized.to(next(self.network.parameters()).device)))
-
-    def distances(self, pictures: Tensor, photo: Tensor) -> tuple[Tensor, Tensor]:
-        """How far pictures (k, 3, S, S) are from the nearest exemplar in style, and from the photo (1, 3, S, S) in content:
-        (k) each, differentiable with respect to the pictures."""
-        activations = self.network(pictures)
+    def distances(self, activations: Sequence[Tensor], photo: Tensor) -> tuple[Tensor, Tensor]:
+        """How far k pictures are from the nearest exemplar in style, and from the photo (1, 3, S, S) in content, from their
+        activations: (k) each, differentiable."""
         with torch.no_grad():
-            reference = [level.expand(len(pictures), -1, -1, -1) for level in self.network(photo)]
+            reference = [level.expand(len(activations[0]), -1, -1, -1) for level in self.network(photo)]
         return self.nearest(activations), content_distance(activations, reference)
 
     def nearest(self, activations: Sequence[Tensor]) -> Tensor:
@@ -64,3 +58,10 @@ class Exemplars:
         found = style_statistics(activations)
         each = zip(self.statistics, self.weights, strict=True)
         return torch.stack([style_distance(found, statistics) / weight for statistics, weight in each]).amin(0)
+
+
+def resized(picture: Tensor, size: int) -> Tensor:
+    """A picture (1, 3, H, W) in [0, 1] whose short side is `size` px."""
+    scale = size / min(picture.shape[-2:])
+    height, width = (round(side * scale) for side in picture.shape[-2:])
+    return F.interpolate(picture.float(), (height, width), mode="bicubic", antialias=True).clamp(0, 1)
