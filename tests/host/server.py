@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -14,7 +15,8 @@ from typing import Any
 
 PACK = Path(__file__).resolve().parents[2]
 COMFY = Path(os.environ.get("COMFYUI_DIR", "~/ComfyUI")).expanduser()
-PYTHON = str(Path(os.environ.get("COMFYUI_PYTHON", sys.executable)).expanduser())
+_python = os.path.expanduser(os.environ.get("COMFYUI_PYTHON", sys.executable))
+PYTHON = os.path.abspath(shutil.which(_python) or _python)  # the server runs in another folder
 
 
 class Server:
