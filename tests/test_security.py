@@ -92,7 +92,7 @@ def imports(path: Path) -> set[str]:
 def test_importing_the_library_and_its_commands_opens_no_connection_and_starts_nothing():
     code = """
 import sys
-import torch, numpy, PIL, clip, dall_e, aiohttp, requests, safetensors, tqdm  # what these do is not ours
+import torch, torchvision, numpy, PIL, dall_e, aiohttp, requests, safetensors, tqdm  # what these do is not ours
 seen = []
 sys.addaudithook(lambda event, args: seen.append(event) if event.split('.')[0] in ('socket', 'subprocess', 'os.system') else None)
 import stylerdalle
