@@ -4,6 +4,10 @@
 #             weights/mini anew, in build/weights; every step resumes; on two CPU cores about eight hours; DEVICE=cuda on a GPU
 # make test-gpu, make bench-gpu   tests that need CUDA; a table of seconds and memory to paste. PY=python3 takes an environment
 #             of your own, with the right torch for your GPU, instead of .venv
+# make fuzz   20,000 odd inputs: pictures, model files, texts, pickles, workflows; CASES=, TARGETS="pictures texts"
+# make chaos  200 kills at random moments, and every write of every command failing in turn; KILLS=, FAULTS=
+# make soak   1,000 prompts to a real ComfyUI from 8 clients, which is killed midway; PROMPTS=, MINUTES=
+#             make fuzz and make soak need ComfyUI (COMFYUI_DIR, COMFYUI_PYTHON: a Python that runs it; CONTRIBUTING.md)
 # Every target can be repeated; the environment is made once, in .venv.
 
 PYTHON ?= python3
@@ -20,7 +24,16 @@ DEVICE ?= auto
 PY ?= $(BIN)/python
 ON_GPU := tests/test_pipeline.py
 
-.PHONY: demo test test-gpu bench-gpu weights lint format clean
+CASES ?= 20000
+TARGETS ?= pictures models texts pickles workflows
+KILLS ?= 200
+FAULTS ?= 1
+PROMPTS ?= 1000
+MINUTES ?= 0
+COMFYUI_PYTHON ?= comfyvenv/bin/python
+export COMFYUI_PYTHON
+
+.PHONY: demo test test-gpu bench-gpu fuzz chaos soak weights lint format clean
 
 demo: $(VENV)/.ready
 	mkdir -p $(DEMO)
@@ -40,6 +53,15 @@ test-gpu: $(if $(filter $(BIN)/python,$(PY)),$(VENV)/.ready)
 
 bench-gpu: $(if $(filter $(BIN)/python,$(PY)),$(VENV)/.ready)
 	$(PY) benchmarks/gpu.py
+
+fuzz: $(VENV)/.ready
+	$(BIN)/python tests/fuzz/run.py --cases $(CASES) --targets $(TARGETS)
+
+chaos: $(VENV)/.ready
+	$(BIN)/python tests/chaos/run.py --kills $(KILLS) --faults $(FAULTS)
+
+soak:
+	$(COMFYUI_PYTHON) tests/host/soak.py --prompts $(PROMPTS) --minutes $(MINUTES)
 
 weights: $(W)/mini/hypernetwork.safetensors $(W)/mini/features.safetensors $(W)/mini/exemplars.tar
 

@@ -34,7 +34,7 @@ from .tuning_run import (
     small,
     summary,
 )
-from .types import CATEGORY, REWARD, STYLE, TOKENIZER, TRANSLATOR, expect, pixels
+from .types import CATEGORY, REWARD, STYLE, TOKENIZER, TRANSLATOR, clamped, expect
 
 INPUTS = (
     TOKENIZER.Input("tokenizer", tooltip="The TOKENIZER output of Load StylerDALLE."),
@@ -168,7 +168,7 @@ class RewardTune(io.ComfyNode):
         with torch.inference_mode(False), torch.enable_grad(), heard() as warnings, watch:
             models = matching(expect(tokenizer, Bundle, "TOKENIZER"), base, expect(reward, Bundle, "REWARD"))
             config = options(models, method, rank, minutes, learning_rate, steps=steps, seed=seed)
-            photos = over_white(*pixels(image.float().clamp(0, 1)))  # (B, 3, H, W), a copy: inference tensors have no gradients
+            photos = over_white(*clamped(image))  # (B, 3, H, W), a copy: inference tensors have no gradients
             before, pictures = small(photos), photo_files(photos, captions)
             warn_of_unknown_words(models.clip_path, prompt)
             begin = fitting(None if start is None else expect(start, Style, "STYLE"), models)

@@ -56,7 +56,11 @@ class SaveStyle(io.ComfyNode):
     def execute(cls, style: Style, name: str, overwrite: bool) -> io.NodeOutput:
         style = expect(style, Style, "STYLE")
         path = host.new_style_file(check_name(name))
-        path = check_output(path if overwrite else next_free(path), overwrite, (host.SUFFIX,))
+        if not overwrite:  # the same style is not saved twice, such as when a workflow is queued again after a restart
+            path = next_free(path, lambda there: not checkpoint.holds_style(there, style))
+            if path.exists():
+                return io.NodeOutput(replace(style, name=path.stem), str(path))
+        path = check_output(path, overwrite, (host.SUFFIX,))
         named = replace(style, name=path.stem)
         try:
             checkpoint.save_style(path, named)

@@ -4,7 +4,7 @@ import torch
 from comfy_api.latest import io
 
 from ..stylerdalle import Style
-from .types import CATEGORY, REGIONS, STYLE, Region, Regions, between, expect
+from .types import CATEGORY, REGIONS, STYLE, Region, Regions, between, expect, planes
 
 
 class StyleRegion(io.ComfyNode):
@@ -52,4 +52,4 @@ class StyleRegion(io.ComfyNode):
         before = expect(regions, Regions, "REGIONS").parts if regions else ()
         if style is None and not prompt.strip():
             raise ValueError("the region has no style: enter a prompt, or connect a STYLE")
-        return io.NodeOutput(Regions((*before, Region(mask, prompt, style, feather))))
+        return io.NodeOutput(Regions((*before, Region(planes(mask), prompt, style, feather))))

@@ -17,7 +17,7 @@ from ..stylerdalle.translator.style import mix
 from ..stylerdalle.translator.translate import translate
 from . import host
 from .speech import heard, spoken, understood, warned
-from .types import CATEGORY, REGIONS, STYLE, TOKENS, TRANSLATOR, Regions, between, expect
+from .types import CATEGORY, REGIONS, STYLE, TOKENS, TRANSLATOR, Regions, between, expect, planes
 
 INPUTS = (
     TRANSLATOR.Input("translator", tooltip="The TRANSLATOR output of Load StylerDALLE or Reward Tune."),
@@ -207,8 +207,3 @@ def shown(styles: list[Style], seeds: list[int], warnings: list[str]) -> dict[st
     near = [style.metadata.get("near") for style in styles]  # only in styles made by the network for any prompt
     text = [*map(understood, styles), *warned(warnings)]
     return spoken(text, style=[style.name or style.prompt for style in styles], near=near, seed=seeds)
-
-
-def planes(mask: torch.Tensor) -> torch.Tensor:
-    """A MASK, (H, W) or (B, H, W), as (1 or B, H, W)."""
-    return mask.reshape(-1, *mask.shape[-2:])

@@ -25,7 +25,7 @@ from ..stylerdalle.tune.library import answers, library_exemplars, recipe_of, us
 from ..stylerdalle.tune.loop import Tuned, TuneState
 from . import host
 from .speech import warned
-from .types import pixels as pixels_of
+from .types import clamped
 
 SHOWN, SIDE = 4, 256  # photos in the before/after picture, and the length of their shorter side in px
 PREVIEW_INTERVAL = 0.5  # seconds, at least
@@ -87,7 +87,7 @@ def find_exemplars(
     """The exemplars of a run, and what its recipe says of them: those given, an IMAGE (B, H, W, C), or with `library` the works
     of the bundle's library that are near to the prompt; None without any."""
     if given is not None:
-        shown = over_white(*pixels_of(given.float().clamp(0, 1)))  # (B, 3, H, W), transparent parts white
+        shown = over_white(*clamped(given))  # (B, 3, H, W), transparent parts white
         host.use(models, models.features)
         names = [f"exemplar {number + 1}" for number in range(len(shown))]  # an IMAGE has none of its own
         return Exemplars(models.features, list(shown.split(1)), config.exemplar_size), {"exemplars": names}

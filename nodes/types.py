@@ -61,9 +61,16 @@ def expect(value: Any, kind: type[T], socket: str) -> T:
     return value
 
 
+def tensor(value: Any, socket: str) -> torch.Tensor:
+    """An IMAGE or MASK. Raises ValueError for another value: over the API, ComfyUI lets any text pass for one."""
+    if not isinstance(value, torch.Tensor):
+        raise ValueError(f"{socket} got a {type(value).__name__}: connect the {socket} output of a node, such as Load Image")
+    return value
+
+
 def between(name: str, value: float, low: float, high: float) -> None:
     """Raises ValueError for a number out of range, or NaN: ComfyUI does not check the numbers of connected inputs, nor NaN."""
-    if not low <= value <= high:
+    if not isinstance(value, (int, float)) or not low <= value <= high:
         raise ValueError(f"{name} {value} is out of range: {low:g} to {high:g}")
 
 
@@ -73,14 +80,33 @@ def pixels(image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
     Raises:
         ValueError: another shape, no pixels, or values that are NaN or infinite.
     """
+    image = tensor(image, "IMAGE")
     if image.ndim != 4 or image.shape[-1] not in (3, 4) or not image.numel():
         raise ValueError(
             f"the image has shape {tuple(image.shape)}: connect pictures of shape (B, H, W, 3), or (B, H, W, 4) with alpha"
         )
     if not all(picture.isfinite().all() for picture in image):
         raise ValueError("the image has NaN or infinite pixels: check the node that made it")
-    planes = image.movedim(-1, 1)  # (B, C, H, W)
-    return planes[:, :3], planes[:, 3:] if planes.shape[1] == 4 else None
+    split = image.movedim(-1, 1)  # (B, C, H, W)
+    return split[:, :3], split[:, 3:] if split.shape[1] == 4 else None
+
+
+def clamped(image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """As `pixels`, float32 in [0, 1]."""
+    images, alpha = pixels(image)
+    return images.float().clamp(0, 1), None if alpha is None else alpha.float().clamp(0, 1)
+
+
+def planes(mask: torch.Tensor) -> torch.Tensor:
+    """A MASK, (H, W) or (B, H, W), as (1 or B, H, W).
+
+    Raises:
+        ValueError: another shape, or no mask at all.
+    """
+    mask = tensor(mask, "MASK")
+    if mask.ndim not in (2, 3) or not mask.numel():
+        raise ValueError(f"the mask has shape {tuple(mask.shape)}: connect masks of shape (B, H, W)")
+    return mask.reshape(-1, *mask.shape[-2:])
 
 
 def each(image: torch.Tensor) -> Iterator[torch.Tensor]:

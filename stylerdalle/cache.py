@@ -13,6 +13,8 @@ from typing import Any, TypeVar
 
 import torch
 
+from .settings import shortened
+
 T = TypeVar("T")
 _models: dict[tuple[Any, ...], Any] = {}
 _lock = threading.RLock()
@@ -24,11 +26,11 @@ def load(loader: Callable[[Path, torch.device, torch.dtype], T], path: str | Pat
     Raises:
         ValueError: the file does not exist.
     """
-    real = os.path.realpath(path)
     try:
+        real = os.path.realpath(path)
         status = os.stat(real)
-    except OSError as error:
-        raise ValueError(f"{path} does not exist: check the path") from error
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
+        raise ValueError(f"{shortened(path, 300)} does not exist: check the path") from error
     place = (loader, real, str(device), dtype)
     key = (*place, status.st_mtime_ns, status.st_size)
     with _lock:

@@ -10,10 +10,10 @@ import json
 import logging
 import time
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from .clip.protocol import CLIPModel
 from .clip.statistics import StatisticsTower, StyleClipShape, build_style_clip
 from .features import FeatureNetwork, FeatureShape
+from .settings import shortened
 from .storage import FILE_FORMAT, FILE_KINDS, read_metadata, replacing, sha256
 from .tokenizers import registry
 from .tokenizers.protocol import ImageTokenizer
@@ -38,6 +39,8 @@ log = logging.getLogger(__name__)
 
 STATISTICS_CLIP = "statistics-clip"  # type in the `arch` of a CLIP whose image tower reads statistics; others are OpenAI's
 WORDS = "token_embedding.weight"  # of a CLIP: a row for each text token
+MOST, MOST_WORDS = 1024, 1 << 20  # of a size that no tensor of the file has, such as a number of layers; of text tokens
+LONGEST_REASON = 200  # characters
 WORDS_USED = "token_embedding.used"  # where not all rows are kept: the tokens that have one
 
 
@@ -71,12 +74,12 @@ def read(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[str, str]
     """
     metadata = read_metadata(path)
     if metadata.get("kind") != kind:
-        raise ValueError(f"{path} holds a {metadata.get('kind')}, not a {kind}: choose a {kind} file")
+        raise ValueError(f"{path} holds a {shortened(metadata.get('kind'))}, not a {kind}: choose a {kind} file")
     try:
         with torch.inference_mode(False), safe_open(path, "pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
     except (SafetensorError, OSError, RuntimeError, TypeError, AttributeError) as error:  # the last two: types torch lacks
-        raise ValueError(f"{path} cannot be read ({error}): copy it again") from error
+        raise ValueError(f"{path} cannot be read ({shortened(error, LONGEST_REASON)}): copy it again") from error
     for name, tensor in tensors.items():
         if not tensor.is_floating_point():
             continue
@@ -100,13 +103,6 @@ def misfits(want: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> str:
     return "; ".join(problems[:5]) + more
 
 
-def _fill(module: nn.Module | ImageTokenizer, tensors: dict[str, Tensor], path: str | Path) -> None:
-    """load_state_dict, with an error that lists what does not fit."""
-    if problems := misfits(module.state_dict(), tensors):
-        raise ValueError(f"{path} does not fit its own description: {problems}")
-    module.load_state_dict(tensors)
-
-
 def _ready(module: nn.Module | ImageTokenizer, path: str | Path, device: torch.device | str, started: float) -> None:
     """Freeze a model that has been loaded, move it to its device and log it."""
     module.eval()
@@ -119,15 +115,52 @@ def _ready(module: nn.Module | ImageTokenizer, path: str | Path, device: torch.d
 def _arch(metadata: dict[str, str], path: str | Path) -> dict[str, Any]:
     """The sizes of a model, from its file's metadata."""
     try:
-        arch: dict[str, Any] = json.loads(metadata["arch"])
-    except (KeyError, json.JSONDecodeError) as error:
+        arch = json.loads(metadata["arch"])
+    except (KeyError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} does not state its sizes (metadata key 'arch'): it is damaged, copy it again") from error
+    if not isinstance(arch, dict):
+        raise _impossible(path, "they are not an object")
     return arch
 
 
-def _impossible(path: str | Path, error: Exception) -> ValueError:
+def _impossible(path: str | Path, reason: object) -> ValueError:
     """An error for a file whose sizes are not possible."""
-    return ValueError(f"{path} states sizes that cannot be built ({error}): it is damaged or from another version")
+    return ValueError(
+        f"{path} states sizes that cannot be built ({shortened(reason, LONGEST_REASON)}): it is damaged or from another version"
+    )
+
+
+Built = TypeVar("Built", bound="nn.Module | ImageTokenizer")
+
+
+def _built(build: Callable[[], Built], arch: Mapping[str, Any], tensors: Mapping[str, Tensor], path: str | Path) -> Built:
+    """build(), a model of the sizes in `arch`, which the tensors of its file fit.
+
+    The model is first built without memory: a file of a few bytes may state sizes of many gigabytes.
+
+    Raises:
+        ValueError: the sizes are not possible, or are not those of the tensors.
+    """
+    most = max([MOST, len(tensors), *(side for tensor in tensors.values() for side in tensor.shape)])
+    try:
+        if any(size > most for size in _integers(arch)):
+            raise ValueError(f"a size is larger than {most}, the most in this file")
+        with torch.device("meta"):
+            problems = misfits(build().state_dict(), tensors)
+        if not problems:
+            return build()
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError, ArithmeticError) as error:
+        raise _impossible(path, error) from error
+    raise ValueError(f"{path} does not fit its own description: {problems}")
+
+
+def _integers(value: Any) -> Iterator[int]:
+    """The integers in a JSON value."""
+    if isinstance(value, int):
+        yield value
+    elif isinstance(value, (list, dict)):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _integers(inner)
 
 
 def save_tokenizer(path: str | Path, tokenizer: ImageTokenizer, dtype: torch.dtype = torch.float16, **metadata: Any) -> None:
@@ -142,11 +175,8 @@ def load_tokenizer(path: str | Path, device: torch.device | str = "cpu", dtype: 
     tensors, metadata = read(path, "tokenizer")
     arch = _arch(metadata, path)
     with torch.inference_mode(False):
-        try:
-            tokenizer = registry.build(arch)
-        except (KeyError, TypeError, ValueError) as error:
-            raise _impossible(path, error) from error
-        _fill(tokenizer, tensors, path)
+        tokenizer = _built(lambda: registry.build(arch), arch, tensors, path)
+        tokenizer.load_state_dict(tensors)
         tokenizer.cast(dtype)
         tokenizer.sha256 = sha256(path)
         _ready(tokenizer, path, device, started)
@@ -163,12 +193,10 @@ def load_translator(path: str | Path, device: torch.device | str = "cpu", dtype:
     """A translator ready to run. Raises ValueError naming what is wrong with the file."""
     started = time.monotonic()
     tensors, metadata = read(path, "translator")
+    arch = _arch(metadata, path)
     with torch.inference_mode(False):
-        try:
-            translator = Translator(TranslatorConfig(**_arch(metadata, path)))
-        except (TypeError, ValueError) as error:
-            raise _impossible(path, error) from error
-        _fill(translator, tensors, path)
+        translator = _built(lambda: Translator(TranslatorConfig(**arch)), arch, tensors, path)
+        translator.load_state_dict(tensors)
         translator.to(dtype)
         _ready(translator, path, device, started)
     return translator
@@ -198,13 +226,14 @@ def save_clip(
 def _statistics_clip(arch: dict[str, Any], tensors: dict[str, Tensor], path: str | Path) -> CLIP:
     """An untrained CLIP of the sizes that a file states, which its tensors fit."""
     sizes: dict[str, Any] = {key: value for key, value in arch.items() if key not in ("type", "vocab_size")}
-    try:
-        model = build_style_clip(StyleClipShape(**{**sizes, "read": tuple(sizes["read"])}))
-    except (KeyError, TypeError, ValueError) as error:
-        raise _impossible(path, error) from error
-    if problems := misfits(model.state_dict(), tensors):
-        raise ValueError(f"{path} does not fit its own description: {problems}")
-    return model
+    return _built(lambda: build_style_clip(StyleClipShape(**{**sizes, "read": tuple(sizes["read"])})), sizes, tensors, path)
+
+
+def _openai_clip(tensors: dict[str, Tensor]) -> CLIP:
+    """The CLIP of the sizes that tensors of OpenAI's names have. Raises the package's own errors where they have none."""
+    from .clip.package import clip
+
+    return clip.model.build_model(dict(tensors))
 
 
 def load_clip(path: str | Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> CLIPModel:
@@ -213,21 +242,21 @@ def load_clip(path: str | Path, device: torch.device | str = "cpu", dtype: torch
     Raises:
         ValueError: naming what is wrong with the file.
     """
-    from .clip.package import clip
-
     started = time.monotonic()
     tensors, metadata = read(path, "clip")
     with torch.inference_mode(False):
+        arch = _arch(metadata, path) if "arch" in metadata else {}
         try:
             if WORDS_USED in tensors:
                 used, rows = tensors.pop(WORDS_USED).long(), tensors[WORDS]
-                whole = rows.new_zeros(_arch(metadata, path)["vocab_size"], rows.shape[1])
+                if not 0 < int(arch["vocab_size"]) <= MOST_WORDS:
+                    raise IndexError(f"a vocabulary of {arch['vocab_size']}")
+                whole = rows.new_zeros(int(arch["vocab_size"]), rows.shape[1])
                 tensors[WORDS] = whole.index_copy_(0, used, rows)
-            arch = _arch(metadata, path) if "arch" in metadata else {}
-            reads_statistics = arch.get("type") == STATISTICS_CLIP
-            model = _statistics_clip(arch, tensors, path) if reads_statistics else clip.model.build_model(dict(tensors))
-        except (KeyError, RuntimeError, IndexError) as error:
-            raise ValueError(f"{path} is not a complete CLIP ({error}): copy it again") from error
+            statistics = arch.get("type") == STATISTICS_CLIP
+            model = _statistics_clip(arch, tensors, path) if statistics else _openai_clip(tensors)
+        except (KeyError, RuntimeError, IndexError, TypeError, AttributeError, ArithmeticError) as error:
+            raise ValueError(f"{path} is not a complete CLIP ({shortened(error, LONGEST_REASON)}): copy it again") from error
         model.float().load_state_dict(tensors)  # again: build_model has rounded them to fp16
         model.to(dtype)
         _ready(model, path, device, started)
@@ -246,11 +275,8 @@ def load_features(path: str | Path, device: torch.device | str = "cpu", dtype: t
     tensors, metadata = read(path, "features")
     arch = _arch(metadata, path)
     with torch.inference_mode(False):
-        try:
-            network = FeatureNetwork(FeatureShape(tuple(arch["widths"]), tuple(arch["depths"])))
-        except (KeyError, TypeError, ValueError) as error:
-            raise _impossible(path, error) from error
-        _fill(network, tensors, path)
+        network = _built(lambda: FeatureNetwork(FeatureShape(tuple(arch["widths"]), tuple(arch["depths"]))), arch, tensors, path)
+        network.load_state_dict(tensors)
         network.to(dtype)
         _ready(network, path, device, started)
     return network
@@ -264,6 +290,23 @@ def save_style(path: str | Path, style: Style, dtype: torch.dtype = torch.float1
     kept = {key: value for key, value in style.metadata.items() if key not in ("format", "kind")}
     notes = {"prompt": style.prompt, "name": style.name, "base_sha256": style.base_sha256}
     write(path, tensors, "style", **{**kept, **notes, **metadata})
+
+
+def holds_style(path: str | Path, style: Style) -> bool:
+    """Whether a file holds this style already: the same changes and texture as `save_style` would write, for the same prompt and
+    translator. Its name and how it was made do not count."""
+    try:
+        other = load_style(path)
+    except (ValueError, OSError):
+        return False
+    same = (other.prompt, other.base_sha256, other.tensors.keys()) == (style.prompt, style.base_sha256, style.tensors.keys())
+    one, two = style.texture, other.texture
+    if not same or (one is None) != (two is None):
+        return False
+    pairs = [(tensor.detach().cpu().to(torch.float16).float(), other.tensors[name]) for name, tensor in style.tensors.items()]
+    if one and two:
+        pairs += [(one.tokens.cpu(), two.tokens), (one.weights.cpu(), two.weights)]
+    return all(torch.equal(a, b) for a, b in pairs)
 
 
 def load_style(path: str | Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Style:
@@ -315,14 +358,14 @@ def load_hypernetwork(path: str | Path, device: torch.device | str = "cpu", dtyp
     tensors, metadata = read(path, "hypernetwork")
     arch = _arch(metadata, path)
     with torch.inference_mode(False):
-        try:
-            config = HyperConfig(**{k: v for k, v in arch.items() if k != "shapes"})
-            network = HyperNetwork(
-                config, arch["shapes"], _prompts(metadata), torch.zeros_like(tensors["textures"], dtype=torch.long)
-            )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise _impossible(path, error) from error
-        _fill(network, tensors, path)
+
+        def build() -> HyperNetwork:
+            textures = torch.zeros(tensors["textures"].shape, dtype=torch.long)
+            sizes = {key: value for key, value in arch.items() if key != "shapes"}
+            return HyperNetwork(HyperConfig(**sizes), arch["shapes"], _prompts(metadata), textures)
+
+        network = _built(build, arch, tensors, path)
+        network.load_state_dict(tensors)
         network.to(dtype)
         _ready(network, path, device, started)
     return network

@@ -1,10 +1,112 @@
-"""Device and dtype. They are chosen once, where a command or node begins, and then passed as arguments."""
+"""Device, dtype and memory. Device and dtype are chosen once, where a command or node begins, and then passed as arguments.
+
+Work that does not fit into memory is done in halves, down to parts that are too small to matter; then one sentence says so. Only
+this library's own unused memory is given back meanwhile: models of a host stay where they are.
+"""
 
 from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import ParamSpec, TypeVar
 
 import torch
 
 from .distributed import on_cpu, own_gpu, rank_and_world
+
+T = TypeVar("T")
+Box = tuple[int, int, int, int]  # top, bottom, left, right
+P = ParamSpec("P")
+SIGNS = ("out of memory", "can't allocate memory", "cannot allocate memory", "alloc_failed", "not enough memory")
+
+
+class OutOfMemory(torch.OutOfMemoryError):
+    """Even the smallest part of the work needs more memory than there is.
+
+    It is torch's own error, so that a host does what it does for it: ComfyUI moves its models off the GPU.
+    """
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an allocation has failed, on a CPU, CUDA or MPS; not for an OutOfMemory, which has been explained."""
+    if isinstance(error, OutOfMemory):
+        return False
+    failed = isinstance(error, (MemoryError, torch.OutOfMemoryError))
+    return failed or (isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in SIGNS))
+
+
+def fits(work: Callable[P, object], *args: P.args, **options: P.kwargs) -> bool:
+    """Do some work -> whether memory sufficed. What the work held is given back; other errors are raised."""
+    try:
+        work(*args, **options)
+        return True
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return False
+
+
+def in_batches(work: Callable[[Sequence[T]], object], items: Sequence[T], batch: int) -> int:
+    """work(some items) for all of them, `batch` at a time, or half as many where memory does not suffice -> the last batch.
+
+    Raises:
+        OutOfMemory: it does not suffice for one.
+    """
+    place = 0
+    while place < len(items):
+        if fits(work, items[place : place + batch]):
+            place += batch
+        elif min(batch, len(items) - place) == 1:
+            raise OutOfMemory(explanation())
+        else:
+            batch = min(batch, len(items) - place) // 2
+    return batch
+
+
+def in_halves(work: Callable[[Box], object], box: Box, least: int) -> None:
+    """work(box), or of its halves where memory does not suffice.
+
+    Args:
+        least: a box with no side longer is not halved.
+
+    Raises:
+        OutOfMemory: memory does not suffice for a box of `least`.
+    """
+    todo = [box]
+    while todo:
+        top, bottom, left, right = part = todo.pop()
+        if fits(work, part):
+            continue
+        if max(bottom - top, right - left) <= least:
+            raise OutOfMemory(explanation())
+        if bottom - top >= right - left:
+            middle = (top + bottom) // 2
+            todo += [(middle, bottom, left, right), (top, middle, left, right)]
+        else:
+            middle = (left + right) // 2
+            todo += [(top, bottom, middle, right), (top, bottom, left, middle)]
+
+
+def explained(function: Callable[P, T]) -> Callable[P, T]:
+    """The function, whose failed allocations become an OutOfMemory with one sentence."""
+
+    @functools.wraps(function)
+    def call(*args: P.args, **options: P.kwargs) -> T:
+        try:
+            return function(*args, **options)
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+        raise OutOfMemory(explanation())
+
+    return call
+
+
+def explanation(work: str = "a picture of this size", advice: str = "take a smaller one, or fewer at once") -> str:
+    """The sentence of an OutOfMemory."""
+    return f"there is not enough memory for {work}: {advice}; close other programs, or use the CPU instead of a small GPU"
 
 
 def choose_device(device: str | torch.device = "auto") -> torch.device:

@@ -16,7 +16,7 @@ from torch import Tensor
 from . import checkpoint, storage
 from .bundle import Bundle
 from .clip.scores import embed_texts
-from .settings import HOSTED, command, did_you_mean
+from .settings import HOSTED, command, did_you_mean, shortened
 from .translator.hypernetwork import HyperNetwork
 from .translator.style import Style, mix
 
@@ -145,7 +145,7 @@ class StyleFinder:
                 return style
         listed = ", ".join(f"{style.name} ({style.prompt!r})" for style in self.styles) or "none"
         raise ValueError(
-            f"the bundle {self.bundle.name!r} has no style for {text!r}{self._hint(text)}; it has: {listed}. "
+            f"the bundle {self.bundle.name!r} has no style for {shortened(text)!r}{self._hint(text)}; it has: {listed}. "
             f"Choose one of them, or learn this one with {LEARN}"
         )
 
@@ -204,7 +204,8 @@ def blend(text: str, names: Collection[str] = ()) -> list[tuple[str, float]]:
         ValueError: a weight is not between 0 and MAX_WEIGHT, or has a decimal comma.
     """
     if comma := re.search(r"[^\d\s:]\s*:\s*(\d),(\d+)\s*(,|$)", text):
-        raise ValueError(f"the weight {comma[1]},{comma[2]} has a comma: write {comma[1]}.{comma[2]}")
+        decimals = shortened(comma[2], 20)
+        raise ValueError(f"the weight {comma[1]},{decimals} has a comma: write {comma[1]}.{decimals}")
     known = {name.casefold() for name in names}
     found: list[tuple[str, float | None]] = []
     for part in text.split(","):
@@ -216,7 +217,8 @@ def blend(text: str, names: Collection[str] = ()) -> list[tuple[str, float]]:
         weight = float(match[2])
         if not 0 <= weight <= MAX_WEIGHT:
             raise ValueError(
-                f"the weight {match[2]} of {match[1]!r} is out of range: 0 to {MAX_WEIGHT:g}, such as {match[1]}:0.7"
+                f"the weight {shortened(match[2])} of {shortened(match[1])!r} is out of range: 0 to {MAX_WEIGHT:g}, such as "
+                f"{shortened(match[1])}:0.7"
             )
         found.append((match[1], weight))
     if all(weight is None for _, weight in found):

@@ -41,3 +41,9 @@ def setting(default: T, help: str) -> T:
     """A dataclass field with a default and one line of help in its metadata: `steps: int = setting(80, "of the reward")`."""
     field: T = dataclasses.field(default=default, metadata={"help": help})
     return field
+
+
+def shortened(text: object, most: int = 80) -> str:
+    """A text of a user or a file as a part of a message: in one line, cut after `most` characters."""
+    line = " ".join(str(text).split())
+    return line if len(line) <= most else f"{line[:most]}..."

@@ -7,13 +7,15 @@ import os
 import re
 import sys
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
 
 from safetensors import SafetensorError, safe_open
+
+from .settings import shortened
 
 FILE_FORMAT = "stylerdalle/1"
 LONGEST_NAME = 200  # bytes of a name; most file systems allow 255, and temporary files need some
@@ -102,10 +104,10 @@ def _lock(file: int) -> None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-def next_free(path: Path) -> Path:
-    """The path, or the first of NAME-2, NAME-3, ... that does not exist."""
+def next_free(path: Path, taken: Callable[[Path], bool] = lambda there: True) -> Path:
+    """The path, or the first of NAME-2, NAME-3, ... that does not exist, or that `taken` says may be used."""
     number, free = 2, path
-    while free.exists() or free.is_symlink():
+    while (free.exists() or free.is_symlink()) and taken(free):
         free = path.with_name(f"{path.stem}-{number}{path.suffix}")
         number += 1
     return free
@@ -180,10 +182,10 @@ def _metadata(path: str, *stamp: int) -> dict[str, str]:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path} is not a readable safetensors file ({error}): copy it again") from error
+        raise ValueError(f"{path} is not a readable safetensors file ({shortened(error, 200)}): copy it again") from error
     if metadata.get("format") != FILE_FORMAT:
         raise ValueError(
-            f"{path} is not a StylerDALLE file (format {metadata.get('format')!r}, need {FILE_FORMAT!r}): "
+            f"{path} is not a StylerDALLE file (format {shortened(metadata.get('format'))!r}, need {FILE_FORMAT!r}): "
             "foreign weights must be converted first"
         )
     return dict(metadata)

@@ -16,7 +16,8 @@ from pathlib import Path
 PACKAGE = "stylerdalle"
 # from the lowest room up: a module imports from its own room and from rooms below it
 ROOMS = (
-    ("storage", "progress", "settings"),
+    ("progress", "settings"),
+    ("storage",),
     ("distributed",),
     ("device",),
     ("cache",),

@@ -118,6 +118,58 @@ def test_a_model_with_nan_is_refused_when_it_is_loaded(part, tmp_path):
         getattr(checkpoint, f"load_{part}")(folder / f"{part}.safetensors")
 
 
+@pytest.mark.parametrize(
+    ("part", "arch"),
+    [
+        ("translator", {"width": 1 << 30}),
+        ("translator", {"width": 60_000}),
+        ("translator", {"encoder_layers": 10**9}),
+        ("translator", {"grid": []}),
+        ("translator", {"more": 1}),
+        ("tokenizer", {"n_hid": 1 << 20}),
+        ("tokenizer", {"vocab_size": 1 << 40}),
+        ("tokenizer", {"n_init": None}),
+        ("tokenizer", {"type": ["dvae"]}),
+        ("hypernetwork", {"hidden": 1 << 30}),
+        ("hypernetwork", {"shapes": [[1]]}),
+        ("clip", {"image_resolution": 64, "type": "statistics-clip", "text_width": 1 << 30}),
+    ],
+)
+def test_sizes_that_a_file_states_are_checked_before_memory_is_reserved(part, arch, tmp_path, monkeypatch):
+    folder = tiny.write_bundle(tmp_path / "bundle")
+    tiny.write_hypernetwork(folder)
+    path = folder / f"{part}.safetensors"
+    before = json.loads(storage.read_metadata(path).get("arch", "{}"))
+    changed(path, lambda tensors: None, arch=json.dumps({**before, **arch}))
+    real = torch.empty
+
+    def empty(*size, **options):
+        made = real(*size, **options)
+        assert made.is_meta or made.numel() < 1 << 26, made.shape
+        return made
+
+    monkeypatch.setattr(torch, "empty", empty)
+    with pytest.raises(ValueError, match=rf"{part}\.safetensors (states sizes|does not fit|is not a complete)") as caught:
+        getattr(checkpoint, f"load_{part}")(path)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 800
+
+
+@pytest.mark.parametrize("arch", ["[]", "3", "null", "{", "[" * 100_000, ""])
+def test_sizes_that_are_no_object_are_refused(arch, tmp_path):
+    folder = tiny.write_bundle(tmp_path / "bundle")
+    for part in ("tokenizer", "translator", "clip"):
+        changed(folder / f"{part}.safetensors", lambda tensors: None, arch=arch)
+        with pytest.raises(ValueError, match=rf"{part}\.safetensors (states sizes|does not state)"):
+            getattr(checkpoint, f"load_{part}")(folder / f"{part}.safetensors")
+
+
+def test_a_long_text_in_a_file_is_not_repeated_whole(style_file):
+    changed(style_file, lambda tensors: None, kind="x" * 5000)
+    with pytest.raises(ValueError, match="holds a xxx") as caught:
+        checkpoint.load_style(style_file)
+    assert len(str(caught.value)) < 500
+
+
 def test_one_bad_style_in_a_bundle_is_left_out_with_a_warning(tmp_path, caplog):
     folder = tiny.write_bundle(tmp_path / "bundle")
     (folder / "styles" / "bad.safetensors").write_bytes(b"PK")

@@ -64,6 +64,13 @@ def test_a_weight_that_cannot_be_meant_is_refused_in_one_sentence(text, says):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("text", ["x" * 5000 + ":7", "ink:" + "9" * 5000, "ink:0," + "7" * 5000])
+def test_a_long_text_is_not_repeated_whole(text):
+    with pytest.raises(ValueError, match="the weight") as caught:
+        blend(text)
+    assert len(str(caught.value)) < 400
+
+
 def test_typos_are_met_with_a_proposal(capsys, tmp_path):
     assert did_you_mean("ukioye", ["ukiyo-e", "mosaic"]) == " (did you mean 'ukiyo-e'?)"
     assert did_you_mean("UKIYO-E", ["ukiyo-e"]) == did_you_mean("steel", ["ukiyo-e"]) == ""

@@ -44,8 +44,12 @@ def set_up_output(level: int) -> None:
 
 def unexpected(error: Exception) -> str:
     """The message for an error that is not about the input."""
+    from ..device import OutOfMemory, out_of_memory  # torch, which --help does not load
+
     text = str(error)
-    if "out of memory" in text.lower() or "can't allocate memory" in text or isinstance(error, MemoryError):
+    if isinstance(error, OutOfMemory):
+        return text
+    if out_of_memory(error):
         return "there is not enough memory: use a smaller --size, or --device cpu"
     return f"{type(error).__name__}: {text or 'no more is known'} (add --debug to see where it happened)"
 

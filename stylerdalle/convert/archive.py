@@ -55,6 +55,8 @@ def read(path: str | Path) -> dict[str, Tensor]:
         raise ValueError("it is neither safetensors nor a torch file" if head else "it is empty: copy it again")
     except DAMAGE as error:
         raise ValueError(f"{path} cannot be read: it is damaged ({str(error)[:160]}), copy it again") from error
+    except OSError as error:  # such as a place before the file's beginning, which the system refuses
+        raise ValueError(f"{path} cannot be read ({error.strerror or error}): copy it again, or check its permissions") from error
     except ValueError as error:
         raise ValueError(f"{path} cannot be read: {error}") from error
 

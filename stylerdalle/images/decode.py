@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from ..settings import shortened
 from .kinds import formats, what_it_is
 from .png import PNG, SIGNATURE, read_png
 from .spaces import (
@@ -40,7 +41,10 @@ MIN_SIDE = 2
 LIMIT = f"at most {MAX_PIXELS // 10**6} megapixels are read, make it smaller first"
 HEAD = 65_536  # bytes that tell what a file is
 # what Pillow's readers raise on damaged files
-READ_ERRORS = (OSError, SyntaxError, EOFError, ValueError, IndexError, TypeError, KeyError, struct.error, zlib.error)
+READ_ERRORS = (
+    *(OSError, SyntaxError, EOFError, ArithmeticError, LookupError, AttributeError, TypeError, ValueError, RuntimeError),
+    *(struct.error, zlib.error),
+)
 ORIENTATION, EXIF_IFD, INTEROP_IFD, COLOUR_SPACE, INTEROP_INDEX = 0x0112, 0x8769, 0xA005, 0xA001, 1
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -52,6 +56,7 @@ TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 _opening = threading.Lock()  # `warnings` are those of the whole process
+warnings.filterwarnings("ignore", "Corrupt EXIF data", UserWarning, r"PIL\.")  # of TIFFs while they are decoded: remarked here
 
 
 @dataclass(frozen=True)
@@ -109,7 +114,7 @@ def decode(source: Path | bytes, name: str) -> Decoded:
 
 def damaged(name: str, error: Exception) -> ValueError:
     """An error for a file whose content cannot be decoded."""
-    return ValueError(f"{name} is damaged or cut off ({error}): copy or save it again")
+    return ValueError(f"{name} is damaged or cut off ({shortened(error, 200)}): copy or save it again")
 
 
 def check_size(name: str, width: int, height: int) -> None:
@@ -174,7 +179,7 @@ def _load(stream: Any, name: str, head: bytes) -> tuple[Image.Image, dict[int, A
             remarks.append(f"its EXIF data is damaged ({heard[0].message})")
     except READ_ERRORS as error:
         remarks.append(f"its EXIF data is damaged ({error})")
-    return image, found, [" ".join(remark.split()) for remark in remarks]
+    return image, found, [shortened(remark, 300) for remark in remarks]
 
 
 def _pixels(

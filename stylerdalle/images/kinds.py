@@ -46,6 +46,8 @@ def what_it_is(head: bytes) -> str:
     if head[4:8] == b"ftyp":
         if head[8:12] in HEIF:
             return "is a HEIC picture, which is not read: save it as JPEG or PNG"
+        if head[8:11] == b"avi" and "AVIF" in formats():
+            return "is a damaged AVIF picture: copy or save it again"
         kind = "an AVIF picture, which this Pillow does not read" if head[8:11] == b"avi" else "a video, not a picture"
         return f"is {kind}: {READABLE}"
     if head.startswith(b"version https://git-lfs"):
@@ -79,7 +81,7 @@ def _jpeg_bits(head: bytes) -> int:
 def _tiff_bits(head: bytes) -> str:
     """The samples of a TIFF, such as `32-bit floats`, by its first directory; empty: not found, or it is no TIFF."""
     order = {b"II*\x00": "<", b"MM\x00*": ">"}.get(head[:4])
-    if order is None:
+    if order is None or len(head) < 8:
         return ""
     tags = dict(_tiff_tags(head, order))
     bits, kind = tags.get(258, [0])[0], tags.get(339, [1])[0]

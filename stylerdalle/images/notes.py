@@ -42,12 +42,12 @@ def read_notes(path: str | Path) -> Notes:
             kept, dates = Image.Exif(), {k: v for k, v in found.get_ifd(EXIF_IFD).items() if k in KEPT_DATES}
             kept.update({key: value for key, value in found.items() if key in KEPT})
             if dates:
-                kept.get_ifd(EXIF_IFD).update(dates)
+                kept[EXIF_IFD] = dates  # `get_ifd(...).update` is lost in versions of Pillow before 11
             dpi = _dpi(image.info.get("dpi"))
             if dpi:
                 kept.update({X_RESOLUTION: dpi[0], Y_RESOLUTION: dpi[1], RESOLUTION_UNIT: INCH})
             return Notes(kept.tobytes() if len(kept) else b"", dpi)
-        except (*READ_ERRORS, AttributeError, OverflowError, ZeroDivisionError):
+        except READ_ERRORS:
             return Notes()
 
 

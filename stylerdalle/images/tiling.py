@@ -7,6 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from ..device import OutOfMemory, explanation, fits
+
 
 def starts(length: int, window: int, overlap: int) -> list[int]:
     """First places of the fewest windows that cover `length`, about evenly spaced; neighbours share `overlap` places or more."""
@@ -41,13 +43,26 @@ def blended(function: Callable[[Tensor], Tensor], x: Tensor, unit: int, tile: in
         function: (B, C, H, W) -> (B, C', scale*H, scale*W).
         x: (B, C, H, W).
         unit: tiles begin at multiples of it (8 for an encoder's pixels, 1 for tokens); it divides tile, overlap, H and W.
-        tile: largest side of a tile; an x that is no larger is one tile.
+        tile: largest side of a tile; an x that is no larger is one tile. Where memory does not suffice, it is halved, down to
+            twice the overlap.
         overlap: input places that neighbouring tiles share, at least.
         scale: output size over input size.
 
     Returns:
         (B, C', scale*H, scale*W).
+
+    Raises:
+        OutOfMemory: memory does not suffice for the smallest tiles.
     """
+    found: list[Tensor] = []
+    while not fits(lambda size: found.append(_blended(function, x, unit, size, overlap, scale)), tile):
+        if tile // 2 < 2 * overlap or tile // 2 % unit:
+            raise OutOfMemory(explanation())
+        tile //= 2
+    return found[0]
+
+
+def _blended(function: Callable[[Tensor], Tensor], x: Tensor, unit: int, tile: int, overlap: int, scale: float) -> Tensor:
     h, w = x.shape[-2:]
     if max(h, w) <= tile:
         return function(x)

@@ -34,6 +34,7 @@ import torch
 from PIL import Image
 
 from ..images.decode import decode
+from ..settings import shortened
 from ..storage import Lock, composed, replacing, same_file, temporary_name
 from ..tokenizers.protocol import ImageTokenizer
 from .crops import centre_crop, to_tensor
@@ -111,7 +112,7 @@ def prepare(
         while group := list(islice(stream, config.per_shard)):
             path = shard_path(output, total)
             made = {**options, "inputs": fingerprint(group)}
-            if not finished(path, made) and total % world == rank:
+            if not finished(path, made, group) and total % world == rank:
                 for left in output.glob(temporary_name(path.name, "*")):  # temporary files of a process that was killed
                     left.unlink(missing_ok=True)
                 numbers = _write_tokens(tokenizer, group, path, config, annotated, batch, total * config.per_shard, progress)
@@ -160,11 +161,29 @@ def fingerprint(group: Sequence[Entry]) -> str:
     return digest.hexdigest()
 
 
-def finished(path: Path, made: Mapping[str, Any]) -> bool:
+def times(group: Sequence[Entry]) -> str:
+    """SHA-256 of when the files of a shard's inputs were changed."""
+    stamps = {entry.path: entry.path.stat().st_mtime_ns for entry in group}
+    return hashlib.sha256(" ".join(map(str, stamps.values())).encode()).hexdigest()
+
+
+def contents(group: Sequence[Entry]) -> str:
+    """SHA-256 of a shard's inputs themselves, which are read for it."""
+    digest = hashlib.sha256()
+    for _, data, _ in read(group):
+        digest.update(hashlib.sha256(data).digest())
+    return digest.hexdigest()
+
+
+def finished(path: Path, made: Mapping[str, Any], group: Sequence[Entry]) -> bool:
     """Whether a shard is written.
+
+    Names and sizes of its inputs are compared. Where their files have been changed since, their contents are, too: a copied
+    folder is the same, a picture that was edited is not.
 
     Args:
         made: its options and the fingerprint of its inputs.
+        group: its inputs.
 
     Raises:
         ValueError: it was made with other options or of other pictures.
@@ -179,6 +198,11 @@ def finished(path: Path, made: Mapping[str, Any]) -> bool:
     if differ:
         was = ", ".join(f"{key} {before.get(key)} (now {made[key]})" for key in differ if key != "inputs")
         raise ValueError(f"{path} was made with {was}: give the same options, or another --output")
+    now = times(group)
+    if "contents" in before and before.get("times") != now:  # shards of earlier versions do not tell
+        if contents(group) != before["contents"]:
+            raise ValueError(f"{path} was made of pictures that have changed since: give another --output, or delete it")
+        _write_json(note, {**before, "times": now})
     return True
 
 
@@ -193,10 +217,12 @@ def read_captions(path: Path) -> dict[str, list[str]]:
         names = {image["id"]: composed(image["file_name"]) for image in notes["images"]}
         found: dict[str, list[str]] = {name: [] for name in names.values()}
         for note in notes["annotations"]:
+            if not isinstance(note["caption"], str):
+                raise TypeError(f"the caption {shortened(note['caption'])!r} is no text")
             found[names[note["image_id"]]].append(note["caption"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(
-            f"{path} is not an annotation file in COCO's form ({type(error).__name__}: {error}): it needs "
+            f"{path} is not an annotation file in COCO's form ({type(error).__name__}: {shortened(error)}): it needs "
             "images [{id, file_name}] and annotations [{image_id, caption}]"
         ) from error
     return found
@@ -222,12 +248,12 @@ def _write_tokens(
     Args:
         start: number of the shard's first picture.
     """
-    numbers: dict[str, Any] = {"count": 0, "damaged": [], "captioned": 0, "matched": 0}
-    started = time.monotonic()
+    numbers: dict[str, Any] = {"count": 0, "damaged": [], "captioned": 0, "matched": 0, "times": times(group)}
+    digest, started = hashlib.sha256(), time.monotonic()
 
     def samples() -> Iterator[tuple[str, dict[str, bytes]]]:
         todo: list[tuple[str, dict[str, Any], list[Image.Image]]] = []
-        for place, (entry, result) in enumerate(_crops(group, config.sides)):
+        for place, (entry, result) in enumerate(_crops(group, config.sides, digest)):
             try:
                 note, crops = result.result()
             except (ValueError, TypeError) as error:
@@ -247,6 +273,7 @@ def _write_tokens(
             yield from _encoded(tokenizer, todo, config)
 
     numbers["count"] = write_shard(path, samples())
+    numbers["contents"] = digest.hexdigest()
     log.info("%s: %d pictures, %.1f a second", path, numbers["count"], len(group) / (time.monotonic() - started))
     return numbers
 
@@ -256,8 +283,9 @@ def _name(entry: Entry) -> str:
     return f"{entry.path.name}/{entry.name}" if entry.start >= 0 else entry.name
 
 
-def _crops(group: Sequence[Entry], sides: Sequence[int], ahead: int = 32) -> Iterator[tuple[Entry, Future[Crops]]]:
-    """The note and the crops of each picture, decoded in threads, up to `ahead` pictures before they are needed."""
+def _crops(group: Sequence[Entry], sides: Sequence[int], digest: Any, ahead: int = 32) -> Iterator[tuple[Entry, Future[Crops]]]:
+    """The note and the crops of each picture, decoded in threads, up to `ahead` pictures before they are needed. `digest` is
+    updated as in `contents`."""
 
     def cut(name: str, data: bytes, text: bytes) -> Crops:
         decoded = decode(data, name)
@@ -270,6 +298,7 @@ def _crops(group: Sequence[Entry], sides: Sequence[int], ahead: int = 32) -> Ite
     with ThreadPoolExecutor(4) as pool:
         waiting: deque[tuple[Entry, Future[Crops]]] = deque()
         for entry, data, text in read(group):
+            digest.update(hashlib.sha256(data).digest())
             waiting.append((entry, pool.submit(cut, _name(entry), data, text)))
             if len(waiting) > ahead:
                 yield waiting.popleft()

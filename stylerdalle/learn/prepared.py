@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..settings import shortened
 from .prepare import TOKENS_FORMAT
 from .shards import members
 
@@ -55,12 +56,15 @@ class PreparedTokens:
             index = json.loads(text)
             if index["format"] != TOKENS_FORMAT:
                 raise ValueError(f"format {index['format']!r}, need {TOKENS_FORMAT!r}")
-            self.counts: list[int] = [shard["count"] for shard in index["shards"]]
-            self.names: list[str] = [shard["name"] for shard in index["shards"]]
-            sides = [side // index["downsample"] for side in index["sides"]]  # in tokens
-            tokenizer, self.vocab_size = index["tokenizer"], index["vocab_size"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{path} cannot be read ({type(error).__name__}: {error}): prepare the tokens anew") from error
+            self.counts = [_whole(shard["count"], 0) for shard in index["shards"]]
+            self.names: list[str] = [str(shard["name"]) for shard in index["shards"]]
+            sides = [_whole(side) // _whole(index["downsample"]) for side in index["sides"]]  # in tokens
+            tokenizer, self.vocab_size = str(index["tokenizer"]), _whole(index["vocab_size"])
+            if not (sum(self.counts) and sides) or any(Path(name).name != name for name in self.names):
+                raise ValueError("it lists no tokens, or files of another folder")
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            reason = shortened(f"{type(error).__name__}: {error}", 200)
+            raise ValueError(f"{path} cannot be read ({reason}): prepare the tokens anew") from error
         if tokenizer != sha256:
             raise ValueError(
                 f"{folder} holds the tokens of another tokenizer (sha256 {tokenizer[:12]}…), not of the one given "
@@ -130,17 +134,44 @@ class PreparedTokens:
     def _shard(self, number: int) -> Pair:
         path = self.folder / self.names[number]
         found: dict[str, list[np.ndarray]] = {"source.npy": [], "target.npy": []}
+        sides = dict(zip(found, self.sides, strict=True))
         try:
             with tarfile.open(path) as tar:
                 for member in members(tar):
                     _, _, suffix = member.name.partition(".")
                     if suffix in found and (stream := tar.extractfile(member)):
-                        found[suffix].append(np.load(io.BytesIO(stream.read()), allow_pickle=False))
+                        found[suffix].append(read_grid(stream.read(), sides[suffix]))
             targets = np.stack(found["target.npy"])
             sources = np.stack(found["source.npy"]) if self.upscale == 2 else targets
         except (OSError, ValueError, EOFError, tarfile.TarError) as error:
-            raise ValueError(f"{path} cannot be read ({error}): delete it and run `stylerdalle prepare` again") from error
+            reason = shortened(error, 200)
+            raise ValueError(f"{path} cannot be read ({reason}): delete it and run `stylerdalle prepare` again") from error
         want = tuple((self.counts[number], side, side) for side in self.sides)
         if (sources.shape, targets.shape) != want or max(sources.max(), targets.max()) >= self.vocab_size:
             raise ValueError(f"{path} does not match index.json: delete it and run `stylerdalle prepare` again")
         return sources, targets
+
+
+def read_grid(data: bytes, side: int) -> np.ndarray:
+    """The tokens of an .npy file, uint16 (side, side).
+
+    Raises:
+        ValueError: it holds something else. numpy's own reader would first reserve memory for whatever shape it states.
+    """
+    stream = io.BytesIO(data)
+    try:
+        if np.lib.format.read_magic(stream) != (1, 0):
+            raise ValueError("another version")
+        shape, by_column, dtype = np.lib.format.read_array_header_1_0(stream)
+    except Exception as error:  # numpy parses the header as Python, which raises many kinds
+        raise ValueError(f"a grid of tokens is damaged ({type(error).__name__})") from error
+    if (shape, by_column, dtype) != ((side, side), False, np.dtype(np.uint16)) or len(data) - stream.tell() != 2 * side * side:
+        raise ValueError(f"a grid of tokens is {shape} of {dtype}, not ({side}, {side}) of uint16")
+    return np.frombuffer(data, np.uint16, offset=stream.tell()).reshape(side, side)
+
+
+def _whole(value: object, least: int = 1) -> int:
+    """A whole number of an index. Raises ValueError for another value."""
+    if type(value) is not int or not least <= value < 1 << 62:
+        raise ValueError(f"{shortened(value)!r} where a whole number is expected")
+    return value

@@ -85,7 +85,8 @@ class Run:
             raise ValueError(f"{self.folder} holds a {strange[0]} of something else, which a run would replace: give another one")
 
     def load(self, config: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Lock the folder -> the last saved state, or None if there is none. Rows of the curve after its step are removed.
+        """Lock the folder -> the last saved state, or None if there is none. Rows of the curve after its step are removed, all
+        of them where there is no state.
         Collective. `close`, which the end of a training calls, unlocks.
 
         Args:
@@ -105,9 +106,8 @@ class Run:
         except BaseException:
             self.close()
             raise
-        rows = [row for row in self.rows() if float(row["step"]) <= state["step"]] if state and self.main else []
-        if rows:
-            self._write_curve(rows)
+        if self.main:
+            self._cut_curve(state["step"] if state else 0)
         return state
 
     def close(self) -> None:
@@ -186,7 +186,7 @@ class Run:
         if not self.main:
             return
         path = self.folder / CURVE
-        new = not path.exists()
+        new = not (path.exists() and path.stat().st_size)  # empty: the disk was full when it was made
         with self._explain_failure(), path.open("a", newline="") as stream:
             writer = csv.DictWriter(stream, fieldnames=list(row))
             if new:
@@ -201,7 +201,13 @@ class Run:
         with path.open(newline="") as stream:
             return [row for row in csv.DictReader(stream) if None not in row.values()]
 
-    def _write_curve(self, rows: list[dict[str, str]]) -> None:
+    def _cut_curve(self, step: int) -> None:
+        """Remove the rows after a step, and a row that a kill has cut short."""
+        rows = [row for row in self.rows() if float(row["step"]) <= step]
+        if not rows:
+            with self._explain_failure():
+                (self.folder / CURVE).unlink(missing_ok=True)
+            return
         text = StringIO(newline="")
         writer = csv.DictWriter(text, fieldnames=list(rows[0]))
         writer.writeheader()

@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..settings import shortened
+
 Workflow = dict[str, dict[str, Any]]
 
 
@@ -30,13 +32,18 @@ def read_workflow(path: str | Path) -> Workflow:
         do = f"give {twin}" if twin.is_file() else "in ComfyUI choose Workflow > Export (API), and give that file"
         raise ValueError(f"{path} is a workflow for ComfyUI's editor, which its HTTP API does not accept: {do}")
     nodes = found.values() if isinstance(found, dict) else ()
-    if not nodes or not all(isinstance(n, dict) and "class_type" in n and isinstance(n.get("inputs"), dict) for n in nodes):
+    if not nodes or not all(map(_is_node, nodes)):
         raise ValueError(f"{path} is not a workflow in ComfyUI's API format: in ComfyUI choose Workflow > Export (API)")
     return dict(found)
 
 
+def _is_node(node: Any) -> bool:
+    return isinstance(node, dict) and isinstance(node.get("class_type"), str) and isinstance(node.get("inputs"), dict)
+
+
 def title(node: dict[str, Any]) -> str:
-    return str((node.get("_meta") or {}).get("title") or node["class_type"])
+    meta = node.get("_meta")
+    return str((meta.get("title") if isinstance(meta, dict) else "") or node["class_type"])
 
 
 def node_name(workflow: Workflow, node_id: str) -> str:
@@ -58,9 +65,9 @@ def find_node(workflow: Workflow, text: str) -> str:
         if len(found) == 1:
             return found[0]
         if found:
-            raise ValueError(f"the workflow has {len(found)} nodes {text!r}: choose one by its id, {', '.join(found)}")
+            raise ValueError(f"the workflow has {len(found)} nodes {shortened(text)!r}: choose one by its id, {', '.join(found)}")
     listed = ", ".join(f"{node_id} ({title(node)}: {node['class_type']})" for node_id, node in workflow.items())
-    raise ValueError(f"the workflow has no node {text!r}; it has {listed}")
+    raise ValueError(f"the workflow has no node {shortened(text)!r}; it has {listed}")
 
 
 def set_inputs(workflow: Workflow, texts: Sequence[str]) -> Workflow:
@@ -74,12 +81,12 @@ def set_inputs(workflow: Workflow, texts: Sequence[str]) -> Workflow:
         place, equals, value = text.partition("=")
         node, _, key = place.rpartition(".")  # titles may contain dots, input names do not
         if not (equals and node and key):
-            raise ValueError(f"--set {text!r} is not of the form NODE.INPUT=VALUE, such as 4.strength=0.5")
+            raise ValueError(f"--set {shortened(text)!r} is not of the form NODE.INPUT=VALUE, such as 4.strength=0.5")
         node_id = find_node(workflow, node)
         inputs = workflow[node_id]["inputs"]
         if key not in inputs:
             has = ", ".join(inputs) or "none"
-            raise ValueError(f"{node_name(workflow, node_id)} has no input {key!r}; its inputs are: {has}")
+            raise ValueError(f"{node_name(workflow, node_id)} has no input {shortened(key)!r}; its inputs are: {has}")
         inputs[key] = parsed(value)
     return workflow
 

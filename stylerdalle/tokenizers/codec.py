@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..device import Box, explained, in_halves
 from ..images.alpha import without_hidden
 from ..images.resample import resized_part, taps, weighted
 from ..images.steady import Steady
@@ -22,11 +23,13 @@ from .protocol import ImageTokenizer
 from .tokens import PHOTO_MEANS, Tokens, check_tokenizer
 
 TILE_TOKENS = 64  # side of a tile in tokens
+LEAST_TILE = 8  # the same, where memory does not suffice for larger ones
 EDGE = 3  # tokens by which a picture goes on beyond its edges
 ANY_SIZE = 1 << 20  # the same for a tokenizer without a halo
 LARGEST_SIDE = 16384  # px, of a picture at a detail above 1
 
 
+@explained
 def encode(
     tokenizer: ImageTokenizer,
     images: Tensor,
@@ -53,6 +56,7 @@ def encode(
 
     Raises:
         ValueError: detail is not positive, or makes a side longer than LARGEST_SIDE.
+        OutOfMemory: memory does not suffice for tiles of LEAST_TILE.
     """
     size = read_size(images.shape[-2:], detail, upscale)
     unit, (side, halo) = tokenizer.downsample, tile_and_halo(tokenizer)
@@ -66,7 +70,9 @@ def encode(
         for i, picture in enumerate(images.split(1)):
             if alpha is not None:
                 picture = without_hidden(picture.float(), alpha[i : i + 1].to(picture.device, torch.float32))
-            for k, (top, bottom, left, right) in enumerate(boxes):
+
+            def read(box: Box, i: int = i, picture: Tensor = picture) -> None:
+                top, bottom, left, right = box
                 y, x = max(0, top - halo), max(0, left - halo)  # where the tile with its margin begins
                 rows, columns = (unit * y, unit * min(h, bottom + halo)), (unit * x, unit * min(w, right + halo))
                 part = resized_part(picture, size, rows, columns, home)
@@ -75,6 +81,9 @@ def encode(
                     inner = part[..., unit * (top - y) : unit * (bottom - y), unit * (left - x) : unit * (right - x)]
                     colours = F.avg_pool2d(inner, unit // means)[0]
                     photo[i, :, means * top : means * bottom, means * left : means * right] = colours
+
+            for k, box in enumerate(boxes):
+                in_halves(read, box, LEAST_TILE if halo else ANY_SIZE)
                 if progress:
                     progress(i * len(boxes) + k + 1, len(images) * len(boxes))
     height, width = images.shape[-2:]
@@ -82,6 +91,7 @@ def encode(
     return Tokens(grid, height, width, tokenizer.vocab_size, alpha, upscale, detail=detail, photo=photo, tokenizer=identity)
 
 
+@explained
 def decode(
     tokenizer: ImageTokenizer,
     tokens: Tokens,
@@ -101,6 +111,7 @@ def decode(
 
     Raises:
         ValueError: the tokens are of another tokenizer.
+        OutOfMemory: as `encode`.
     """
     check_tokenizer(tokens, tokenizer.sha256, tokenizer.vocab_size)
     home = next(tokenizer.parameters()).device
@@ -109,6 +120,7 @@ def decode(
     shown = read_size((height, width), tokens.detail, tokens.scale)  # px of the decoded tokens, then resized
     tile, margin = (max(1, round(n * unit * tokens.scale / tokens.detail)) for n in (side, halo))
     boxes = tiles(height, width, tile, margin)  # in px of the result
+    least = LEAST_TILE * unit if halo else ANY_SIZE * unit
     count, channels = len(tokens.grid), 3 if tokens.alpha is None else 4
     # channels_last, as ComfyUI's IMAGE and picture files have it in memory
     images = torch.empty(count, channels, height, width, device=device or tokens.grid.device, memory_format=torch.channels_last)
@@ -118,7 +130,9 @@ def decode(
                 history = Steady(tokens.steady, PHOTO_MEANS)
             if tokens.alpha is not None:
                 images[i, 3:] = tokens.alpha[i].clamp(0, 1)
-            for k, (top, bottom, left, right) in enumerate(boxes):
+
+            def paint(box: Box, i: int = i) -> None:
+                top, bottom, left, right = box
                 y0, y1, down = taps(shown[0], height, top, bottom)  # px of the decoded tokens that the box needs
                 x0, x1, across = taps(shown[1], width, left, right)
                 y, x = max(-edge, y0 // unit - halo), max(-edge, x0 // unit - halo)  # in tokens
@@ -132,6 +146,9 @@ def decode(
                     )
                 image = image[..., y0 - y * unit : y1 - y * unit, x0 - x * unit : x1 - x * unit]  # without the margin
                 images[i, :3, top:bottom, left:right] = weighted(image, down, across)[0]
+
+            for k, box in enumerate(boxes):
+                in_halves(paint, box, least)
                 if progress:
                     progress(i * len(boxes) + k + 1, count * len(boxes))
             if tokens.steady and tokens.photo is not None and history is not None:

@@ -60,7 +60,8 @@ class DVAE(nn.Module):
     def of(cls, arch: Mapping[str, Any]) -> DVAE:
         """A dVAE with random weights, of the sizes that `arch` gave."""
         sizes = {key: int(arch[key]) for key in ("n_hid", "n_blk_per_group", "vocab_size")}
-        return cls(Encoder(**sizes), Decoder(**sizes, n_init=int(arch["n_init"])))
+        device = torch.empty(0).device  # the package would take the CPU, also within `with torch.device("meta")`
+        return cls(Encoder(**sizes, device=device), Decoder(**sizes, n_init=int(arch["n_init"]), device=device))
 
     def arch(self) -> dict[str, Any]:
         """Its type and sizes, as ImageTokenizer.arch."""

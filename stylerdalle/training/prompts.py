@@ -16,6 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..settings import shortened
 from .filters.tones import TONES
 from .registry import STYLES, style_name
 
@@ -70,7 +71,7 @@ def read_prompts(path: str | Path = PROMPTS) -> list[Prompt]:
         made = style_name(made)
         if made not in ("", *STYLES) or tone not in ("", *TONES) or any(more):
             raise ValueError(
-                f"{path}, line {number}: {line!r} is not `prompt | filter | tone`; filters: {', '.join(STYLES)}; "
+                f"{path}, line {number}: {shortened(line)!r} is not `prompt | filter | tone`; filters: {', '.join(STYLES)}; "
                 f"tones: {', '.join(TONES)}"
             )
         if not text or text in prompts:

@@ -9,6 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from ..device import explained
 from ..progress import Progress, split
 from ..tokenizers.protocol import ImageTokenizer, all_embeddings
 from ..tokenizers.tokens import Tokens, check_tokenizer
@@ -24,6 +25,7 @@ from .texture import field_under, laid_under, texture_field
 from .windows import translate_grid
 
 
+@explained
 def translate(
     translator: Translator,
     tokenizer: ImageTokenizer,
@@ -46,6 +48,7 @@ def translate(
 
     Raises:
         ValueError: tokens of another tokenizer or upscale, or masks that do not fit the pictures.
+        OutOfMemory: memory does not suffice for one window at a time.
     """
     check(translator, tokens, options)
     check_tokenizer(tokens, tokenizer.sha256, tokenizer.vocab_size)

@@ -16,6 +16,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from ..device import in_batches
 from ..images.tiling import starts
 from ..progress import Progress
 
@@ -48,7 +49,7 @@ def translate_grid(
         grid: n.
         upscale: u.
         overlap: source tokens that neighbouring windows share; a quarter of n by default.
-        batch: windows run at once.
+        batch: windows run at once; fewer where memory does not suffice.
         progress: called with (windows done, windows in all), sometimes with the same numbers again; may raise to cancel.
         out: tensors to be filled with what is kept; new ones by default.
 
@@ -57,6 +58,7 @@ def translate_grid(
 
     Raises:
         ValueError: overlap is out of range.
+        OutOfMemory: memory does not suffice for one window.
     """
     (b, h, w), n, u = source.shape[:3], grid, upscale
     overlap = n // 4 if overlap is None else overlap
@@ -65,26 +67,51 @@ def translate_grid(
     source, shares = padded(source, n), padded(shares, n)
     tops, lefts = (starts(side, n, overlap) for side in source.shape[1:3])
     at = torch.tensor([(top, left) for top in tops for left in lefts], device=source.device)  # made once: it waits for the device
-    done, total = 0, b * len(at)
+    report = counter(b * len(at), progress)
     for i in range(b):
         band = Band(u * n, u * source.shape[2], source.device)
-        for top, below in pairwise([*tops, tops[-1] + n]):
-            for some in (lefts[k : k + batch] for k in range(0, len(lefts), batch)):
-                logits = model(cut(source[i], top, some, n), cut(shares[i], top, some, n), at[done % len(at) :][: len(some)])
-                band.add(logits.float(), [u * left for left in some])
-                done += len(some)
-                if progress:
-                    progress(done, total)
+        for row, (top, below) in enumerate(pairwise([*tops, tops[-1] + n])):
+
+            def add(some: Sequence[int], i: int = i, top: int = top, first: int = row * len(lefts), band: Band = band) -> None:
+                columns, places = [lefts[k] for k in some], at[first + some[0] :][: len(some)]
+                logits = model(cut(source[i], top, columns, n), cut(shares[i], top, columns, n), places)
+                band.add(logits.float(), [u * left for left in columns])
+                report(len(some))
+
+            batch = in_batches(add, range(len(lefts)), batch)
             for y, mean in band.take(u * (below - top)):
                 kept = choose(mean.flatten(0, 1))
                 out = out or [values.new_empty(b, u * h, u * w, *values.shape[1:]) for values in kept]
-                y += u * top
-                for whole, values in zip(out, kept, strict=True):
-                    rows = values.unflatten(0, mean.shape[:2])[: max(0, u * h - y), : u * w]  # without the padding
-                    whole[i, y : y + len(rows)] = rows
-                if progress:
-                    progress(done, total)
+                fill(out, kept, i, y + u * top, mean.shape[:2], (u * h, u * w))
+                report(0)
     return out
+
+
+def counter(total: int, progress: Progress | None) -> Callable[[int], None]:
+    """A function that adds to what is done and tells `progress`."""
+    done = 0
+
+    def report(more: int) -> None:
+        nonlocal done
+        done += more
+        if progress:
+            progress(done, total)
+
+    return report
+
+
+def fill(
+    out: Sequence[Tensor], kept: Sequence[Tensor], picture: int, y: int, shape: Sequence[int], size: tuple[int, int]
+) -> None:
+    """Put what is kept of some rows, (rows * width, ...) each for `shape` (rows, width), where it belongs in `out`.
+
+    Args:
+        y: of the first row.
+        size: (height, width) of the result: padding beyond it is left out.
+    """
+    for whole, values in zip(out, kept, strict=True):
+        rows = values.unflatten(0, tuple(shape))[: max(0, size[0] - y), : size[1]]
+        whole[picture, y : y + len(rows)] = rows
 
 
 def padded(x: Tensor, n: int) -> Tensor:

@@ -342,6 +342,7 @@ ARCHIVES = {
     "a storage that is too long": (zipped(GOOD, **{"data/0": bytes(20)}), "20 bytes, not 4"),
     "big-endian": (zipped(GOOD, byteorder=b"big"), "big-endian"),
     "bytes that changed": (patched(ZIP, bytes(16), b"\x01" * 16), "CRC"),
+    "parts before the file's beginning": (patched(ZIP, ZIP[-6:-2], b"\xff\xff\xff\x00"), "cannot be read"),
     "a secret": (patched(ZIP, b"PK\x01\x02\x14\x03\x14\x00\x00\x00", b"PK\x01\x02\x14\x03\x14\x00\x01\x00"), "encrypted"),
     "other storages": (patched(legacy(GOOD), pickle.dumps(["0"], 2), pickle.dumps(["1"], 2)), "do not match"),
     "storages twice": (patched(legacy(GOOD), pickle.dumps(["0"], 2), pickle.dumps(["0", "0"], 2)), "do not match"),

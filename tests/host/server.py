@@ -1,7 +1,8 @@
-"""A real ComfyUI server in its own process, for tests over HTTP."""
+"""A real ComfyUI server in its own process, for tests over HTTP. COMFYUI_PYTHON runs it; by default the tests' own Python."""
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -14,6 +15,8 @@ from typing import Any
 
 PACK = Path(__file__).resolve().parents[2]
 COMFY = Path(os.environ.get("COMFYUI_DIR", "~/ComfyUI")).expanduser()
+_python = os.path.expanduser(os.environ.get("COMFYUI_PYTHON", sys.executable))
+PYTHON = os.path.abspath(shutil.which(_python) or _python)  # the server runs in another folder
 
 
 class Server:
@@ -25,13 +28,15 @@ class Server:
             self.url = f"http://127.0.0.1:{free.getsockname()[1]}"
         for name in ("custom_nodes", "input", "output", "temp", "user", "models"):
             (base / name).mkdir(parents=True, exist_ok=True)
-        (base / "custom_nodes" / "ComfyUI-StylerDALLE").symlink_to(PACK, target_is_directory=True)
+        link = base / "custom_nodes" / "ComfyUI-StylerDALLE"
+        if not link.is_symlink():
+            link.symlink_to(PACK, target_is_directory=True)
         self.base, self.log = base, base / "log.txt"
         options = ["--cpu", "--listen", "127.0.0.1", "--port", self.url.rpartition(":")[2], "--disable-api-nodes"]
         folders = ["--base-directory", str(base), "--database-url", f"sqlite:///{base / 'user' / 'comfyui.db'}"]
-        with self.log.open("wb") as log:
+        with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, str(COMFY / "main.py"), *options, *folders],
+                [PYTHON, str(COMFY / "main.py"), *options, *folders],
                 cwd=COMFY,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -73,6 +78,15 @@ class Server:
     def ended(self, prompt: str) -> Any:
         """The status of a finished prompt."""
         return self(f"/history/{prompt}").get(prompt, {}).get("status")
+
+    def status(self, key: str) -> int:
+        """A number of the process's /proc/PID/status (Linux), such as VmRSS in kB or Threads."""
+        lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
+        return int(next(line for line in lines if line.startswith(f"{key}:")).split()[1])
+
+    def handles(self) -> int:
+        """How many files, sockets and pipes the process has open (Linux)."""
+        return len(os.listdir(f"/proc/{self.process.pid}/fd"))
 
     def kill(self) -> None:
         self.process.kill()

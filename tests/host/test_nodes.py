@@ -24,6 +24,26 @@ def photo() -> torch.Tensor:
     return torch.rand(2, 50, 70, 3, generator=torch.Generator().manual_seed(0))
 
 
+@pytest.mark.parametrize("given", ["a.png", 3, ["x"], None])
+def test_a_text_in_place_of_a_picture_or_mask_is_refused_in_one_sentence(run: Run, photo: torch.Tensor, given: Any) -> None:
+    tokenizer, translator, reward = run("StylerDALLE_Load", bundle="tiny")
+    (tokens,) = run("StylerDALLE_Tokenize", tokenizer=tokenizer, image=photo)
+    tune = {"tokenizer": tokenizer, "translator": translator, "reward": reward, "prompt": "ink", "image": given}
+    for node, inputs in {
+        "StylerDALLE_Tokenize": {"tokenizer": tokenizer, "image": given},
+        "StylerDALLE_Reward": {"reward": reward, "image": given, "text": "ink"},
+        "StylerDALLE_Best": {"reward": reward, "image": given, "text": "ink"},
+        "StylerDALLE_KeepColour": {"image": photo, "photo": given},
+        "StylerDALLE_RewardTune": tune,
+        "StylerDALLE_StyleRegion": {"mask": given, "prompt": "ink"},
+    }.items():
+        with pytest.raises(ValueError, match=f"(IMAGE|MASK) got a {type(given).__name__}: connect"):
+            run(node, **inputs)
+    if given is not None:
+        with pytest.raises(ValueError, match=f"MASK got a {type(given).__name__}: connect"):
+            run("StylerDALLE_Translate", translator=translator, tokens=tokens, prompt="ukiyo-e", mask=given)
+
+
 def stylised(run: Run, image: torch.Tensor, bundle: str = "tiny", **inputs: Any) -> torch.Tensor:
     tokenizer, translator, _ = run("StylerDALLE_Load", bundle=bundle)
     (tokens,) = run("StylerDALLE_Tokenize", tokenizer=tokenizer, image=image)

@@ -65,13 +65,22 @@ def test_a_style_file_is_replaced_only_where_that_is_asked_for_and_else_saved_be
     run: Run, styles: Any, saved: Path
 ) -> None:
     (saved / "taken.safetensors").write_text("mine")
-    for name in ("taken-2", "taken-3"):
-        style, path = run("StylerDALLE_SaveStyle", style=styles[0], name="taken")
+    for given, name in zip(styles, ("taken-2", "taken-3"), strict=True):
+        style, path = run("StylerDALLE_SaveStyle", style=given, name="taken")
         assert (style.name, Path(path).name) == (name, f"{name}.safetensors")
         assert checkpoint.load_style(path).name == name
     assert (saved / "taken.safetensors").read_text() == "mine"
     run("StylerDALLE_SaveStyle", style=styles[0], name="taken", overwrite=True)
     assert checkpoint.load_style(saved / "taken.safetensors").name == "taken"
+
+
+def test_the_same_style_is_not_saved_twice_under_one_name(run: Run, styles: Any, saved: Path) -> None:
+    for name, given in (("again", styles[0]), ("again-2", styles[1]), ("again", styles[0]), ("again-2", styles[1])):
+        style, path = run("StylerDALLE_SaveStyle", style=given, name="again")
+        assert (style.name, Path(path).name, style.prompt) == (name, f"{name}.safetensors", given.prompt)
+    assert sorted(path.name for path in saved.glob("again*")) == ["again-2.safetensors", "again.safetensors"]
+    changed = replace(styles[0], tensors={name: 2 * tensor for name, tensor in styles[0].tensors.items()})
+    assert Path(run("StylerDALLE_SaveStyle", style=changed, name="again")[1]).name == "again-3.safetensors"
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import os
 import shutil
 import tarfile
 from pathlib import Path
@@ -18,8 +19,8 @@ from stylerdalle.distributed import rank_and_world
 from stylerdalle.learn import prepare as preparing
 from stylerdalle.learn.crops import centre_crop, to_tensor
 from stylerdalle.learn.pictures import Picture
-from stylerdalle.learn.prepare import PrepareConfig, prepare
-from stylerdalle.learn.prepared import PreparedTokens
+from stylerdalle.learn.prepare import PrepareConfig, prepare, read_captions
+from stylerdalle.learn.prepared import PreparedTokens, read_grid
 from stylerdalle.learn.shards import write_shard
 from stylerdalle.learn.sources import entries, read_pictures
 
@@ -172,6 +173,22 @@ def test_other_options_are_refused(tokenizer, photos, tmp_path, change, says):
     prepare(tokenizer, SHA, [photos], tmp_path / "out", SMALL)
     with pytest.raises(ValueError, match=says):
         prepare(tokenizer, SHA, [photos], tmp_path / "out", PrepareConfig(**{**vars(SMALL), **change}))
+
+
+def test_a_picture_changed_in_place_is_noticed_and_a_copied_folder_is_not(tokenizer, photos, tmp_path):
+    prepare(tokenizer, SHA, [photos], tmp_path / "out", SMALL)
+    shards = {path: path.read_bytes() for path in (tmp_path / "out").glob("*.tar")}
+    for path in photos.glob("*.png"):
+        os.utime(path, (1, 1))  # as of a copy
+    prepare(tokenizer, SHA, [photos], tmp_path / "out", SMALL)
+    assert {path: path.read_bytes() for path in shards} == shards
+    data = bytearray((photos / "003.png").read_bytes())
+    data[-20] ^= 1  # another picture of the same size
+    (photos / "003.png").write_bytes(data)
+    with pytest.raises(
+        ValueError, match=r"tokens-0000\d.tar was made of pictures that have changed since: give another --output"
+    ):
+        prepare(tokenizer, SHA, [photos], tmp_path / "out", SMALL)
 
 
 def test_other_pictures_and_another_tokenizer_are_refused(tokenizer, photos, tmp_path):
@@ -328,6 +345,46 @@ def test_no_more_than_two_groups_of_shards_are_held(tmp_path):
     for step in range(20):
         stream.batch(step, 6, 0)
         assert sum(len(future.result()[0]) for future in stream._held.values()) <= 2 * 4 * 2
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"vocab_size": {}},
+        {"vocab_size": 1e3},
+        {"downsample": 0},
+        {"sides": []},
+        {"sides": "128"},
+        {"shards": []},
+        {"shards": [{"name": "../tokens-00000.tar", "count": 2}]},
+        {"shards": [{"name": "tokens-00000.tar", "count": -2}]},
+        {"shards": [{"name": "tokens-00000.tar", "count": 0}]},
+    ],
+)
+def test_an_index_that_cannot_be_is_refused(tmp_path, change):
+    folder = written(tmp_path / "out", [2])
+    index = json.loads((folder / "index.json").read_text())
+    (folder / "index.json").write_text(json.dumps({**index, **change}))
+    with pytest.raises(ValueError, match=r"index.json cannot be read .*prepare the tokens anew"):
+        PreparedTokens(folder, SHA, (4, 8))
+
+
+def test_a_grid_that_lies_about_its_shape_is_refused_before_memory_is_reserved():
+    stream = io.BytesIO()
+    np.save(stream, np.arange(16, dtype=np.uint16).reshape(4, 4))
+    data = stream.getvalue()
+    assert read_grid(data, 4).tolist() == np.arange(16).reshape(4, 4).tolist()
+    for bad in (data.replace(b"(4, 4)", b"(4, 8)"), data.replace(b"4, 4", b"9**9"), data.replace(b"{", b"("), data[:-1], b""):
+        with pytest.raises(ValueError, match="a grid of tokens"):
+            read_grid(bad, 4)
+
+
+@pytest.mark.parametrize("caption", [3, None, ["a"], {}])
+def test_captions_that_are_no_texts_are_refused(tmp_path, caption):
+    notes = {"images": [{"id": 1, "file_name": "a.png"}], "annotations": [{"image_id": 1, "caption": caption}]}
+    (tmp_path / "captions.json").write_text(json.dumps(notes))
+    with pytest.raises(ValueError, match="is no text.*annotations"):
+        read_captions(tmp_path / "captions.json")
 
 
 @pytest.mark.parametrize(

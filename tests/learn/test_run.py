@@ -53,6 +53,19 @@ def test_the_curve_is_cut_back_to_the_state(tmp_path):
     assert not [p for p in tmp_path.iterdir() if p.suffix not in (".pt", ".csv", ".png", ".lock")]  # nothing half-written is left
 
 
+def test_rows_before_the_first_save_do_not_come_twice_and_a_curve_cut_at_its_start_gets_its_columns(tmp_path):
+    run = Run(tmp_path)
+    run.load({})
+    run.log(step=1, loss=0.5)
+    run.close()  # killed before it was saved
+    again = Run(tmp_path)
+    assert again.load({}) is None
+    assert again.rows() == []
+    (tmp_path / "curve.csv").write_text("")  # the disk was full
+    again.log(step=1, loss=0.5)
+    assert again.rows() == [{"step": "1", "loss": "0.5"}]
+
+
 def full_disk(*_):
     raise OSError(28, "No space left on device")
 

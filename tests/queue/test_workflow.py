@@ -21,6 +21,18 @@ def test_the_shipped_api_workflows_have_a_place_for_the_photo(path):
     assert photo_node(read_workflow(path)) == "2"
 
 
+@pytest.mark.parametrize("meta", [[], "x", None, {"title": 3}])
+def test_a_node_with_an_odd_title_is_found_by_its_class(tmp_path, meta):
+    (tmp_path / "w.json").write_text(json.dumps({"2": {**WORKFLOW["2"], "_meta": meta}}))
+    assert find_node(read_workflow(tmp_path / "w.json"), "loadimage") == "2"
+
+
+def test_a_long_text_is_not_repeated_whole():
+    with pytest.raises(ValueError, match="no node 'xxx") as caught:
+        find_node(WORKFLOW, "x" * 5000)
+    assert len(str(caught.value)) < 400
+
+
 def test_a_workflow_for_the_page_is_refused_and_its_twin_named():
     path = ROOT / "workflows" / "stylize.json"
     with pytest.raises(ValueError, match=f"give {ROOT}/workflows/api/stylize.json"):
@@ -33,7 +45,13 @@ def test_a_workflow_for_the_page_without_a_twin_names_the_export(tmp_path):
         read_workflow(tmp_path / "w.json")
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", "3", '{"a": 1}', '{"2": {"class_type": "X"}}', "\xff"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "{", "[]", "{}", "3", '{"a": 1}', '{"2": {"class_type": "X"}}', "\xff"),
+        *('{"2": {"class_type": ["X"], "inputs": {}}}', '{"2": {"class_type": "X", "inputs": []}}'),
+    ],
+)
 def test_what_is_no_workflow_is_refused(tmp_path, text):
     (tmp_path / "w.json").write_bytes(text.encode("latin-1"))
     with pytest.raises(ValueError, match="API format"):
