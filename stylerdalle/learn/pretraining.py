@@ -28,10 +28,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..distributed import Processes, processes
-from ..settings import check_finite, setting
+from ..settings import check_decoder_input, check_finite, setting
 from ..tokenizers.codec import decode, encode
 from ..tokenizers.protocol import ImageTokenizer, all_embeddings
-from ..translator.model import Translator, TranslatorConfig, start_as_identity
+from ..translator.identity import start_as_identity
+from ..translator.model import Translator, TranslatorConfig
 from ..translator.options import TranslateOptions
 from ..translator.sampling import Sampling
 from ..translator.translate import translate
@@ -56,6 +57,10 @@ class PretrainConfig:
     grid: int = setting(16, "source tokens a side; a training crop has downsample (8) * grid * upscale px a side")
     dropout: float = 0.1
     texture: bool = setting(True, "room for styles with a texture, which changes nothing yet; always off with upscale 2")
+    decoder_input: str = setting(
+        "repeated",
+        "with upscale 2: repeated, every token 2 x 2 in place (the paper's text); tiled: columns tiled (the authors' code)",
+    )
     identity: bool = setting(True, "start as the identity over the codebook; off: random weights (paper)")
     augment: bool = setting(True, "random places, zooms and mirroring; off: centre crop (paper)")
     steps: int = 260
@@ -75,6 +80,9 @@ class PretrainConfig:
         check_finite(self)
         if self.decay not in DECAYS:
             raise ValueError(f"decay {self.decay!r} is not known: {', '.join(DECAYS)}")
+        check_decoder_input(self.decoder_input)
+        if self.decoder_input == "tiled" and self.identity:
+            raise ValueError("a translator with tiled columns cannot start as the identity: add --no-identity")
         if self.accumulate < 1:
             raise ValueError(f"accumulate {self.accumulate} is not possible: 1 is whole batches, 2 is halves")
 
@@ -154,6 +162,7 @@ def new_translator(tokenizer: ImageTokenizer, config: PretrainConfig) -> Transla
             upscale=config.upscale,
             dropout=config.dropout,
             texture=config.texture and config.upscale == 1,
+            decoder_input=config.decoder_input,
         )
     )
     translator.to(embeddings.device)

@@ -78,12 +78,14 @@ def test_reinforce_is_the_papers_loss_and_baseline(models, monkeypatch):
     loss = torch.zeros(())
     with torch.autocast("cpu", torch.bfloat16):
         for photo, r in zip(photos().split(1), (0.3, 0.1), strict=True):
+            torch.randint(0, 1 << 16, (1, 2), generator=generator)  # the place on a texture, drawn first
             _, log_p = draw(objective.logits(objective.content(photo), other).float(), 1, generator)
             reward.crop_boxes(1, 32, generator)
             loss = loss - (r - baseline) * log_p.mean() / 2
     loss.backward()
     for name, tensor in style.tensors.items():
-        assert torch.allclose(tensor.grad, other.tensors[name].grad, rtol=2e-2, atol=1e-6), name
+        want = other.tensors[name].grad
+        assert torch.allclose(tensor.grad, want, rtol=2e-2, atol=2e-2 * float(want.abs().max())), name
 
 
 def test_reinforce_raises_the_probability_of_what_was_rewarded(models, monkeypatch):
