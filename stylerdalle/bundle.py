@@ -136,7 +136,8 @@ def incomplete(name: str, folder: Path, missing: Sequence[str], command: str = "
     to = "" if folder == WEIGHTS / name else f" --to {shlex.quote(str(folder))}"
     ways = {
         "tokenizer": f"`{command} fetch {name}{to}`",
-        "translator": f"`{command} fetch {name}{to}` makes one of the tokenizer; to train one: `{command} prepare --tokenizer tokenizer.safetensors --images PHOTOS --output "
+        "translator": f"`{command} fetch {name}{to}` makes one of the tokenizer; to train one: `{command} prepare --tokenizer "
+        f"tokenizer.safetensors --images PHOTOS --output "
         f"TOKENS` and `{command} pretrain --preset {preset} --tokenizer tokenizer.safetensors --tokens TOKENS --output "
         f"translator.safetensors`, or `{command} convert translator CHECKPOINT --output translator.safetensors`",
         "clip": f"`{command} fetch clip{to}`",

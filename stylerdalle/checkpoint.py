@@ -26,8 +26,9 @@ from .features import FeatureNetwork, FeatureShape
 from .storage import FILE_FORMAT, FILE_KINDS, read_metadata, replacing, sha256
 from .tokenizers import registry
 from .tokenizers.protocol import ImageTokenizer
-from .translator.hypernetwork import HyperConfig, HyperNetwork
+from .translator.hypernetwork import HyperNetwork
 from .translator.model import Translator, TranslatorConfig
+from .translator.sizes import HyperConfig
 from .translator.style import Style
 from .translator.texture import Texture
 

@@ -13,6 +13,7 @@ SOFTNESS = 0.5  # of mixtures: logits are divided by it, so a token half a unit 
 # with upscale 2, which content token place (y, x) of the decoder begins with, of n x n: repeated is (y // 2, x // 2), the paper's
 # text; tiled is (y // 2, x mod n), what the authors' code computes
 DECODER_INPUTS = ("repeated", "tiled")
+DECAYS = ("cosine", "linear")  # of the learning rate
 SEEDS = 2**64  # seeds are 0 to SEEDS - 1, the range of torch.Generator
 
 

@@ -60,8 +60,8 @@ def complete(tokenizer: Path) -> None:
         return
     made = make_translator(tokenizer, translator)
     say(
-        f"{translator}: made of the tokenizer's codebook in {made.seconds:.1f} s; it returns {made.returned:,} of {made.tokens:,} "
-        f"tokens as they are, so without a style a photo stays as it is: learn styles with stylerdalle tune"
+        f"{translator}: made of the tokenizer's codebook in {made.seconds:.1f} s; it returns {made.returned:,} of "
+        f"{made.tokens:,} tokens as they are, so that it changes nothing without a style: learn styles with stylerdalle tune"
     )
 
 

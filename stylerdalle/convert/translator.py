@@ -1,7 +1,7 @@
 """A translator of the StylerDALLE authors' research code, a state dict, to a translator file.
 
-That code feeds the decoder rows repeated in place and columns tiled, where the paper's text repeats both in place. A checkpoint was
-trained so, and the file says so (`decoder_input`).
+That code feeds the decoder rows repeated in place and columns tiled, where the paper's text repeats both in place. Its
+checkpoints were trained so, and the converted file says so (`decoder_input`).
 """
 
 from __future__ import annotations

@@ -1,17 +1,17 @@
 """A translator that is the identity, made from a tokenizer's codebook in seconds: without a style, tokens out = tokens in.
 
-With y_k the centred embedding of token k, rotated and scaled, the output layer's logit of token k at a place that reads token i is
+With y_k the centred embedding of token k, rotated and scaled, the logit of token k at a place that reads token i is
 
-    g_i (|y_i|^2 - |y_i - y_k|^2) / 2,
+    g_i (|y_i|^2 - |y_i - y_k|^2) / 2.
 
-so the likeliest token is the one read, and its neighbours in the codebook follow by their distance, as in the soft targets of
+So the likeliest token is the one read, and its neighbours in the codebook follow by their distance, as in the soft targets of
 pretraining (learn/targets.py). No new layer is needed:
 - the projection is [A, c, -A, -c] of the embedding, so that the ReLU loses nothing: the state of a token is
   [relu(y), c, relu(-y), 0];
-- every sub-layer of the decoder adds zero: its last weights are zero, all others are random, so that an adapter can learn in each;
-- the last layer norm divides by the deviation of the state, which is in g_i, and what it subtracts cancels, because all rows of the
-  output layer are differences of pairs: [y_k, -q_k, -y_k, q_k] with q_k = |y_k|^2 / 2c. The constant c carries the length of y, which
-  a layer norm would lose: tokens of one direction and other lengths stay apart.
+- every sub-layer of the decoder adds zero, for its last weights are zero; all others are random, so that an adapter learns there;
+- the last layer norm divides by the deviation of the state, which is in g_i. What it subtracts cancels, for all rows of the
+  output layer are differences of pairs: [y_k, -q_k, -y_k, q_k] with q_k = |y_k|^2 / 2c. The constant c carries the length of y,
+  which a layer norm would lose: tokens of one direction and other lengths stay apart.
 
 Letters: V tokens in the vocabulary; D_tok numbers in an embedding; D the translator's width.
 """
@@ -72,10 +72,10 @@ def start_as_identity(translator: Translator, embeddings: Tensor, softness: floa
 
 
 def principal_directions(centred: Tensor, most: int) -> Tensor:
-    """(D_tok, kept) orthonormal directions that hold centred vectors (V, D_tok): all of them, or the `most` of the largest variance."""
+    """(D_tok, kept) orthonormal directions of centred vectors (V, D_tok): all, or the `most` with the largest variance."""
     if centred.shape[1] <= most:
         return torch.eye(centred.shape[1]).to(centred)
-    _, vectors = torch.linalg.eigh((centred.T @ centred).double().cpu())  # ascending
+    _, vectors = torch.linalg.eigh((centred.T @ centred).cpu().double())  # ascending
     return vectors[:, -most:].to(centred)
 
 

@@ -4,8 +4,8 @@ Content tokens of a picture in, logits of stylised tokens out, all places at onc
 authors' research checkpoints. What differs from the authors:
 - sizes are free, and `upscale` may be 1 (same grid: every token is translated in place) as well as the paper's 2
   (a half-resolution picture in, 4 tokens out for each token in);
-- the decoder's input is the paper's, every token repeated 2 x 2 in place. The authors' code does something else: it repeats rows in
-  place and tiles columns (`decoder_input`);
+- the decoder's input is the paper's, every token repeated 2 x 2 in place; the authors' code repeats rows in place but tiles
+  columns, and `decoder_input` can say so;
 - attention is `scaled_dot_product_attention`;
 - dropout before the output layer is a plain dropout, off at inference (theirs stayed on);
 - with `texture`, the decoder can read a texture (texture.py): its embeddings are added to the decoder's input. Off by default;
@@ -17,7 +17,9 @@ vocabulary; K planes of noise.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +27,8 @@ from torch import Tensor, nn
 
 from ..settings import check_decoder_input
 from .noise import SPACINGS
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -85,9 +89,19 @@ class Attention(nn.Module):
         q = self.to_queries(query)
         k, v = self.to_keys_values(key).chunk(2, -1) if self.fused else (self.to_keys(key), self.to_values(value))
         q, k, v = (t.unflatten(-1, (self.heads, -1)).transpose(1, 2) for t in (q, k, v))  # (B, heads, N, D/heads)
-        attend = plain_attention if q.requires_grad and q.device.type == "cpu" else F.scaled_dot_product_attention
-        x = attend(q, k, v, attn_mask=mask)
+        plain = (q.requires_grad and q.device.type == "cpu") or (mask is not None and masks_fail())
+        x = (plain_attention if plain else F.scaled_dot_product_attention)(q, k, v, attn_mask=mask)
         return self.project(x.transpose(1, 2).flatten(2))  # (B, N, D)
+
+
+@lru_cache
+def masks_fail() -> bool:
+    """Whether `scaled_dot_product_attention` gives wrong results with a mask: on ROCm in torch 2.6
+    (github.com/pytorch/pytorch/issues/147460). One line of the log says so."""
+    fail = torch.version.hip is not None and torch.__version__.startswith("2.6.")
+    if fail:
+        log.warning("torch %s on ROCm has a fault in masked attention: it is computed as plain products", torch.__version__)
+    return fail
 
 
 def plain_attention(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None) -> Tensor:

@@ -11,10 +11,10 @@ import hashlib
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..features import FeatureNetwork, StyleStatistics, content_distance, style_distance, style_statistics
+from ..images.resample import interpolated
 
 
 class Exemplars:
@@ -48,7 +48,7 @@ class Exemplars:
         """The style statistics of one exemplar, its short side `size` px."""
         scale = size / min(picture.shape[-2:])
         height, width = (round(side * scale) for side in picture.shape[-2:])
-        resized = F.interpolate(picture.float(), (height, width), mode="bicubic", antialias=True).clamp(0, 1)
+        resized = interpolated(picture.float(), (height, width)).clamp(0, 1)
         return style_statistics(self.network(resized.to(next(self.network.parameters()).device)))
 
     def distances(self, pictures: Tensor, photo: Tensor) -> tuple[Tensor, Tensor]:
