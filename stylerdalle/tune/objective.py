@@ -237,7 +237,7 @@ class Objective:
         """
         c, method, count = self.config, METHODS[self.config.method], count or len(photos)
         gradient = method.gradient(list(style.tensors.values()), count, c.kl_weight, baseline)
-        losses, rewards, kls, pictures = [], [], [], []
+        numbers, pictures = [], []  # numbers stay on the device: reading one would wait for it
         for k, (text, generator) in enumerate(zip(texts, generators, strict=True)):
             photo = photos[k : k + 1]
             tick()
@@ -248,11 +248,9 @@ class Objective:
                 tick()
                 judged = method.loss(self, logits, photo, text, generator)
             tick()
-            losses.append(gradient.add(judged, kl))
-            rewards.append(judged.reward)
-            kls.append(kl.item())
+            numbers.append(torch.stack([gradient.add(judged, kl), judged.reward, kl.detach()]))
             pictures.append(judged.pictures.detach()[:1])
-        sums = torch.tensor([sum(losses), sum(rewards), sum(kls)], dtype=torch.float64)
+        sums = torch.stack(numbers).cpu().double().sum(0) if numbers else torch.zeros(3, dtype=torch.float64)
         team.all_reduce([sums])
         loss, mean, kl_mean = (sums / count).tolist()
         return Outcome(loss, mean, kl_mean, torch.cat(pictures) if pictures else photos, gradient.finish(mean))

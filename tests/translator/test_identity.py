@@ -102,7 +102,7 @@ def test_an_adapter_has_a_gradient_in_every_layer():
     seen, target = embeddings[torch.arange(32).view(2, 16)], torch.arange(50, 82)
     under = torch.randn(2, 16, 22, generator=torch.Generator().manual_seed(1))
     adam = torch.optim.Adam(style.tensors.values(), lr=0.01)
-    for step in range(3):
+    for _ in range(3):
         adam.zero_grad()
         loss = torch.nn.functional.cross_entropy(translate_with(translator, seen, [(style, 1.0)], under).flatten(0, 1), target)
         loss.backward()

@@ -188,7 +188,7 @@ def test_a_style_is_shown_its_texture_where_the_picture_lies_on_it(models):
 def test_a_new_method_needs_no_more_than_its_object(models, monkeypatch, tmp_path):
     def loss(painter, logits, photo, text, generator):
         picture = painter.paint(logits, generator)
-        return Judged(picture.mean(), -picture.mean().item(), picture)
+        return Judged(picture.mean(), -picture.mean().detach(), picture)
 
     monkeypatch.setitem(METHODS, "dark", Method("darkens pictures", loss, defaults={"rank": 2, "softness": 20}, falling=False))
     config = TuneConfig.of("dark", steps=2, batch=1, size=32, views=1, lr=0.01)

@@ -25,7 +25,7 @@ def loss(painter: Painter, logits: Tensor, photo: Tensor, text: Tensor, generato
     total = -reward
     if weight := painter.config.colour_weight:
         total = total + weight * (F.avg_pool2d(picture, 16) - F.avg_pool2d(photo, 16)).abs().mean()
-    return Judged(total, reward.item(), picture)
+    return Judged(total, reward.detach(), picture)
 
 
 DIRECT = Method("follows the gradient of the reward", loss)

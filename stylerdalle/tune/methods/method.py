@@ -55,7 +55,7 @@ class Judged:
     """What a method makes of one photo."""
 
     loss: Tensor  # a scalar, to minimise
-    reward: float  # mean of the pictures
+    reward: Tensor  # a scalar, the mean of the pictures, without a gradient
     pictures: Tensor  # that were judged, (k, 3, S, S)
 
 
@@ -75,8 +75,8 @@ class Loss(Protocol):
 class Gradient(Protocol):
     """Adds up the gradient of a batch, photo by photo, in the memory of one photo."""
 
-    def add(self, judged: Judged, kl: Tensor) -> float:
-        """Add the gradient of one photo -> its loss. `kl` is KL(adapter || base), a scalar."""
+    def add(self, judged: Judged, kl: Tensor) -> Tensor:
+        """Add the gradient of one photo -> its loss, a scalar. `kl` is KL(adapter || base), a scalar."""
 
     def finish(self, reward: float) -> float:
         """Called when all photos of all processes are judged, with their mean reward -> the baseline for the next step."""
@@ -94,10 +94,10 @@ class MeanGradient:
     def __init__(self, tensors: Sequence[Tensor], count: int, kl_weight: float, baseline: float):
         self.count, self.kl_weight, self.baseline = count, kl_weight, baseline
 
-    def add(self, judged: Judged, kl: Tensor) -> float:
+    def add(self, judged: Judged, kl: Tensor) -> Tensor:
         loss = judged.loss + self.kl_weight * kl
         (loss / self.count).backward()
-        return loss.item()
+        return loss.detach()
 
     def finish(self, reward: float) -> float:
         return self.baseline

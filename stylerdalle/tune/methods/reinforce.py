@@ -27,7 +27,7 @@ def loss(painter: Painter, logits: Tensor, photo: Tensor, text: Tensor, generato
     with torch.no_grad():
         picture = painter.decode(tokens)
         whole, crops = painter.judge(picture, photo, text, painter.crops(generator))
-    return Judged(-log_p.mean(), float(whole.mean() + crops.mean()), picture)
+    return Judged(-log_p.mean(), whole.mean() + crops.mean(), picture)
 
 
 class BaselineGradient:
@@ -40,7 +40,7 @@ class BaselineGradient:
         self.tensors, self.count, self.kl_weight, self.baseline = tensors, count, kl_weight, baseline
         self.sums = [tensor.detach().new_zeros(tensor.shape) for tensor in tensors]  # of grad loss
 
-    def add(self, judged: Judged, kl: Tensor) -> float:
+    def add(self, judged: Judged, kl: Tensor) -> Tensor:
         import torch
 
         gradients = torch.autograd.grad(judged.loss, self.tensors, retain_graph=bool(self.kl_weight))
@@ -50,7 +50,7 @@ class BaselineGradient:
             tensor.grad = before + judged.reward * gradient / self.count
         if self.kl_weight:
             (self.kl_weight * kl / self.count).backward()
-        return (judged.loss * judged.reward).item()
+        return (judged.loss * judged.reward).detach()
 
     def finish(self, reward: float) -> float:
         baseline = (self.count * self.baseline + reward) / (self.count + 1)

@@ -32,7 +32,7 @@ def loss(painter: Painter, logits: Tensor, photo: Tensor, text: Tensor, generato
         advantage = rewards - others
         if options.normalise_advantage:
             advantage = advantage / (advantage.std() + 1e-6)
-    return Judged(-(advantage * log_p).mean(), float(whole.mean() + crops.mean()), pictures)
+    return Judged(-(advantage * log_p).mean(), whole.mean() + crops.mean(), pictures)
 
 
 RLOO = Method(
