@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,11 +23,14 @@ if TYPE_CHECKING:
 
     from ..bundle import Bundle
     from ..learn.pictures import Picture
+    from ..translator.style import Style
     from ..translator.texture import Texture
     from ..tune.exemplars import Exemplars
     from ..tune.loop import TuneState
 
+log = logging.getLogger(__name__)
 LIBRARY, NO_EXEMPLARS = "library", "none"  # words in place of pictures in --exemplars
+NEAREST, NO_START = "nearest", "none"  # words in place of a style in --start
 
 
 def tune_options(parser: argparse.ArgumentParser) -> None:
@@ -39,7 +43,12 @@ def tune_options(parser: argparse.ArgumentParser) -> None:
         help="instead of one style, learn a network that makes a style from any prompt; FILE lists the prompts to train on",
     )
     parser.add_argument("--name", help="name of the style (default: the output file's)")
-    parser.add_argument("--start", metavar="STYLE", help="style to start from: its name, prompt or file; its rank must be --rank")
+    parser.add_argument(
+        "--start",
+        metavar="STYLE",
+        help="style to start from: its name, prompt or file; its rank must be --rank; `nearest`: the bundled style that is "
+        "nearest to the pictures in --exemplars, the default with them; `none`: no style",
+    )
     add_run_options(parser, "tune-STYLE")
     parser.add_argument(
         "--save-every",
@@ -105,7 +114,7 @@ def run_tune(args: argparse.Namespace) -> int:
     from ..images.files import check_output
     from ..learn.run import tensors_sha256
     from ..learn.sources import checked, read_pictures
-    from ..resolve import check_prompt, find_style, warn_of_unknown_words
+    from ..resolve import check_prompt, warn_of_unknown_words
     from ..tune.loop import tune
     from .training import bundle_inputs, check_start, final_output, open_run, print_output, recipe
 
@@ -117,8 +126,8 @@ def run_tune(args: argparse.Namespace) -> int:
     bundle = load_bundle(args.bundle, args.device, weights_dtype(args.dtype))
     check_output(output, args.overwrite, (".safetensors",), bundle.files)
     warn_of_unknown_words(bundle.clip_path, prompt)
-    start = find_style(bundle, args.start) if args.start else None
     exemplars, origin = find_exemplars(args, prompt, bundle, config)
+    start = find_start(args, bundle, exemplars, photos, config)
     with bar(f"tune {prompt!r}") as progress:
 
         def callback(state: TuneState) -> None:
@@ -197,6 +206,31 @@ def find_exemplars(
             "medium (`stylerdalle styles --works` lists them), give pictures, or leave out --exemplars"
         )
     return library_exemplars(bundle.features, found, config.exemplar_size) if found else None, recipe_of(found)
+
+
+def find_start(
+    args: argparse.Namespace, bundle: Bundle, exemplars: Exemplars | None, photos: list[Picture], config: TuneConfig
+) -> Style | None:
+    """The style of --start; with pictures in --exemplars and no pairs, by default the bundled one nearest to them.
+
+    Raises:
+        ValueError: `--start nearest` without exemplars, or as `find_style`.
+    """
+    from ..resolve import find_style
+    from ..tune.start import nearest_style
+
+    own = bool(args.exemplars) and args.exemplars[0] not in (LIBRARY, NO_EXEMPLARS) and not args.pairs
+    given = args.start or (NEAREST if own else NO_START)
+    if given == NO_START:
+        return None
+    if given != NEAREST:
+        return find_style(bundle, given)
+    if not exemplars:
+        raise ValueError("--start nearest needs pictures of the style to be near to: give --exemplars, or a style to start from")
+    with bar("nearest style") as progress:
+        found = nearest_style(bundle, exemplars, photos, config.rank, progress)
+    log.info("start from %s, whose pictures are nearest to the exemplars", found.name if found else "no style")
+    return found
 
 
 def read_or_make_pairs(

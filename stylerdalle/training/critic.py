@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from ..clip.statistics import LITE0, StatisticsTower, StyleClipShape
+from ..features.critic import Head, hinge
 from .efficientnet import efficientnet_lite0, fill_layers
 
 DEPTHS = (1, 3, 5, 11)  # blocks of EfficientNet-lite0, whose outputs have 1/2, 1/4, 1/8 and 1/16 of the side
@@ -62,24 +63,6 @@ class Depths(nn.Module):
         """(B, 3, H, W) in [0, 1] -> features at each depth, (B, C, H/2^k, W/2^k)."""
         found = self.look(images)
         return [x * scale.to(x.dtype) for x, scale in zip(found, self.scales, strict=True)] if self.scales else found
-
-
-class Head(nn.Module):
-    """Features (B, C, h, w) and styles (B,) -> scores of the places (B, h', w')."""
-
-    def __init__(self, inputs: int, styles: int, width: int = 64):
-        super().__init__()
-        self.first = spectral_norm(nn.Conv2d(inputs, width, 3, padding=1))
-        self.second = spectral_norm(nn.Conv2d(width, width, 4, stride=2, padding=1))
-        self.score = spectral_norm(nn.Conv2d(width, 1, 1))
-        self.style = spectral_norm(nn.Embedding(styles, width))
-
-    def forward(self, x: Tensor, style: Tensor) -> Tensor:
-        with torch.autocast(x.device.type, enabled=False):  # spectral norms need float32
-            x = F.leaky_relu(self.second(F.leaky_relu(self.first(x.float()), 0.2)), 0.2)
-            matched = (x * self.style(style)[:, :, None, None]).sum(1)
-            scores: Tensor = self.score(x)[:, 0] + matched
-        return scores
 
 
 class Pixels(nn.Module):
@@ -130,5 +113,4 @@ class Critic(nn.Module):
 
     def hinge(self, real: Sequence[Tensor], real_style: Tensor, made: Sequence[Tensor], made_style: Tensor) -> Tensor:
         """The critics' own loss: real scores above 1, made ones below -1, place by place; a scalar."""
-        pairs = zip(self.places(real, real_style), self.places(made, made_style), strict=True)
-        return torch.stack([F.relu(1 - a).mean() + F.relu(1 + b).mean() for a, b in pairs]).mean()
+        return hinge(self.places(real, real_style), self.places(made, made_style))

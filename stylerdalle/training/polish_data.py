@@ -10,8 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..images.colour import luma
 from ..learn.crops import at_least, random_crop
 from ..learn.pictures import Picture
+from .teacher_styles import MANNERS
 
 # style -> its works: keys, or beginnings of keys, in the shards of exemplars. Of a style without works the pairs alone are learnt
 WORKS: dict[str, tuple[str, ...]] = {
@@ -43,12 +45,29 @@ WORKS: dict[str, tuple[str, ...]] = {
     "manuscript": ("art_ms01", "art_ms02", "art_ms03", "art_ms04"),
 }
 
+# style -> the `style` of labelled pictures. They are many and small: half of a style's crops, which show whole compositions and
+# the range of its palettes. Marks are measured on the works alone
+LABELLED: dict[str, tuple[str, ...]] = {
+    "impressionism": ("impressionism",),
+    "pointillism": ("pointillism",),
+    "ukiyo-e": ("ukiyo-e",),
+    "cubism": ("cubism",),
+    "fauvism": ("fauvism",),
+    "baroque": ("baroque",),
+    "rococo": ("rococo",),
+    "art-nouveau": ("art nouveau",),
+}
+
 
 @dataclass(frozen=True)
 class Bank:
     """Crops made once, kept on the device in 8 bits."""
 
     crops: Tensor  # uint8 (N, 3, S, S)
+
+    def joined(self, other: Bank) -> Bank:
+        """The crops of both."""
+        return Bank(torch.cat([self.crops, other.crops]))
 
     def draw(self, count: int, rng: np.random.Generator) -> Tensor:
         """Some of the crops: (count, 3, S, S) in [0, 1]."""
@@ -85,8 +104,16 @@ def works_by_style(pictures: Sequence[Picture], styles: Sequence[str]) -> dict[s
     return found
 
 
+def labelled_by_style(pictures: Sequence[Picture], styles: Sequence[str]) -> dict[str, list[Picture]]:
+    """The labelled pictures of art of each of the styles that has some."""
+    found = {name: [p for p in pictures if p.style in LABELLED[name] and p.kind == "art"] for name in styles if name in LABELLED}
+    return {name: some for name, some in found.items() if some}
+
+
 def banks(
     works: Mapping[str, Sequence[Picture]], size: int, count: int, zoom: tuple[float, float], seed: int, device: torch.device
 ) -> dict[str, Bank]:
-    """A bank of `count` crops for each style."""
-    return {name: bank(pictures, size, count, zoom, seed, device) for name, pictures in works.items()}
+    """A bank of `count` crops for each style, in grey where its works are in black and white."""
+    found = {name: bank(pictures, size, count, zoom, seed, device) for name, pictures in works.items()}
+    grey = [name for name in found if name in MANNERS and MANNERS[name].grey]
+    return found | {name: Bank(luma(found[name].crops.float()).round().byte().expand_as(found[name].crops)) for name in grey}

@@ -39,6 +39,11 @@ class Style:
         """The translator's parameters that this style changes."""
         return sorted({key.rsplit(".", 1)[0] for key in self.tensors})
 
+    @property
+    def rank(self) -> int:
+        """Of the adapter; 0: it changes whole parameters."""
+        return next((len(tensor) for name, tensor in self.tensors.items() if name.endswith(".lora_a")), 0)
+
     def all_tensors(self) -> list[Tensor]:
         """Those of its adapter, by name, and of its texture."""
         texture = [self.texture.tokens, self.texture.weights] if self.texture else []

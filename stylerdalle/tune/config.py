@@ -38,6 +38,7 @@ class TuneConfig:
     content_weight: float = setting(0.0, "weight of the cosine of output and photo")
     style_weight: float = setting(2.0, "weight of the style distance to the exemplars, if there are any")
     layout_weight: float = setting(1.0, "weight of the photo's layout beside it: the content distance of the feature network")
+    critics_weight: float = setting(0.5, "weight of critics that learn to tell the exemplars from the pictures painted; 0: none")
     exemplar_size: int = setting(384, "short side of the exemplars as they are compared, px")
     kl_weight: float = setting(0.02, "weight of the KL to the base translator, which keeps content and image quality")
     kl_budget: float = setting(0.0, "nats a token: beyond it adapters are not kept and the run stops; 0: no limit")
@@ -79,7 +80,7 @@ class TuneConfig:
     def check_reward(self, exemplars: bool) -> None:
         """Raises ValueError if every weight of the reward is 0; those of the exemplars count where there are any."""
         weights = [self.caption_weight, self.patch_weight, self.directional_weight, self.content_weight]
-        weights += [self.style_weight, self.layout_weight] if exemplars else []
+        weights += [self.style_weight, self.layout_weight, self.critics_weight] if exemplars else []
         if self.steps and not any(weights):
             raise ValueError("all weights of the reward are 0, so nothing would be learnt: set one, or steps to 0")
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..features import FeatureNetwork, StyleStatistics, content_distance, style_distance, style_statistics
+from ..features import FeatureNetwork, content_distance, style_distance, style_statistics
 from ..images.resample import interpolated
 
 
@@ -41,22 +41,16 @@ class Exemplars:
         pixels = b"".join((255 * picture).round().byte().cpu().numpy().tobytes() for picture in pictures)
         known = f"{size}" if set(self.weights) == {1.0} else f"{size} {self.weights}"
         self.sha256 = hashlib.sha256(pixels + known.encode()).hexdigest()  # tells one run's exemplars from another's
+        device = next(network.parameters()).device
+        self.pictures = [resized(picture, size).to(device) for picture in pictures]
         with torch.no_grad():
-            self.statistics = [self._statistics(picture, size) for picture in pictures]
+            self.statistics = [style_statistics(network(picture)) for picture in self.pictures]
 
-    def _statistics(self, picture: Tensor, size: int) -> StyleStatistics:
-        """The style statistics of one exemplar, its short side `size` px."""
-        scale = size / min(picture.shape[-2:])
-        height, width = (round(side * scale) for side in picture.shape[-2:])
-        resized = interpolated(picture.float(), (height, width)).clamp(0, 1)
-        return style_statistics(self.network(resized.to(next(self.network.parameters()).device)))
-
-    def distances(self, pictures: Tensor, photo: Tensor) -> tuple[Tensor, Tensor]:
-        """How far pictures (k, 3, S, S) are from the nearest exemplar in style, and from the photo (1, 3, S, S) in content:
-        (k) each, differentiable with respect to the pictures."""
-        activations = self.network(pictures)
+    def distances(self, activations: Sequence[Tensor], photo: Tensor) -> tuple[Tensor, Tensor]:
+        """How far k pictures are from the nearest exemplar in style, and from the photo (1, 3, S, S) in content, from their
+        activations: (k) each, differentiable."""
         with torch.no_grad():
-            reference = [level.expand(len(pictures), -1, -1, -1) for level in self.network(photo)]
+            reference = [level.expand(len(activations[0]), -1, -1, -1) for level in self.network(photo)]
         return self.nearest(activations), content_distance(activations, reference)
 
     def nearest(self, activations: Sequence[Tensor]) -> Tensor:
@@ -64,3 +58,10 @@ class Exemplars:
         found = style_statistics(activations)
         each = zip(self.statistics, self.weights, strict=True)
         return torch.stack([style_distance(found, statistics) / weight for statistics, weight in each]).amin(0)
+
+
+def resized(picture: Tensor, size: int) -> Tensor:
+    """A picture (1, 3, H, W) in [0, 1] whose short side is `size` px."""
+    scale = size / min(picture.shape[-2:])
+    height, width = (round(side * scale) for side in picture.shape[-2:])
+    return interpolated(picture.float(), (height, width)).clamp(0, 1)

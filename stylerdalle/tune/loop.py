@@ -20,7 +20,7 @@ from torch import Tensor
 from ..clip.protocol import CLIPModel
 from ..distributed import processes
 from ..learn.crops import at_least, random_crop, to_tensor
-from ..learn.loop import Descent, Loop, Tensors
+from ..learn.loop import Descent, Loop, Stateful, Tensors
 from ..learn.pictures import Picture
 from ..learn.run import Run
 from ..learn.schedule import epochs_to_steps
@@ -29,6 +29,7 @@ from ..translator.model import Translator
 from ..translator.style import Style, new_adapter
 from ..translator.texture import Texture
 from .config import TuneConfig
+from .critics import LR
 from .exemplars import Exemplars
 from .guard import Guard, verdict
 from .methods import METHODS
@@ -79,9 +80,8 @@ def tune(
         pictures: photos, one or more; only the caption reward reads their captions.
         run: keeps the state. A run that was stopped resumes and ends as if it had not been.
         pairs: made pairs; S is a multiple of the translator's window.
-        callback, tick: called once, and several times, a step. What they raise ends the run after a save, and reaches the caller.
-        start: a style of the config's rank to begin with; None: the adapter changes nothing at first.
-        texture: of the style; None: that of `start`.
+        callback, tick: called once a step, and several times. What they raise ends the run after a save, and reaches the caller.
+        start, texture: a style of the config's rank to begin with, or None; a texture, if it is not that of `start`.
         exemplars, reduced: as of Objective.
 
     Raises:
@@ -98,12 +98,13 @@ def tune(
     tuning = Tuning(guard.objective, style, photos, pairs, guard, tick, callback)
     tensors = list(style.tensors.values())
     optimizer = METHODS[config.method].optimizer(tensors, config.lr)
+    beside, descents = critics_of(guard.objective)
     loop = Loop(
         run,
         tuning.steps,
         config.seed,
-        {"adapter": Tensors(style.tensors), "optimizer": optimizer, "guard": guard, "tuning": tuning},
-        [Descent(optimizer, tuning.rate, tensors, METHODS[config.method].max_norm)],
+        {"adapter": Tensors(style.tensors), "optimizer": optimizer, "guard": guard, "tuning": tuning, **beside},
+        [Descent(optimizer, tuning.rate, tensors, METHODS[config.method].max_norm), *descents],
         minutes_between_saves,
         config.minutes,
         curve_of_steps=True,
@@ -116,6 +117,15 @@ def tune(
     processes().broadcast(tensors)
     loop.train(tuning.batch, tuning.learn, tuning.after, stop=tuning.stop, callback=tuning.tell)
     return result(style, guard, loop)
+
+
+def critics_of(objective: Objective) -> tuple[dict[str, Stateful], list[Descent]]:
+    """The parts of a run's state that its critics are, and how they step; nothing without critics."""
+    if not objective.critics:
+        return {}, []
+    parameters = list(objective.critics.parameters())
+    optimizer = torch.optim.Adam(parameters, lr=LR, betas=(0.0, 0.99))
+    return {"critics": objective.critics, "critics optimizer": optimizer}, [Descent(optimizer, lambda step: LR, parameters)]
 
 
 def new_style(translator: Translator, prompt: str, config: TuneConfig, start: Style | None, texture: Texture | None) -> Style:
@@ -143,10 +153,9 @@ def copy_adapter(start: Style, tensors: dict[str, Tensor]) -> None:
     """
     had, wanted = ({name: tuple(t.shape) for name, t in some.items()} for some in (start.tensors, tensors))
     if had != wanted:
-        ranks = [next((shape[0] for name, shape in s.items() if name.endswith(".lora_a")), 0) for s in (had, wanted)]
         raise ValueError(
-            f"tuning cannot start from the style {start.name!r}: it has rank {ranks[0]}, the new one {ranks[1]}, or it was made "
-            "for another translator; give its rank, or another style"
+            f"tuning cannot start from the style {start.name!r}: it has rank {start.rank}, the new one {Style(tensors).rank}, or "
+            "it was made for another translator; give its rank, or another style"
         )
     for name, tensor in tensors.items():
         tensor.data.copy_(start.tensors[name])

@@ -34,6 +34,7 @@ from ..translator.sampling import gumbel
 from ..translator.style import Style, translate_with
 from ..translator.texture import field_under, laid_under, texture_field
 from .config import TuneConfig
+from .critics import Critics
 from .exemplars import Exemplars
 from .methods import METHODS
 
@@ -73,6 +74,7 @@ class Objective:
     ):
         self.tokenizer, self.translator, self.clip, self.prompt, self.config = tokenizer, translator, model, prompt, config
         self.exemplars, self.reduced = exemplars, reduced
+        self.critics = Critics(exemplars, config.size, config.seed) if exemplars and config.critics_weight else None
         config.check_reward(exemplars is not None)
         self.device = translator.outNet.weight.device
         window = tokenizer.downsample * translator.config.grid * translator.config.upscale
@@ -203,8 +205,11 @@ class Objective:
                 crops = crops + c.directional_weight * reward.directional(seen, content, self.style, self.neutral)
             crops = crops.view(len(boxes), len(pictures))
         if self.exemplars:
-            style, layout = self.exemplars.distances(pictures, photo)
+            activations = self.exemplars.network(pictures)
+            style, layout = self.exemplars.distances(activations, photo)
             whole = whole - c.style_weight * style - c.layout_weight * layout
+            if self.critics:
+                whole = whole + c.critics_weight * self.critics(activations)
         return whole, crops
 
     def see(self, images: Tensor) -> Tensor:

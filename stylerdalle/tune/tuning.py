@@ -102,6 +102,7 @@ class Tuning:
             own = team.shard(photos).to(self.objective.device)
             outcome = self.objective.step(own, texts, self.style, generators, self.baseline, self.tick, team, len(photos))
             loss = outcome.loss
+            self._teach_critics(step, outcome.pictures, len(photos))
         weight = c.pairs_weight if outcome else 1.0
         if weight and len(rows := team.shard(which)):
             self.tick()
@@ -118,6 +119,13 @@ class Tuning:
             self.state = replace(self.state, reward=outcome.reward, kl=outcome.kl, preview=preview)
             self._next_baseline = outcome.baseline
         return {"loss": loss, "reward": self.state.reward, "kl": self.state.kl}
+
+    def _teach_critics(self, step: int, pictures: Tensor, count: int) -> None:
+        """Add the gradients of the critics, if there are any, from pictures of this process among `count`. Collective."""
+        if critics := self.objective.critics:
+            if len(pictures):
+                critics.learn(pictures, generator(self.config.seed, step, count), len(pictures) / count)
+            self.team.all_reduce_gradients(critics.parameters())
 
     def after(self, step: int, numbers: Numbers) -> Numbers:
         """Check the held-out score where it is due. Collective."""

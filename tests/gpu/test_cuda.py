@@ -300,7 +300,7 @@ def test_every_method_takes_steps_also_on_pairs_and_resumes(models, method, tmp_
 def test_exemplars_are_compared_on_the_device(here, photo):
     pixels = photo[..., :128, :128]
     exemplars = Exemplars(here.features, [pixels, pixels.flip(-1)], 96)
-    style, layout = exemplars.distances(pixels.to(DEVICE), pixels.to(DEVICE))
+    style, layout = exemplars.distances(exemplars.network(pixels.to(DEVICE)), pixels.to(DEVICE))
     assert float(style) < 0.5 and float(layout) < 1e-4
 
 

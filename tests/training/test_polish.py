@@ -1,13 +1,15 @@
 """The polish: what it changes, what it leaves alone, and that its critics learn."""
 
 import copy
+import io
 import os
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 import tiny
 import torch
+from PIL import Image
 from training.test_tokenizer import pictures
 
 from stylerdalle import checkpoint, storage
@@ -20,7 +22,7 @@ from stylerdalle.training.critic import DEPTHS
 from stylerdalle.training.joint import reading_noise
 from stylerdalle.training.perceptual import Features
 from stylerdalle.training.polish import Polish, PolishConfig
-from stylerdalle.training.polish_data import Bank, works_by_style
+from stylerdalle.training.polish_data import Bank, banks, labelled_by_style, works_by_style
 from stylerdalle.translator.style import Style, new_adapter
 
 DEVICE = torch.device(os.environ.get("STYLERDALLE_TEST_DEVICE", "cpu"))
@@ -82,6 +84,38 @@ def test_all_learn_but_the_tokens_stay_what_they_are(polisher, tmp_path):
     assert all(np.isfinite(value) for row in rows for value in row.values())
 
 
+def test_styles_learn_alone_where_the_other_rates_are_0(polisher, tmp_path):
+    config = replace(SMALL, lr=0, decoder_lr=0, base=0, round_trips=0)
+    parts = (polisher.tokenizer, polisher.translator, polisher.styles, polisher.clip, polisher.features, polisher.pairs)
+    alone = Polish(*parts, polisher.works, polisher.contents, polisher.photos, config, {"van-gogh": bank(7)})
+    assert len(alone.reals["van-gogh"].crops) == 2 * len(alone.works["van-gogh"].crops)  # the critics see both
+    before = copy.deepcopy(alone.tokenizer.state_dict()), copy.deepcopy(alone.translator.state_dict())
+    adapter = {k: t.clone() for k, t in alone.styles["van-gogh"].tensors.items()}
+    rows: list[dict[str, float]] = []
+    polish.polish(alone, Run(tmp_path / "run"), lambda done, numbers: rows.append(dict(numbers)))
+    for module, had in zip((alone.tokenizer, alone.translator), before, strict=True):
+        assert all(torch.equal(tensor, had[name]) for name, tensor in module.state_dict().items())
+    assert any(not torch.equal(t, adapter[k]) for k, t in alone.styles["van-gogh"].tensors.items())
+    assert set(rows[-1]) == {"marks", "kept", "critic", "critics", "style", "text", "content", "layout"}
+    write_bundle(alone, tmp_path / "in")
+    polish.save(alone, tmp_path / "in", tmp_path / "out")
+    assert not list((tmp_path / "out").glob("*.safetensors"))  # only styles, which still belong to the bundle's translator
+    style = checkpoint.load_style(tmp_path / "out" / "styles" / "van-gogh.safetensors")
+    assert style.base_sha256 == storage.sha256(tmp_path / "in" / "translator.safetensors")
+
+
+def test_some_contents_are_plain(polisher):
+    plain, busy = torch.zeros(1, 8, 8, dtype=torch.long), torch.arange(64).view(1, 8, 8)
+    parts = (polisher.tokenizer, polisher.translator, polisher.styles, polisher.clip, polisher.features, polisher.pairs)
+    contents = torch.cat([busy, busy + 100, plain, busy + 200]).to(DEVICE)
+    whole = Polish(*parts, polisher.works, contents, polisher.photos, replace(SMALL, plain=1.0))
+    assert not whole.content(8, np.random.default_rng(0)).any()
+    mixed = Polish(*parts, polisher.works, contents, polisher.photos, replace(SMALL, plain=0.25)).content(
+        8, np.random.default_rng(0)
+    )
+    assert not mixed[:2].any() and mixed[2:].any()
+
+
 def test_a_decoder_is_kept_in_part():
     old, new = tiny.tokenizer(), tiny.tokenizer()
     for tensor in new.decoder.parameters():
@@ -131,14 +165,19 @@ def _saving(*args, **options):
     return Loop(*args, **{**options, "minutes_between_saves": 0})
 
 
-def test_saved_files_belong_together(polisher, tmp_path):
+def write_bundle(polisher, folder) -> None:
+    """The files that a polish begins with."""
     for name, model, write in (
         ("translator", polisher.translator, checkpoint.save_translator),
         ("tokenizer", polisher.tokenizer, checkpoint.save_tokenizer),
     ):
-        write(tmp_path / "in" / f"{name}.safetensors", model, licence="MIT", recipe={"command": "joint"})
+        write(folder / f"{name}.safetensors", model, licence="MIT", recipe={"command": "joint"})
     for name, style in polisher.styles.items():
-        checkpoint.save_style(tmp_path / "in" / "styles" / f"{name}.safetensors", style, licence="MIT")
+        checkpoint.save_style(folder / "styles" / f"{name}.safetensors", style, licence="MIT")
+
+
+def test_saved_files_belong_together(polisher, tmp_path):
+    write_bundle(polisher, tmp_path / "in")
     polish.save(polisher, tmp_path / "in", tmp_path / "out")
     base = storage.sha256(tmp_path / "out" / "translator.safetensors")
     for name in polisher.styles:
@@ -159,6 +198,25 @@ def test_works_are_found_by_their_keys():
     }
     with pytest.raises(ValueError, match="none of the styles comic"):
         works_by_style(works, ["comic"])
+
+
+def test_labelled_pictures_are_found_by_their_style():
+    art = [
+        Picture(str(k), b"", style=style, kind=kind)
+        for k, (style, kind) in enumerate([("cubism", "art"), ("cubism", "photo"), ("x", "art")])
+    ]
+    found = labelled_by_style(art, ["cubism", "fauvism", "comic"])
+    assert {name: [p.key for p in some] for name, some in found.items()} == {"cubism": ["0"]}
+
+
+def test_works_in_black_and_white_are_grey():
+    pixels = np.random.default_rng(0).integers(0, 255, (40, 40, 3), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "png")
+    works = {name: [Picture("a", file.getvalue())] for name in ("ink", "fauvism")}
+    found = banks(works, 32, 2, (1.0, 1.0), 0, torch.device("cpu"))
+    assert torch.equal(found["ink"].crops[:, 0], found["ink"].crops[:, 2]) and found["ink"].crops.shape == (2, 3, 32, 32)
+    assert not torch.equal(found["fauvism"].crops[:, 0], found["fauvism"].crops[:, 2])
 
 
 def test_all_weights_of_the_loss_are_options():

@@ -44,19 +44,19 @@ def stripes(side: int = 64, vertical: bool = True, shift: float = 0.0) -> torch.
 
 def test_a_picture_of_the_style_is_nearer_than_another_whatever_its_size(network):
     exemplars = Exemplars(network, [torch.nn.functional.interpolate(stripes(), scale_factor=3.0)], 64)
-    near, far = (exemplars.distances(stripes(64, v, 1.0), stripes())[0] for v in (True, False))
+    near, far = (exemplars.distances(network(stripes(64, v, 1.0)), stripes())[0] for v in (True, False))
     assert near < 0.5 * far
 
 
 def test_of_several_exemplars_the_nearest_counts(network):
     one, both = Exemplars(network, [stripes()], 64), Exemplars(network, [stripes(vertical=False), stripes()], 64)
     picture = stripes(64, True, 2.0)
-    assert torch.equal(one.distances(picture, picture)[0], both.distances(picture, picture)[0])
+    assert torch.equal(one.distances(network(picture), picture)[0], both.distances(network(picture), picture)[0])
 
 
 def test_the_photo_itself_has_no_distance_in_content(network):
     photo = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    content = Exemplars(network, [stripes()], 64).distances(torch.cat([photo, photo.flip(-1)]), photo)[1]
+    content = Exemplars(network, [stripes()], 64).distances(network(torch.cat([photo, photo.flip(-1)])), photo)[1]
     assert content[0] < 1e-5 < content[1]
 
 

@@ -149,9 +149,9 @@ def test_less_weight_is_more_distance(network, library):
     exemplars = library_exemplars(network, found, 64)
     picture = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     one = [library_exemplars(network, [dataclasses.replace(near, weight=1.0)], 64) for near in found]
-    alone = [float(single.distances(picture, picture)[0]) for single in one]
+    alone = [float(single.distances(single.network(picture), picture)[0]) for single in one]
     expected = min(distance / near.weight for distance, near in zip(alone, found, strict=True))
-    assert float(exemplars.distances(picture, picture)[0]) == pytest.approx(expected, rel=1e-5)
+    assert float(exemplars.distances(exemplars.network(picture), picture)[0]) == pytest.approx(expected, rel=1e-5)
     assert library_exemplars(network, [], 64) is None
 
 
