@@ -17,7 +17,6 @@ products, as on a CPU; the kernels of a GPU need less.
 from __future__ import annotations
 
 import argparse
-import gc
 import math
 import tempfile
 import time
@@ -176,18 +175,14 @@ def memory(args: argparse.Namespace) -> None:
             config = TuneConfig(batch=1, views=args.views, recompute=recompute)
             name = f"tune, a photo of 256 px{', --recompute' if recompute else ''}"
             count(name, dtype, args.bundle, partial(tuning_step, config=config))
-    for dtype in (torch.float32, torch.float16):
         for side in (512, 1024):
             count(f"stylize, {side} px", dtype, args.bundle, partial(stylising, side=side))
 
 
 def count(name: str, dtype: torch.dtype, bundle: str, work: Callable[[Models], None]) -> None:
-    """Run `work` on models without numbers and print a row."""
+    """Run `work` on models without numbers and print a row. Half precision is bfloat16 here; float16 is as large."""
     mode, live = FakeTensorMode(allow_non_fake_inputs=True), Live()
-    models = emptied(models_of(bundle, dtype), mode, live)
-    if "stylize" in name:  # without CLIP
-        models = (*models[:2], None)
-        gc.collect()
+    models = emptied(models_of(bundle, dtype, with_clip=name.startswith("tune")), mode, live)
     loaded = live.peak = live.now
     with mode, live, sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         work(models)
@@ -196,17 +191,21 @@ def count(name: str, dtype: torch.dtype, bundle: str, work: Callable[[Models], N
     print(f"| {' | '.join(cells)} |", flush=True)
 
 
-def models_of(name: str, dtype: torch.dtype) -> Models:
-    tokenizer = build(known()[name].arch).cast(dtype)
-    config = replace(identity_config(tokenizer), noise=0)  # noise is drawn by number; it is small
-    return tokenizer, Translator(config).to(dtype), clip.model.CLIP(*VIT_B_32)
+def models_of(name: str, dtype: torch.dtype, with_clip: bool) -> Models:
+    """Models of the official sizes whose numbers are not set."""
+    with torch.device("meta"):
+        tokenizer: Any = build(known()[name].arch)
+        config = replace(identity_config(tokenizer), noise=0)  # noise is drawn by number; it is small
+        translator, model = Translator(config), clip.model.CLIP(*VIT_B_32)
+    tokenizer.to_empty(device="cpu").to(memory_format=torch.channels_last)
+    return tokenizer.cast(dtype), translator.to_empty(device="cpu").to(dtype), model.to_empty(device="cpu") if with_clip else None
 
 
 def emptied(models: Models, mode: FakeTensorMode, live: Live) -> Models:
     """The models, frozen, with tensors without numbers in place of theirs."""
-    for model in models:
-        model.eval().requires_grad_(False)
-        for module in model.modules():
+    for model in filter(None, models):
+        model.eval().requires_grad_(False)  # type: ignore[attr-defined]
+        for module in model.modules():  # type: ignore[attr-defined]
             for own in (module._parameters, module._buffers):
                 for key, tensor in own.items():
                     if tensor is not None:
