@@ -2,16 +2,16 @@
 
 Usage:
 
-    python benchmarks/official.py identity [--bundle dalle | rudalle] [--image PHOTO] [--size 256]
+    python benchmarks/official.py identity [--bundle dalle | rudalle | mini] [--image PHOTO] [--size 256]
     python benchmarks/official.py tune [--bundle dalle | rudalle] [--method direct] [--batch 1] [--steps 3] [--recompute]
     python benchmarks/official.py memory [--bundle dalle | rudalle]
 
-`identity` makes the translator of the codebook as `fetch` does. It prints seconds, how many tokens it returns, whether a photo's
-tokens come back, PSNR to the photo, and the peak memory of the process. `tune` runs steps of tuning with CLIP ViT-B/32 on the CPU
-and prints seconds and peak memory after each stage. `memory` counts what a GPU has to hold, without one: the operations run on
-tensors without numbers (torch's FakeTensor), and a hook on every operation adds up the tensors alive at once. The working
-memory of kernels, and what an allocator loses between tensors, are not in it. Attention with a gradient is counted as plain
-products, as on a CPU; the kernels of a GPU need less.
+`identity` makes the translator of the codebook as `fetch` does, for mini's trained tokenizer too. It prints seconds, how many
+tokens it returns, whether a photo's tokens come back, PSNR to the photo, and the peak memory of the process. `tune` runs steps
+of tuning with CLIP ViT-B/32 on the CPU and prints seconds and peak memory after each stage. `memory` counts what a GPU has to
+hold, without one: the operations run on tensors without numbers (torch's FakeTensor), and a hook on every operation adds up the
+tensors alive at once. The working memory of kernels, and what an allocator loses between tensors, are not in it. Attention with
+a gradient is counted as plain products, as on a CPU; the kernels of a GPU need less.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 from tuning import peak_memory
 
+from stylerdalle.bundle import load_bundle
 from stylerdalle.clip.package import clip
 from stylerdalle.convert.fetch import known
 from stylerdalle.convert.identity import identity_config, identity_translator
@@ -58,11 +59,14 @@ from stylerdalle.tune.objective import Objective
 Models = tuple[ImageTokenizer, Translator, Any]  # and CLIP
 PHOTO = Path(__file__).parent.parent / "docs" / "demo" / "photo.jpg"
 PROMPT = "a ukiyo-e print"
+STEPS = 2  # of tuning that are counted: the second has Adam's moments
 VIT_B_32 = (512, 224, 12, 768, 32, 77, 49408, 512, 8, 12)  # sizes of clip.model.CLIP
 
 
 def tokenizer_of(name: str) -> ImageTokenizer:
     """Random weights of the official format, with which a photo has many different tokens."""
+    if name == "mini":  # trained weights
+        return load_bundle("mini", "cpu", "fp32").tokenizer
     torch.manual_seed(0)
     tokenizer: Any = build(known()[name].arch)
     tokenizer.eval().requires_grad_(False)
@@ -186,8 +190,9 @@ def count(name: str, dtype: torch.dtype, bundle: str, work: Callable[[Models], N
     loaded = live.peak = live.now
     with mode, live, sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         work(models)
-    kind = str(dtype).removeprefix("torch.")
-    cells = [name, kind, f"{loaded / 2**20:,.0f}", f"{live.peak / 2**20:,.0f}", f"{counter.get_total_flops() / 1e9:,.0f}"]
+    kind, operations = str(dtype).removeprefix("torch."), counter.get_total_flops() / 1e9
+    operations /= STEPS if name.startswith("tune") else 1
+    cells = [name, kind, f"{loaded / 2**20:,.0f}", f"{live.peak / 2**20:,.0f}", f"{operations:,.0f}"]
     print(f"| {' | '.join(cells)} |", flush=True)
 
 
@@ -220,7 +225,7 @@ def tuning_step(models: Models, config: TuneConfig) -> None:
     tensors = new_adapter(models[1], config.rank, torch.Generator().manual_seed(0))
     style = Style({name: tensor.requires_grad_(True) for name, tensor in tensors.items()})
     adam = torch.optim.Adam(style.tensors.values(), foreach=False)
-    for _ in range(2):  # the second has Adam's moments
+    for _ in range(STEPS):
         photo = torch.rand(1, 3, config.size, config.size)
         boxes = [(0, 0, config.size)] * config.views
         with objective.autocast():
@@ -247,7 +252,7 @@ def stylising(models: Models, side: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("identity", "tune", "memory"))
-    parser.add_argument("--bundle", choices=("dalle", "rudalle"), default="dalle")
+    parser.add_argument("--bundle", choices=("dalle", "rudalle", "mini"), default="dalle")
     parser.add_argument("--image", type=Path, default=PHOTO)
     parser.add_argument("--size", type=int, default=256, help="side of the photo, px")
     parser.add_argument("--method", default="direct")

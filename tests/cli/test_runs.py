@@ -79,7 +79,7 @@ def test_an_output_that_another_run_has_written_meanwhile_is_kept(monkeypatch):
     def write(*_: object, **__: object) -> None:
         Path("new.safetensors").write_text("of another run")
 
-    monkeypatch.setattr("stylerdalle.cli.tune.warn_of_unknown_words", write)
+    monkeypatch.setattr("stylerdalle.resolve.warn_of_unknown_words", write)
     assert tune() == 0
     assert Path("new.safetensors").read_text() == "of another run"
     assert storage.read_metadata("new-2.safetensors")["name"] == "new-2"
