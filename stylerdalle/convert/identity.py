@@ -21,6 +21,7 @@ from ..translator.noise import SPACINGS
 
 COMMAND = "identity"  # in the recipe of a translator made here
 GRID = 32  # tokens a side of a window, 256 px: the paper's target grid
+SPREAD = 0.125  # half of pretraining's: a mixture of the likely tokens, too, is nearly the token itself
 SEED = 0  # of the weights that a style tunes and that change nothing yet
 log = logging.getLogger(__name__)
 
@@ -56,7 +57,7 @@ def identity_translator(tokenizer: ImageTokenizer, config: TranslatorConfig | No
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)  # nn.Linear draws from the global generator
         translator = Translator(config or identity_config(tokenizer))
-    start_as_identity(translator, all_embeddings(tokenizer).cpu())
+    start_as_identity(translator, all_embeddings(tokenizer).cpu(), SPREAD)
     return translator.eval().requires_grad_(False)
 
 

@@ -119,14 +119,13 @@ def tiny_models() -> tuple:
     return tokenizer, identity_translator(tokenizer, config), tiny.clip_model()
 
 
-@pytest.mark.parametrize("method", ["direct", "rloo"])
-def test_a_short_tune_from_the_identity_lowers_the_loss(method):
+def test_a_short_tune_from_the_identity_raises_the_reward():
     models = tiny_models()
-    config = TuneConfig.of(method, size=32, views=2, rank=4, directional_weight=0.0, kl_weight=0.0)
+    config = TuneConfig(size=32, views=2, rank=4, directional_weight=0.0, kl_weight=0.0)
     objective = Objective(*models, "a ukiyo-e print", config)
     style = Style({k: v.requires_grad_(True) for k, v in new_adapter(models[1], 4, torch.Generator().manual_seed(0)).items()})
     photo = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    adam = METHODS[method].optimizer(style.tensors.values(), 0.02)
+    adam = METHODS["direct"].optimizer(style.tensors.values(), 0.02)
     rewards = []
     for step in range(25):
         outcome = objective.step(photo, [objective.text("")], style, [torch.Generator().manual_seed(step)])
