@@ -241,7 +241,7 @@ def repeat(args: argparse.Namespace) -> None:
 
 
 def crops_of(image: object, side: int, rng: np.random.Generator) -> Tensor:
-    return to_tensor([random_crop(image, side, rng, (1.0, 1.0))])  # type: ignore[arg-type]
+    return to_tensor([random_crop(image, side, rng, (1.0, 1.0))])
 
 
 def main() -> None:

@@ -44,7 +44,7 @@ def measure(steps: int, batch: int, dropout: float) -> None:
         config = PretrainConfig(steps=SKIPPED + steps, batch=batch, dropout=dropout)
         team = processes()
         run, times = Run(Path(folder) / "run"), [time.perf_counter()]
-        run.save = lambda state: times.append(time.perf_counter())  # type: ignore[method-assign] # after each step, writes nothing
+        run.save = lambda state: times.append(time.perf_counter())  # after each step, writes nothing
         train(tokenizer, pictures, config, run, minutes_between_saves=0)
     if team.main:
         print((times[SKIPPED + steps] - times[SKIPPED]) / steps)

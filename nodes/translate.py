@@ -91,8 +91,8 @@ INPUTS = (
         max=1.0,
         step=0.05,
         optional=True,
-        tooltip="For video frames in order: how much of the previous frame is kept where the photo did not change. "
-        "0 treats each frame alone; 0.5 to 0.9 reduces flicker.",
+        tooltip="For video frames in order: 0 treats each frame alone. From 0.5 on, the brush marks move with the things in the "
+        "picture, and the higher the value, the more slowly their colours change. What changes in the photo is painted anew.",
     ),
     io.Int.Input(
         "feather",

@@ -10,18 +10,37 @@ Example:
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import torch
 from torch import Tensor
 
 from .bundle import Bundle, load_bundle
+from .images.steady import Steady
 from .progress import Progress, split
 from .resolve import find_style
 from .tokenizers.codec import decode, encode
+from .tokenizers.tokens import PHOTO_MEANS
+from .translator import temporal
 from .translator.options import TranslateOptions
 from .translator.sampling import DEFAULT, Sampling
 from .translator.style import Style
 from .translator.translate import translate
 
 STEPS = (2, 3, 1)  # about the shares of the time that tokenize, translate and detokenize take
+CHUNK = 4  # pictures that go through the three steps together: all of a long video's tokens would need much memory
+
+
+class History:
+    """What frames of a video need of those before them, for a video that comes in parts.
+
+    Args:
+        steady: as in TranslateOptions.
+    """
+
+    def __init__(self, steady: float):
+        self.steady = steady
+        self.tokens, self.pictures = temporal.History(steady), Steady(steady, PHOTO_MEANS)
 
 
 def stylize(
@@ -35,6 +54,7 @@ def stylize(
     detail: float = 1.0,
     feather: float = 0.0,
     steady: float = 0.0,
+    history: History | None = None,
 ) -> Tensor:
     """Pictures in a style.
 
@@ -45,6 +65,7 @@ def stylize(
         strength, mask, sampling, feather, steady: as in TranslateOptions.
         progress: called with (done, total) of all three steps; may raise to cancel.
         detail: as in `encode`.
+        history: of the frames before, if the images go on with their video; it also says how steady they are to be.
 
     Returns:
         float32, of the shape of `images`, on their device.
@@ -53,17 +74,39 @@ def stylize(
         ValueError: images or options that cannot be used, or an unknown style.
     """
     check_images(images)
+    steady = history.steady if history else steady
     options = TranslateOptions(strength, mask, feather, sampling=sampling, steady=steady)
     opened = load_bundle(bundle) if isinstance(bundle, str) else bundle
     found = find_style(opened, style)
-    tokenizing, translating, detokenizing = split(progress, STEPS)
+    if mask is not None and len(mask) not in (1, len(images)):
+        raise ValueError(f"there are {len(mask)} masks for {len(images)} pictures: give one mask, or one for each picture")
+    history = history or History(steady)
 
-    source = images.float()
+    out = torch.empty(images.shape, device=images.device, memory_format=torch.channels_last)
+    parts = [slice(first, first + CHUNK) for first in range(0, len(images), CHUNK)]
+    for part, update in zip(parts, split(progress, [len(images[part]) for part in parts]), strict=True):
+        own = replace(options, mask=mask if mask is None or len(mask) == 1 else mask[part])
+        out[part] = _stylized(images[part], found, opened, own, detail, history, update)
+    return out
+
+
+def _stylized(
+    images: Tensor,
+    style: Style,
+    bundle: Bundle,
+    options: TranslateOptions,
+    detail: float,
+    history: History,
+    progress: Progress | None,
+) -> Tensor:
+    """A few pictures in a style."""
+    tokenizing, translating, detokenizing = split(progress, STEPS)
+    source, tokenizer = images.float(), bundle.tokenizer
     alpha = source[:, 3:] if source.shape[1] == 4 else None
-    upscale = opened.translator.config.upscale
-    content = encode(opened.tokenizer, source[:, :3], alpha, upscale, opened.device, tokenizing, detail)
-    stylised = translate(opened.translator, opened.tokenizer, content, [(found, 1.0)], options, translating)
-    return decode(opened.tokenizer, stylised, images.device, detokenizing)
+    upscale = bundle.translator.config.upscale
+    content = encode(tokenizer, source[:, :3], alpha, upscale, bundle.device, tokenizing, detail, options.steady > 0)
+    stylised = translate(bundle.translator, tokenizer, content, [(style, 1.0)], options, translating, history.tokens)
+    return decode(tokenizer, stylised, images.device, detokenizing, history.pictures)
 
 
 def check_images(images: Tensor) -> None:

@@ -80,6 +80,7 @@ class StyleFinder:
 
     @cached_property
     def hypernetwork(self) -> HyperNetwork | None:
+        """The bundle's hypernetwork, where it has one."""
         return self.bundle.hypernetwork
 
     def embed(self, text: str, others: Sequence[str]) -> tuple[Tensor, Tensor]:

@@ -1,5 +1,6 @@
 """From pictures to stylised pictures, with a bundle of tiny random models."""
 
+import gc
 import itertools
 import shutil
 from dataclasses import replace
@@ -13,7 +14,7 @@ from stylerdalle import bundle as bundles
 from stylerdalle import checkpoint
 from stylerdalle.bundle import load_bundle
 from stylerdalle.device import choose_device, choose_dtype
-from stylerdalle.pipeline import STEPS, stylize
+from stylerdalle.pipeline import STEPS, History, stylize
 from stylerdalle.resolve import StyleFinder, find_style
 from stylerdalle.tokenizers import codec
 from stylerdalle.tokenizers.codec import decode, encode
@@ -379,3 +380,48 @@ def test_tokens_of_one_kind_can_be_joined(bundle):
     both = joined([one, two])
     assert torch.equal(both.grid, torch.cat([one.grid, two.grid])) and both.mixture is None
     assert decode(bundle.tokenizer, both).shape == (3, 4, 24, 32)
+
+
+def panned(frames: int) -> torch.Tensor:
+    """Frames (B, 3, 48, 64) of a camera that moves over a smooth scene."""
+    coarse = torch.rand(1, 3, 8, 24, generator=torch.Generator().manual_seed(0))
+    scene = torch.nn.functional.interpolate(coarse, (64, 192), mode="bicubic").clamp(0, 1)
+    return torch.cat([scene[..., 8:56, 2 * i : 2 * i + 64] for i in range(frames)])
+
+
+def test_frames_in_parts_are_as_those_together(bundle):
+    frames = panned(6)
+    together = stylize(frames, "ukiyo-e", bundle, steady=0.7)
+    history = History(0.7)
+    apart = torch.cat([stylize(part, "ukiyo-e", bundle, history=history) for part in frames.split([1, 3, 2])])
+    assert torch.equal(together, apart)
+    assert not torch.equal(together, stylize(frames, "ukiyo-e", bundle))
+    opened = encode(bundle.tokenizer, frames)
+    styles, options = [(find_style(bundle, "ukiyo-e"), 1.0)], TranslateOptions(steady=0.7)
+    at_once = translate(bundle.translator, bundle.tokenizer, opened, styles, options)
+    assert torch.equal(decode(bundle.tokenizer, at_once), together)
+
+
+def test_versions_of_frames_do_not_mix(bundle):
+    tokens, styles = encode(bundle.tokenizer, panned(2)), [(find_style(bundle, "ukiyo-e"), 1.0)]
+    made = translate(bundle.translator, bundle.tokenizer, tokens, styles, TranslateOptions(steady=1))
+    both = decode(bundle.tokenizer, joined([made, made]))
+    assert torch.equal(both[:2], both[2:])
+
+
+def test_a_long_video_needs_no_more_memory_than_a_short_one(bundle):
+    history, held = History(0.7), []
+    for part in itertools.islice(itertools.cycle(panned(6).split(2)), 12):
+        stylize(part, "ukiyo-e", bundle, history=history)
+        gc.collect()
+        storages = [some.untyped_storage() for some in gc.get_objects() if type(some) is torch.Tensor]
+        held.append(sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values()))
+    assert max(held[6:]) <= 1.01 * max(held[:6])
+
+
+def test_masks_of_many_pictures_stay_with_them(bundle):
+    images, masks = picture(16, 24, batch=6), torch.zeros(6, 16, 24)
+    masks[5] = 1
+    out = stylize(images, "ukiyo-e", bundle, mask=masks)
+    assert torch.equal(out[5:], stylize(images[5:], "ukiyo-e", bundle))
+    assert torch.equal(out[:5], stylize(images[:5], "ukiyo-e", bundle, strength=0))

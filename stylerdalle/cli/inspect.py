@@ -25,7 +25,7 @@ def styles_options(parser: argparse.ArgumentParser) -> None:
         "--near",
         metavar="TEXT",
         help="list instead the prompts that the bundle was trained on, nearest to a text first, and the works of art in its "
-        "library that the text leans on",
+        "library that are nearest to the text",
     )
     what.add_argument(
         "--works",
@@ -57,7 +57,7 @@ def run_styles(args: argparse.Namespace) -> int:
 
 
 def print_near(bundle: Bundle, text: str, as_json: bool) -> int:
-    """The prompts near to a text, and the works that it leans on; in JSON every prompt's object has the text's works."""
+    """The prompts and the works near to a text; in JSON every prompt's object has the text's works."""
     from ..resolve import near_prompts
     from ..tune.library import near_works
 

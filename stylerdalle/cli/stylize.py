@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..distributed import processes
+from ..distributed import processes, rank_and_world
 from ..progress import Progress, split
 from ..settings import SEEDS
 from .console import bar, report, say
@@ -18,20 +18,27 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..bundle import Bundle
+    from ..pipeline import History
     from ..translator.style import Style
 
+STEADY = 0.7  # of videos
 FILE = "a file ending in .png, .jpg, .jpeg or .webp"  # images.files.SUFFIXES
 
 
 def stylize_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("photos", nargs="+", type=Path, metavar="PHOTO", help="picture files")
+    parser.add_argument("photos", nargs="+", type=Path, metavar="PHOTO", help="picture files, or videos (.mp4, .mov, .mkv, ...)")
     parser.add_argument(
         "--style",
         required=True,
         metavar="TEXT",
         help="a style's name, a prompt, a style file, or several of them with weights: 'a pencil sketch:0.7, ukiyo-e:0.3'",
     )
-    parser.add_argument("--output", required=True, metavar="PATH", help=f"{FILE}, or a folder; several photos need a folder")
+    parser.add_argument(
+        "--output",
+        required=True,
+        metavar="PATH",
+        help=f"{FILE}, for a video in .mp4, .mov or .mkv, or a folder; several photos need a folder",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace existing outputs")
     add_look_options(parser.add_argument_group("the look"))
     add_sampling_options(parser.add_argument_group("choice of tokens"))
@@ -64,6 +71,14 @@ def add_look_options(group: argparse._ArgumentGroup) -> None:
         default=0.0,
         metavar="F",
         help="0 is the style's colours; 1 is the photo's colours with the style's luminance (default: 0)",
+    )
+    group.add_argument(
+        "--steady",
+        type=number(float, 0, 1),
+        metavar="F",
+        help="for videos, and for photos that are the frames of one, in order: 0 paints each frame by itself; from 0.5 on marks "
+        "move with the things in the picture, and the higher the value, the slower their colours change "
+        f"(default: {STEADY} for videos, 0 for photos)",
     )
 
 
@@ -103,11 +118,18 @@ def run_stylize(args: argparse.Namespace) -> int:
     from ..bundle import load_bundle
     from ..images.files import write_picture
     from ..images.notes import read_notes
+    from ..images.video import is_video
+    from ..pipeline import History
     from ..resolve import find_style
     from .photos import plan, read
 
     if args.candidates > 1 and args.temperature == 0:
         raise ValueError(f"--candidates {args.candidates} at temperature 0 would all be the same: add --temperature, such as 1")
+    if args.steady and rank_and_world()[1] > 1:
+        raise ValueError(f"--steady {args.steady:g} needs all frames in one process: start it without a launcher")
+    videos = sum(map(is_video, args.photos))
+    if args.candidates > 1 and (args.steady or videos):
+        raise ValueError(f"--candidates {args.candidates} is for single photos: leave it out for videos and with --steady")
     jobs, failed = plan(args.photos, args.output, args.overwrite)
     team = processes()
     team.barrier()  # until every process has checked the outputs: none counts as existing because another process wrote it
@@ -117,12 +139,16 @@ def run_stylize(args: argparse.Namespace) -> int:
         return 2
     bundle = load_bundle(args.bundle, args.device, args.dtype)
     style = find_style(bundle, args.style, args.negative)
+    history = History(args.steady or 0)
     for photo, output in team.shard(jobs):
         started = time.monotonic()
         try:
+            if is_video(photo):
+                say(f"{paint_video(photo, output, style, bundle, args)}, {time.monotonic() - started:.1f} s")
+                continue
             images = read(photo, args.size)
             with bar(photo.name) as progress:
-                picture, notes = paint(images, style, bundle, args, progress)
+                picture, notes = paint(images, style, bundle, args, history, progress)
             write_picture(output, picture, args.overwrite, read_notes(photo))
         except ValueError as problem:  # a bad photo does not stop the others
             report("stylize", problem)
@@ -135,8 +161,27 @@ def run_stylize(args: argparse.Namespace) -> int:
     return 2 if failures else 0
 
 
-def paint(images: Tensor, style: Style, bundle: Bundle, args: argparse.Namespace, progress: Progress) -> tuple[Tensor, str]:
-    """Stylise a photo (1, 3 or 4, H, W) -> (the picture, or the best of several candidates; a note on the choice)."""
+def paint_video(video: Path, output: Path, style: Style, bundle: Bundle, args: argparse.Namespace) -> str:
+    """Stylise a video, a few frames at a time -> what was written."""
+    from ..images.files import resized
+    from ..images.video import repaint
+    from ..pipeline import History
+
+    history = History(STEADY if args.steady is None else args.steady)
+
+    def painted(frames: Tensor) -> Tensor:
+        images = frames if args.size is None else resized(frames, args.size)
+        return paint(images, style, bundle, args, history)[0]
+
+    with bar(video.name) as progress:
+        made = repaint(video, output, painted, args.overwrite, progress)
+    return f"{output}: {made.width} x {made.height} px, {made.frames} frames, style {style.name}"
+
+
+def paint(
+    images: Tensor, style: Style, bundle: Bundle, args: argparse.Namespace, history: History, progress: Progress | None = None
+) -> tuple[Tensor, str]:
+    """Stylise a photo (1, 3 or 4, H, W), or frames -> (the picture, or the best of several candidates; a note on the choice)."""
     import torch
 
     from ..clip.scores import judge
@@ -148,7 +193,7 @@ def paint(images: Tensor, style: Style, bundle: Bundle, args: argparse.Namespace
 
     def candidate(k: int) -> Tensor:
         sampling = Sampling(args.temperature, args.top_k, args.top_p, (args.seed + k) % SEEDS, args.softness)
-        out = stylize(images, style, bundle, strength=args.strength, sampling=sampling, progress=parts[k], detail=args.detail)
+        out = stylize(images, style, bundle, args.strength, None, sampling, parts[k], args.detail, history=history)
         return keep_colour(out, images, args.keep_colour) if args.keep_colour else out
 
     best = candidate(0)

@@ -1,10 +1,10 @@
-"""An image tower for CLIP that sees style: how active the channels of early and middle layers are, wherever in the picture.
+"""An image tower for CLIP that sees style: the means and deviations of the channels of early and middle layers.
 
-Style is in the statistics of a network's layers (Gatys et al., arXiv 1508.06576), and the mean and the deviation of each channel
-say most of it (Huang and Belongie, arXiv 1703.06868). The layers are frozen: those of EfficientNet-lite0, inverted bottlenecks
-with ReLU6 (Tan and Le, arXiv 1905.11946; Sandler et al., arXiv 1801.04381), batch norms folded into the convolutions. A small
-head makes CLIP's embedding of the statistics. The text tower and everything else are OpenAI's: the model is a `clip.model.CLIP`
-whose `visual` is this tower. training/style_clip.py is how it is trained.
+The statistics of a network's layers describe style (Gatys et al., arXiv 1508.06576), and most of it is in the mean and the
+deviation of each channel (Huang and Belongie, arXiv 1703.06868). The layers are frozen: those of EfficientNet-lite0, inverted
+bottlenecks with ReLU6 (Tan and Le, arXiv 1905.11946; Sandler et al., arXiv 1801.04381), batch norms folded into the
+convolutions. A small head makes CLIP's embedding of the statistics. The text tower and everything else are OpenAI's: the model
+is a `clip.model.CLIP` whose `visual` is this tower. training/style_clip.py is how it is trained.
 
 Letters: B pictures, S their side in px, C channels, D statistics, E numbers in an embedding.
 """
@@ -76,6 +76,7 @@ class SameConv2d(nn.Conv2d):
     """A convolution with TensorFlow's padding: ceil(size / stride) places, the odd pixel of padding at the right and bottom."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C', ceil(H / stride), ceil(W / stride))."""
         kernel, stride = self.kernel_size[0], self.stride[0]
         pads = [max((-(-size // stride) - 1) * stride + kernel - size, 0) for size in (x.shape[-1], x.shape[-2])]
         if pads[0] % 2 or pads[1] % 2:
@@ -159,6 +160,7 @@ class StatisticsTower(nn.Module):
         return out
 
     def forward(self, images: Tensor) -> Tensor:
+        """Pictures normalised for CLIP, (B, 3, S, S) -> embeddings (B, E), not normalised."""
         return self.embed(self.look(images))
 
 

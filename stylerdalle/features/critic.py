@@ -31,7 +31,7 @@ class Head(nn.Module):
         self.style = spectral_norm(nn.Embedding(styles, width)) if styles else None
 
     def forward(self, x: Tensor, style: Tensor | None = None) -> Tensor:
-        """`style`: long (B,), where there are several."""
+        """Features (B, C, h, w), and styles, long (B,), where there are several -> scores (B, h // 2, w // 2)."""
         with torch.autocast(x.device.type, enabled=False):  # spectral norms need float32
             x = F.leaky_relu(self.second(F.leaky_relu(self.first(x.float()), 0.2)), 0.2)
             scores: Tensor = self.score(x)[:, 0]

@@ -1,8 +1,9 @@
 """How far pictures are apart, from the activations of a feature network. Pure functions.
 
-Style is the statistics of the activations of several levels wherever in the picture they are: means and products of channels
+Style is compared by statistics of the activations of several levels over all places: means and products of channels
 (Gram matrices: Gatys et al., arXiv 1508.06576; means and deviations alone: Huang and Belongie, arXiv 1703.06868). Content is
-the activations of one level place by place, each place's vector taken by its direction (Kolkin et al., arXiv 1904.12785).
+compared by the activations of one level place by place, by the direction of each place's vector (Kolkin et al., arXiv
+1904.12785).
 
 Letters: B pictures, C channels, H, W places of a level.
 """
@@ -21,7 +22,7 @@ CONTENT_LEVEL = 3  # of the network's levels, the one that content is compared a
 
 @dataclass(frozen=True)
 class StyleStatistics:
-    """What remains of pictures when places are forgotten, one tensor a level.
+    """Statistics of activations over all places of pictures, one tensor a level.
 
     Attributes:
         means: (B, C) each.

@@ -71,7 +71,7 @@ def level(inputs: int, width: int, depth: int, pooled: bool) -> nn.Sequential:
 
 @torch.no_grad()
 def balance(network: FeatureNetwork, images: Tensor) -> None:
-    """Rescale the weights so that every channel's mean activation over images (B, 3, H, W) is 1. What the network can tell is
+    """Rescale the weights so that every channel's mean activation over images (B, 3, H, W) is 1. The network's information is
     unchanged, since ReLU commutes with positive scales; levels become comparable (as in the normalised VGG of Gatys et al.,
     arXiv 1508.06576)."""
     x = 2 * images - 1

@@ -1,4 +1,4 @@
-"""Transparent pictures: colours under alpha 0 are not seen, and must not come out at the edges of what is seen."""
+"""Transparent pictures: hidden colours, under alpha 0, must not bleed into the visible parts."""
 
 from __future__ import annotations
 

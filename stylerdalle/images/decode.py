@@ -1,7 +1,7 @@
 """The one reader of pictures, for every command and every training: a file's bytes to upright pixels in sRGB, and alpha.
 
 The content decides the format, from a list (kinds.py). 16-bit, float, grey, palette, CMYK, Lab, transparent, animated and
-untidily tagged pictures are read; what cannot be read is named in one sentence.
+wrongly tagged pictures are read; what cannot be read is named in one sentence.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ _opening = threading.Lock()  # `warnings` are those of the whole process
 
 @dataclass(frozen=True)
 class Decoded:
-    """A picture as it is to be seen: upright, in sRGB."""
+    """A decoded picture: upright, in sRGB."""
 
     pixels: np.ndarray  # (H, W, 3) uint8; or (H, W) float32 in [0, 1], grey pictures of more than 8 bits
     alpha: np.ndarray | None  # (H, W) uint8; None: opaque
@@ -108,6 +108,7 @@ def decode(source: Path | bytes, name: str) -> Decoded:
 
 
 def damaged(name: str, error: Exception) -> ValueError:
+    """An error for a file whose content cannot be decoded."""
     return ValueError(f"{name} is damaged or cut off ({error}): copy or save it again")
 
 
@@ -159,7 +160,7 @@ def _load(stream: Any, name: str, head: bytes) -> tuple[Image.Image, dict[int, A
         raise ValueError(f"{name} is too large: {LIMIT}") from error
     except READ_ERRORS as error:
         raise damaged(name, error) from error
-    if frames > 1 and image.format != "MPO":  # MPO: a camera's JPEG with a preview or a second eye
+    if frames > 1 and image.format != "MPO":  # MPO: a camera's JPEG with a preview or a second view
         remarks.append(f"it has {frames} frames or pages: the first is taken")
     found: dict[int, Any] = {}
     try:

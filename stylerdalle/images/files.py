@@ -37,7 +37,7 @@ def read_picture(path: str | Path) -> tuple[Tensor, Tensor | None]:
         ValueError: missing, not a picture, damaged, too small or too large; one sentence for the user.
     """
     path = Path(path)
-    _check_file(path)
+    check_file(path)
     decoded = decode(path, str(path))
     for remark in decoded.remarks:
         log.warning("%s: %s", path, remark)
@@ -49,7 +49,8 @@ def read_picture(path: str | Path) -> tuple[Tensor, Tensor | None]:
     return images, None if alpha is None else torch.from_numpy(alpha)[None, None].float().div_(255)
 
 
-def _check_file(path: Path) -> None:
+def check_file(path: Path) -> None:
+    """Raises ValueError unless the path is of a file that is there."""
     try:
         status = path.stat()
     except FileNotFoundError as error:

@@ -23,19 +23,23 @@ Curve = Callable[[np.ndarray], np.ndarray]  # from values to linear light, both 
 
 
 def power(gamma: float) -> Curve:
+    """The curve x^gamma."""
     return lambda values: values**gamma
 
 
 def srgb_to_linear(values: np.ndarray) -> np.ndarray:
+    """The transfer function of sRGB (IEC 61966-2-1)."""
     return np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
 
 
 def linear_to_srgb(values: np.ndarray) -> np.ndarray:
+    """Its inverse; values are clipped to [0, 1]."""
     values = values.clip(0, 1)
     return np.where(values <= 0.0031308, 12.92 * values, 1.055 * values ** (1 / 2.4) - 0.055)
 
 
 def bt709_to_linear(values: np.ndarray) -> np.ndarray:
+    """The transfer function of ITU-R BT.709."""
     return np.where(values < 0.081, values / 4.5, ((values + 0.099) / 1.099) ** (1 / 0.45))
 
 

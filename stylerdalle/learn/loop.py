@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from ..distributed import processes
+from .means import RunningMeans
 from .run import Run
 from .schedule import batches
 
@@ -74,22 +75,6 @@ class Descent:
             torch.nn.utils.clip_grad_norm_(self.parameters, self.max_norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-
-
-class RunningMeans:
-    """Exponential means of numbers by name, over about the last 50. The first numbers count fully, so they begin unbiased."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.values: dict[str, float] = {}
-
-    def update(self, numbers: Numbers) -> None:
-        """Take in the numbers of one step; None is skipped."""
-        self.count += 1
-        for name, value in numbers.items():
-            if value is not None:
-                mean = self.values.get(name, 0.0)
-                self.values[name] = mean + min(1.0, 0.02 + 1 / self.count) * (value - mean)
 
 
 @dataclass

@@ -43,7 +43,7 @@ from .options import PretrainConfig
 from .pictures import Picture
 from .prepared import PreparedTokens
 from .run import Run
-from .schedule import epochs_to_steps, learning_rate, sample_indices
+from .schedule import epochs_to_steps, hidden_places, learning_rate, sample_indices
 from .targets import soft_cross_entropy, soft_targets
 
 
@@ -144,9 +144,7 @@ def masked_batch(
     else:
         side = tokenizer.downsample * config.grid * config.upscale
         seen = picture_batch(pictures, config, side, step, rng)
-    share = np.cos(rng.uniform(0, np.pi / 2, (config.batch, 1)))  # of hidden tokens: MaskGIT's cosine schedule
-    share = share * (rng.random((config.batch, 1)) >= config.whole)
-    return seen, torch.from_numpy(rng.random((config.batch, config.grid**2)) < share)
+    return seen, hidden_places((config.batch, config.grid**2), config.whole, rng)
 
 
 def picture_batch(pictures: Sequence[Picture], config: PretrainConfig, side: int, step: int, rng: np.random.Generator) -> Tensor:

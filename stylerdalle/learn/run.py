@@ -49,6 +49,12 @@ def tensors_sha256(tensors: Iterable[torch.Tensor]) -> str:
     return digest.hexdigest()
 
 
+def save_tensors(path: Path, value: Any) -> None:
+    """torch.save that leaves no half-written file after a kill."""
+    with replacing(path) as stream:
+        torch.save(value, stream)
+
+
 class Run:
     """One run folder: saves and loads the state, appends to the curve. Of several processes only the main one writes.
 
@@ -171,8 +177,8 @@ class Run:
         """
         if not self.main:
             return
-        with self._explain_failure(), replacing(self.folder / STATE) as stream:
-            torch.save({**state, "config": self.config, "inputs": self.inputs}, stream)
+        with self._explain_failure():
+            save_tensors(self.folder / STATE, {**state, "config": self.config, "inputs": self.inputs})
         if rows := self.rows():
             with self._explain_failure(), replacing(self.folder / PLOT) as stream:
                 draw_curve(rows).save(stream, "PNG")

@@ -67,18 +67,30 @@ def sample_indices(count: int, size: int, step: int, seed: int, rng: np.random.G
     """Indices (size) into `count` samples for a step: random from `rng`, or the next of each epoch's permutation if `epochs`."""
     if not epochs:
         return rng.integers(count, size=size)
-    places = range(step * size, (step + 1) * size)
-    return np.array([_permutation(count, seed, place // count)[place % count] for place in places])
+    return np.array(in_rounds(count, size, step, seed, 77))
+
+
+def in_rounds(count: int, size: int, step: int, seed: int, *salt: int) -> list[int]:
+    """The next `size` indices into `count` items for a step. Each round takes all items once, in a random order of its own.
+
+    Args:
+        salt: further numbers for the random order, so that two uses of one seed differ.
+    """
+    places = range(step * size, (step + 1) * size) if count else range(0)
+    return [int(_permutation(count, seed, place // count, *salt)[place % count]) for place in places]
 
 
 def in_turn(names: Sequence[str], step: int, count: int, seed: int) -> list[str]:
-    """The `count` names of a step. Steps go through all names in a random order, and through the next round in another."""
+    """The `count` names of a step, in the order of the round that its first name belongs to; other rounds have other orders.
+
+    Unlike `in_rounds`, a step of at most as many names as there are has no name twice.
+    """
     order = np.random.default_rng([seed, step * count // len(names)]).permutation(len(names))
     return [names[order[(step * count + i) % len(names)]] for i in range(count)]
 
 
 def hidden_places(shape: Sequence[int], whole: float, rng: np.random.Generator) -> torch.Tensor:
-    """Which tokens of windows a translator does not see, bool.
+    """Which tokens of windows a translator does not see, bool; their share follows MaskGIT's cosine schedule (arXiv 2202.04200).
 
     Args:
         shape: (windows, places of each).
@@ -88,9 +100,9 @@ def hidden_places(shape: Sequence[int], whole: float, rng: np.random.Generator) 
     return torch.from_numpy(rng.random(tuple(shape)) < share)
 
 
-@lru_cache(maxsize=4)
-def _permutation(count: int, seed: int, epoch: int) -> np.ndarray:
-    return np.random.default_rng([seed, epoch, 77]).permutation(count)
+@lru_cache(maxsize=8)
+def _permutation(count: int, *key: int) -> np.ndarray:
+    return np.random.default_rng(key).permutation(count)
 
 
 def generator(*key: int) -> torch.Generator:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..images.alpha import without_hidden
 from ..images.resample import resized_part, taps, weighted
+from ..images.steady import Steady
 from ..images.tiling import tiles
 from ..progress import Progress
 from .protocol import ImageTokenizer
@@ -34,6 +35,7 @@ def encode(
     device: torch.device | None = None,
     progress: Progress | None = None,
     detail: float = 1.0,
+    video: bool = False,
 ) -> Tokens:
     """Pictures of any size to content tokens.
 
@@ -44,6 +46,7 @@ def encode(
         device: to which tiles are moved one at a time; the tokenizer's own by default.
         progress: called with (tiles done, tiles in all); may raise to cancel.
         detail: 2 reads the pictures at twice their size, which halves the size of a style's marks; 0.5 at half their size.
+        video: keep what frames are compared by even of one picture. Of several it is always kept.
 
     Returns:
         Tokens with a grid of (B, h, w) on the images' device.
@@ -57,7 +60,8 @@ def encode(
     h, w = (-(-length // unit) for length in size)
     boxes, means = tiles(h, w, side, halo), PHOTO_MEANS  # boxes in tokens
     grid = torch.empty(len(images), h, w, dtype=torch.long, device=images.device)
-    photo = images.new_empty(len(images), 3, means * h, means * w, dtype=torch.float32) if len(images) > 1 else None
+    kept = len(images) > 1 or video
+    photo = images.new_empty(len(images), 3, means * h, means * w, dtype=torch.float16) if kept else None
     with torch.inference_mode():
         for i, picture in enumerate(images.split(1)):
             if alpha is not None:
@@ -79,13 +83,18 @@ def encode(
 
 
 def decode(
-    tokenizer: ImageTokenizer, tokens: Tokens, device: torch.device | None = None, progress: Progress | None = None
+    tokenizer: ImageTokenizer,
+    tokens: Tokens,
+    device: torch.device | None = None,
+    progress: Progress | None = None,
+    history: Steady | None = None,
 ) -> Tensor:
     """Tokens to pictures at their own size.
 
     Args:
         device: of the result, to which tiles are moved one at a time; the tokens' device by default.
         progress: called with (tiles done, tiles in all); may raise to cancel.
+        history: of the frames before, if these go on with their video; for tokens that say how steady they are to be.
 
     Returns:
         float32 (B, 3, H, W) in [0, 1], or (B, 4, H, W) for tokens with an alpha.
@@ -105,6 +114,8 @@ def decode(
     images = torch.empty(count, channels, height, width, device=device or tokens.grid.device, memory_format=torch.channels_last)
     with torch.inference_mode():
         for i in range(count):
+            if tokens.steady and (history is None or (i and i % tokens.frames == 0)):
+                history = Steady(tokens.steady, PHOTO_MEANS)
             if tokens.alpha is not None:
                 images[i, 3:] = tokens.alpha[i].clamp(0, 1)
             for k, (top, bottom, left, right) in enumerate(boxes):
@@ -123,6 +134,9 @@ def decode(
                 images[i, :3, top:bottom, left:right] = weighted(image, down, across)[0]
                 if progress:
                     progress(i * len(boxes) + k + 1, count * len(boxes))
+            if tokens.steady and tokens.photo is not None and history is not None:
+                covered = (unit * tokens.grid.shape[1] * height // shown[0], unit * tokens.grid.shape[2] * width // shown[1])
+                images[i, :3] = history.next(tokens.photo[i].to(home), images[i, :3].to(home), covered)
     return images
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-PHOTO_MEANS = 2  # mean colours a side that are kept of a photo for each token
+PHOTO_MEANS = 4  # mean colours a side that are kept of a photo for each token
 
 
 @dataclass(frozen=True)
@@ -23,12 +23,10 @@ class Tokens:
     scale: int = 1  # 2: the pictures were read at half size, for a translator with upscale 2
     mixture: Tensor | None = None  # (B, h, w, D_tok), mean embeddings of the likely tokens; decoded in place of the grid
     detail: float = 1.0  # the size that the pictures are read and decoded at, over their own
-    photo: Tensor | None = None  # (B, 3, 2h, 2w), mean colours of the photos, to compare frames; None for one picture
+    photo: Tensor | None = None  # float16 (B, 3, 4h, 4w), mean colours of the photos, to compare frames; None for one picture
     tokenizer: str = ""  # SHA-256 of the tokenizer's file; empty: it was not read from a file
-
-    def with_grid(self, grid: Tensor, scale: int, mixture: Tensor | None = None) -> Tokens:
-        """The same pictures with other tokens (B, h, w) and mixtures (B, h, w, D_tok)."""
-        return replace(self, grid=grid, scale=scale, mixture=mixture)
+    steady: float = 0.0  # 0 to 1, how much the decoded frames are steadied (images.steady)
+    frames: int = 0  # of each video, with steady; after so many pictures another one begins
 
 
 def check_tokenizer(tokens: Tokens, sha256: str, vocab_size: int) -> None:

@@ -2,8 +2,8 @@
 
 In a step, some prompts that have a filter or a tone learn from made pairs: cross-entropy on the tokens of the made picture. One
 other prompt learns from CLIP's reward, as in tuning by the method `direct`; in every second step it is one that has no pairs. For
-such a prompt the aim is not the text alone: it leans towards the pictures of art whose captions are nearest (art.py). Prompts
-of held-out families are only scored.
+such a prompt the target is not the text alone: it is moved towards the pictures of art with the nearest captions (art.py).
+Prompts of held-out families are only scored.
 
 `stylerdalle tune --styles FILE` does this; the bundled file is made by
 
@@ -29,7 +29,7 @@ from ..learn.crops import at_least, random_crop, to_tensor
 from ..learn.loop import Descent, Loop, Numbers, Stateful
 from ..learn.pictures import Picture
 from ..learn.run import Run
-from ..learn.schedule import generator, learning_rate
+from ..learn.schedule import generator, in_rounds, learning_rate
 from ..learn.targets import soft_cross_entropy
 from ..tokenizers.protocol import ImageTokenizer
 from ..translator.hypernetwork import HyperNetwork, changed
@@ -99,7 +99,7 @@ class Course:
         self.tiles = torch.cat([texture.tokens for texture in textures.values() if texture]) if textures else None
 
     def _leaning(self, art: Sequence[Picture], run: Run) -> dict[str, Tensor]:
-        """Aims of the prompts without pairs, by their texts; none without art. Collective."""
+        """Targets of the prompts without pairs, by their texts; none without art. Collective."""
         weight, texts = self.config.art_weight, [p.text for p in self.alone]
         if not texts or not weight:
             return {}
@@ -123,11 +123,8 @@ class Course:
         return Lessons(pairs, photos)
 
     def _turn(self, prompts: Sequence[Prompt], step: int, count: int) -> list[Prompt]:
-        """The next `count` prompts: each round takes all of them once, in a random order of its own."""
-        places = range(step * count, (step + 1) * count) if prompts else range(0)
-        rngs = {i // len(prompts): np.random.default_rng([self.config.seed, i // len(prompts)]) for i in places}
-        orders = {turn: rng.permutation(len(prompts)) for turn, rng in rngs.items()}
-        return [prompts[orders[i // len(prompts)][i % len(prompts)]] for i in places]
+        """The next `count` prompts, in rounds."""
+        return [prompts[i] for i in in_rounds(len(prompts), count, step, self.config.seed)]
 
     def pairs_loss(self, network: HyperNetwork, p: Prompt, rows: Tensor, generator: torch.Generator) -> Tensor:
         """Cross-entropy of a prompt's made pictures under their texture, plus that of choosing this texture: a scalar."""

@@ -14,8 +14,7 @@ from ..clip import scores as reward
 from ..clip.protocol import CLIPModel
 from ..learn.crops import at_least, to_tensor
 from ..learn.pictures import Picture
-from ..learn.run import Run
-from .coded import write_tensors
+from ..learn.run import Run, save_tensors
 
 NEAREST = 24  # pictures of art whose mean stands for a prompt
 
@@ -55,6 +54,6 @@ def stored_art_targets(model: CLIPModel, art: Sequence[Picture], prompts: list[s
     stored = torch.load(path, weights_only=True) if path.is_file() and run.resume else {}
     if stored.get("prompts") != prompts:
         stored = {"prompts": prompts, "targets": None if (found := art_targets(model, art, texts)) is None else found.cpu()}
-        write_tensors(path, stored)
+        save_tensors(path, stored)
     targets: Tensor | None = stored["targets"]
     return None if targets is None else targets.to(texts.device)

@@ -22,13 +22,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..clip.package import clip
 from ..clip.scores import MEAN, STD, embed_images, embed_texts
 from ..device import autocast
 from ..learn.crops import centre_crop, random_crop, to_tensor
 from ..learn.loop import Descent, Loop, Numbers
+from ..learn.means import average_weights
 from ..learn.pictures import Picture
 from ..learn.run import Run
 from ..learn.schedule import learning_rate
@@ -250,17 +251,6 @@ def train(
 
     loop.train(Sampler(pictures, classes, config).batch, learn, after, measure)
     return with_full_context(mean_model, config).cpu()
-
-
-@torch.no_grad()
-def average_weights(mean_model: nn.Module, model: nn.Module, decay: float) -> None:
-    """mean_model <- decay * mean_model + (1 - decay) * model, for weights and running statistics."""
-    new = model.state_dict()
-    for name, tensor in mean_model.state_dict().items():
-        if tensor.is_floating_point():
-            tensor.lerp_(new[name], 1 - decay)
-        else:
-            tensor.copy_(new[name])
 
 
 @torch.inference_mode()

@@ -1,4 +1,4 @@
-"""Pairs of a style as tokens, in windows of the translator: what it and the network for any prompt learn marks from.
+"""Pairs of a style as tokens, in windows of the translator: the translator and the hypernetwork learn marks from them.
 
 They are made by a filter, under its texture, or painted by the teacher, under the noise it painted them with.
 """
@@ -8,14 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..images.tiling import starts
 from ..learn.pictures import Picture
-from ..storage import replacing
+from ..learn.run import save_tensors
 from ..tokenizers.protocol import ImageTokenizer
 from ..translator.model import TranslatorConfig
 from ..translator.noise import noise_at, noise_grid
@@ -32,7 +31,7 @@ class Coded:
     target: Tensor  # of the made pictures, long (N, n*n)
     places: Tensor  # of the windows on the texture, (y, x) in tokens, long (N, 2)
     texture: Texture | None
-    noise: Tensor | None = None  # that the pictures were painted with, (N, n*n, K); None: they were made without
+    noise: Tensor | None = None  # that the pictures were painted with, (N, n*n, K); None: made without noise
 
     def __len__(self) -> int:
         return len(self.content)
@@ -45,7 +44,7 @@ class Coded:
     def under(self, field: Tensor | None, config: TranslatorConfig, device: torch.device) -> Tensor | None:
         """What lies under the windows, as the translator reads it (`laid_under`): (N, n*n, D_tok + K), or None.
 
-        Where the pictures were made without noise, and the translator reads it, noise that tells nothing.
+        A translator that reads noise gets unrelated noise where the pictures were made without any.
 
         Args:
             field: of the texture (`texture_field`).
@@ -105,12 +104,6 @@ def coded_pairs(
         *sides, places = make_pairs(photos, made_by, window, count, unit=tokenizer.downsample)
         device = next(tokenizer.parameters()).device
         coded = [torch.cat([tokenizer.encode(part.to(device).float() / 255).cpu() for part in side.split(32)]) for side in sides]
-        write_tensors(path, [*(tokens.flatten(1).to(torch.int32) for tokens in coded), places])
+        save_tensors(path, [*(tokens.flatten(1).to(torch.int32) for tokens in coded), places])
     content, target, places = torch.load(path, weights_only=True)
     return Coded(content.long(), target.long(), places, coded_texture(tokenizer, made_by))
-
-
-def write_tensors(path: Path, value: Any) -> None:
-    """torch.save, by a temporary file: a kill leaves no half-written one."""
-    with replacing(path) as stream:
-        torch.save(value, stream)

@@ -46,6 +46,7 @@ class Depths(nn.Module):
         return tuple(LITE0[depth - 1][2] for depth in DEPTHS)
 
     def look(self, images: Tensor) -> list[Tensor]:
+        """As `forward`, the channels not scaled."""
         x = ((255 * images - 127) / 128).contiguous(memory_format=torch.channels_last)
         x, found = F.relu6(self.conv1(x)), []
         for number, block in enumerate(self.blocks, 1):
@@ -56,7 +57,7 @@ class Depths(nn.Module):
 
     @torch.no_grad()
     def measure(self, images: Tensor) -> None:
-        """Measure the channels' deviations on these pictures."""
+        """Measure the channels' deviations on pictures (B, 3, H, W) in [0, 1]."""
         self.scales = [1 / (x.float().std((0, 2, 3), keepdim=True) + 1e-3) for x in self.look(images)]
 
     def forward(self, images: Tensor) -> list[Tensor]:
@@ -79,6 +80,7 @@ class Pixels(nn.Module):
         self.width = 2 * width
 
     def forward(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) in [0, 1] -> (B, C, H / 4, W / 4)."""
         with torch.autocast(images.device.type, enabled=False):  # as in Head
             features: Tensor = self.layers(2 * images.float() - 1)
         return features

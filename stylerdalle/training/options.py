@@ -59,7 +59,7 @@ class AmortiseConfig:
     rewarded: int = setting(1, "prompts a step for the reward, one photo each")
     lr: float = setting(1e-3, "peak learning rate of Adam; falls on a cosine to 2 %")
     reward_weight: float = setting(0.05, "weight of the reward's loss beside the cross-entropy")
-    art_weight: float = setting(0.5, "how far the aim of a prompt without pairs leans towards pictures of art")
+    art_weight: float = setting(0.5, "how far the target of a prompt without pairs is moved towards pictures of art")
     per_filter: int = setting(600, "made pairs of a filter")
     per_tone: int = setting(120, "how many of them are used under a tone")
     seed: int = 0

@@ -1,10 +1,10 @@
 """Perceptual losses on the convolutions of VGG16, for the training of the teacher only; nothing of VGG16 is shipped.
 
 Style: means and covariances of the pixels and of features at four depths (Gatys et al. 2016, arXiv 1508.06576; the covariance
-is the Gram matrix without the means, Li et al. 2017, arXiv 1705.08086), each depth and exemplar in its own unit, so that
-styles weigh alike.
-Content: distance of instance-normalised features (Huang et al. 2018, arXiv 1804.04732): palette and contrast are free.
-Layout: colours of large areas follow from the content, else a noise input would set them.
+is the Gram matrix without the means, Li et al. 2017, arXiv 1705.08086), each relative to the exemplar's own, so that all depths
+and styles have about the same weight.
+Content: distance of instance-normalised features (Huang et al. 2018, arXiv 1804.04732): palette and contrast may change.
+Layout: the colours of large areas must depend on the content, and not on the noise input.
 
 Letters: B pictures, H, W pixels, C channels, N places.
 """
@@ -97,6 +97,7 @@ class _Moments(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, C) -> (C) and (C, C)."""
         exact = x.float()  # bfloat16 would lose small covariances beside large means
         mean = exact.mean(0)
         ctx.save_for_backward(x, mean)
@@ -138,8 +139,8 @@ def mean_of(several: Sequence[list[Statistics]]) -> list[Statistics]:
 def style_loss(features: Sequence[Tensor], targets: Sequence[Statistics]) -> Tensor:
     """Features of pictures at several depths, statistics of their exemplars -> (B,).
 
-    A depth's part is log(1 + d), d = |cov - cov*|^2 / |cov*|^2 + |mean - mean*|^2 / tr(cov*), so that no depth and no style
-    outweighs the others while it is far off.
+    The term of a depth is log(1 + d), d = |cov - cov*|^2 / |cov*|^2 + |mean - mean*|^2 / tr(cov*), so that a depth or style that
+    is still far away does not outweigh the others.
     """
     parts = []
     for weight, found, target in zip(DEPTHS, features, targets, strict=True):
@@ -161,10 +162,10 @@ def _normalised(features: Tensor) -> Tensor:
 
 
 def layout_distance(images: Tensor, wanted: Tensor, cell: int = 16) -> Tensor:
-    """How little the large areas of pictures follow their contents, (B,): 0 not at all otherwise, about 2 unrelated.
+    """How far the colours of large areas are independent of the contents, (B,): 0 fully determined, about 2 unrelated.
 
     On the means of cells of `cell` px: the share of the picture's variance that no quadratic function of the content's colours
-    explains, plus 1 - the correlation of lightness. A style may choose its colours, but neither set them by chance nor swap
+    explains, plus 1 - the correlation of lightness. A style may replace colours by others, but not at random, and may not swap
     light and dark.
     """
     made, given = (F.avg_pool2d(x.float(), cell).flatten(2).transpose(1, 2) for x in (images, wanted))  # (B, N, 3)

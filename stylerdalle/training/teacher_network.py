@@ -64,6 +64,7 @@ class StyledLayer(nn.Module):
         self.upsample = upsample
 
     def forward(self, x: Tensor, style: Tensor) -> Tensor:
+        """(B, C, H, W) and rows (B,) -> (B, C', H', W'): the same size, half of it with stride 2, twice with `upsample`."""
         if self.upsample:
             x = F.interpolate(x, scale_factor=2.0, mode="nearest")
         margin = self.conv.kernel_size[0] // 2
@@ -79,6 +80,7 @@ class StyledResidual(nn.Module):
         self.second = StyledLayer(styles, channels, channels)
 
     def forward(self, x: Tensor, style: Tensor) -> Tensor:
+        """(B, C, H, W) and rows (B,) -> (B, C, H, W)."""
         return x + self.second(F.relu(self.first(x, style)), style)
 
 

@@ -1,6 +1,6 @@
 """Token pairs for the translator, painted by a teacher: C = encode(photo), T = encode(teacher(decode(C), noise)).
 
-The teacher sees what the translator sees, the decoded tokens and a noise field on the token grid, so its marks can be foretold.
+The teacher sees what the translator sees, the decoded tokens and a noise field on the token grid, so its marks are predictable.
 The file is safetensors of kind "pairs", N pairs of h x w tokens:
 
     content (N, h, w) uint16    tokens of the photo

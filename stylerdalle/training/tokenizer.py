@@ -95,6 +95,7 @@ def residual_blocks(module: nn.Module) -> list[Any]:
 
 
 def conv_bias(conv: nn.Conv2d) -> Tensor:
+    """The bias of a convolution that has one, (C)."""
     assert conv.bias is not None
     return conv.bias
 

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from ..learn.crops import random_crop, to_tensor
 from ..learn.pictures import Picture
-from ..storage import replacing
+from ..learn.run import save_tensors
 from .filters.tones import TONES, tone
 
 log = logging.getLogger(__name__)
@@ -127,5 +127,4 @@ def read_views(
 def save(path: Path, of: str, found: Sequence[Tensor]) -> None:
     """Write what was read so far."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as stream:
-        torch.save({"of": of, "statistics": torch.cat(list(found))}, stream)
+    save_tensors(path, {"of": of, "statistics": torch.cat(list(found))})

@@ -95,7 +95,7 @@ def work_prompts(note: dict[str, Any]) -> list[str]:
 def registry_prompts(
     works: Sequence[tuple[Picture, dict[str, Any]]], surnames: set[str]
 ) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """(key of a work, prompts of the registry that it answers).
+    """(key of a work, prompts of the registry that describe it).
 
     A registry's style has exemplars (teacher_styles.py). Its prompts go to these and to works of the same artist and style; those
     of a style that is not named after an artist also go to other works of that style, except prompts that name one.

@@ -1,9 +1,9 @@
-"""Mixtures of tokens without the lattice that neighbours fall into.
+"""Removal of the chessboard pattern (the lattice) that neighbouring tokens form in plain areas.
 
-In a plain area a token's best choice depends on its neighbours', which choose at the same time. A style that wants dabs there
-often gets every second token dark, like a chessboard: the same mark again and again, in diagonals. Strokes and edges hardly have
-such a part. So what alternates from token to token in both directions at once, evenly over a few tokens, is taken out of the
-mixture. Styles with a texture keep it: their dots and hatching may alternate.
+All tokens are chosen at the same time, although the best choice depends on the neighbours. Where the content is plain, a style of
+dabs then often makes every second token dark: the same mark repeats along diagonals. Strokes and edges have hardly any such
+component. So the component that changes its sign from token to token in both directions, averaged over a few tokens, is
+subtracted from the mixture. Styles with a texture keep it, because dots and hatching may alternate.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-TAPS = (1, 4, 6, 4, 1)  # over which the alternating part is averaged, down and across
+TAPS = (1, 4, 6, 4, 1)  # weights of the mean of the alternating component, down and across
 REACH = len(TAPS) // 2
 ROWS = 64  # of a mixture that are worked on at once
 
@@ -28,7 +28,7 @@ def remove_lattice(mixture: Tensor, amount: Tensor) -> None:
         return
     taps = torch.tensor(TAPS, device=mixture.device) / sum(TAPS)
     kernel = (taps[:, None] * taps)[None, None]
-    # a chessboard goes on when it is mirrored at its edge, and a plain picture stays plain
+    # mirroring at the edge continues a chessboard, and leaves a plain picture plain
     above, end = mixture[1 : REACH + 1].flip(0), mixture[-REACH - 1 : -1].flip(0)
     for first in range(0, len(mixture), ROWS):
         last = min(first + ROWS, len(mixture))

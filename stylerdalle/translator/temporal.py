@@ -29,6 +29,20 @@ class Frame:
     mixture: Tensor | None  # (u h, u w, D_tok)
 
 
+class History:
+    """The frames of a video so far, as far as the next one needs them."""
+
+    def __init__(self, steady: float):
+        self.steady = steady
+        self.before: Frame | None = None
+
+    def next(self, now: Frame) -> Frame:
+        """The next frame, steadied."""
+        same = self.before is not None and self.before.grid.shape == now.grid.shape
+        self.before = steadied(now, self.before, self.steady) if self.before is not None and same else now
+        return self.before
+
+
 def unchanged(before: Tensor, now: Tensor) -> Tensor:
     """How similar two photos (3, PHOTO_MEANS h, PHOTO_MEANS w) are at and around each token: (h, w), 1 the same, 0 not."""
     difference = F.avg_pool2d((now - before).square().mean(0)[None, None], PHOTO_MEANS)  # (1, 1, h, w)

@@ -36,6 +36,7 @@ class Texture:
             raise ValueError(f"a texture has the token {int(self.tokens.min())}: need 0 or more")
 
     def to(self, device: torch.device | str) -> Texture:
+        """The same on another device."""
         return Texture(self.tokens.to(device), self.weights.to(device))
 
 

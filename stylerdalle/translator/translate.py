@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -18,7 +19,7 @@ from .noise import noise_grid
 from .options import DEFAULT_OPTIONS, TranslateOptions
 from .sampling import choose_tokens
 from .style import Style, merged
-from .temporal import Frame, steadied
+from .temporal import Frame, History
 from .texture import field_under, laid_under, texture_field
 from .windows import translate_grid
 
@@ -30,6 +31,7 @@ def translate(
     styles: Sequence[tuple[Style, float]],
     options: TranslateOptions = DEFAULT_OPTIONS,
     progress: Progress | None = None,
+    history: History | None = None,
 ) -> Tokens:
     """Content tokens to stylised tokens, of any size, one picture after another.
 
@@ -37,6 +39,7 @@ def translate(
         tokens: grid (B, h, w), from `encode` with the translator's upscale u.
         styles: styles and their weights, merged into the translator as a weighted sum; none: the base translator.
         progress: called with (windows done, windows in all), sometimes with the same numbers again; may raise to cancel.
+        history: of the frames before, if these go on with their video.
 
     Returns:
         The tokens with a grid of (B, u*h, u*w) and, with softness, a mixture.
@@ -55,18 +58,17 @@ def translate(
         mixture = None
         if options.sampling.softness:
             mixture = model.embeddings.new_empty(*grid.shape, model.embeddings.shape[1], device=grid.device)
-        before: Frame | None = None
+        history = history or History(options.steady)
         for i, tell in enumerate(split(progress, [1] * count)):
             shares = [torch.ones(h, w) if mask is None else mask[i if len(mask) > 1 else 0] for mask in masks]
             out = [some[i : i + 1] for some in (grid, mixture) if some is not None]
             model.translate(tokens.grid[i : i + 1], shares, out, tell)
             if options.steady and tokens.photo is not None:
-                now = Frame(tokens.photo[i], grid[i], None if mixture is None else mixture[i])
-                before = steadied(now, before, options.steady) if before else now
-                grid[i] = before.grid
-                if mixture is not None and before.mixture is not None:
-                    mixture[i] = before.mixture
-    return tokens.with_grid(grid, scale=1, mixture=mixture)
+                now = history.next(Frame(tokens.photo[i].float(), grid[i], None if mixture is None else mixture[i]))
+                grid[i] = now.grid
+                if mixture is not None and now.mixture is not None:
+                    mixture[i] = now.mixture
+    return replace(tokens, grid=grid, scale=1, mixture=mixture, steady=options.steady, frames=count)
 
 
 def check(translator: Translator, tokens: Tokens, options: TranslateOptions) -> None:
@@ -107,8 +109,8 @@ class StyledTranslator:
         self.translator, self.tokenizer, self.options = translator, tokenizer, options
         self.embeddings = all_embeddings(tokenizer)  # (V, D_tok)
         layers = [styles, *([(region.style, 1.0)] for region in options.regions)]
-        # strength scales the changes of the parameters. Between two logits a photo's sharp ones would win nearly always, and
-        # logits beyond the style's would leave what it has learnt
+        # strength scales the changes of the parameters, not the logits: between two logits the photo's, which are sharper, would
+        # nearly always win, and logits beyond the style's are outside of what it has learnt
         self.parameters = [merged(translator, [(style, options.strength * weight) for style, weight in some]) for some in layers]
         self.fields = [texture_field([(style.texture, weight) for style, weight in some], self.embeddings) for some in layers]
         self.shift = texture_shift(options.sampling.seed).to(self.embeddings.device)

@@ -1,8 +1,8 @@
-"""Exemplars: pictures of the style, and the reward of coming near to them as the feature network sees it.
+"""Exemplars: pictures of the style, and a reward for being near to them in the space of the feature network.
 
-CLIP's reward knows words and brings colours. Exemplars bring the hand: the statistics of features (features/distances.py) are
-compared at the scale of the marks. A mean over many exemplars has no hand of its own, so a picture is compared with the exemplar
-that it is nearest to.
+CLIP's reward follows words and teaches colours. Exemplars teach brush marks: the statistics of features (features/distances.py)
+are compared at the scale of the marks. The mean of many exemplars has no distinct marks, so a picture is compared with its
+nearest exemplar.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ..images.resample import interpolated
 
 
 class Exemplars:
-    """Pictures of a style as a reward.
+    """The reward for pictures that are near to exemplars of a style.
 
     Args:
         network: frozen, on the device of the pictures to compare.

@@ -1,4 +1,4 @@
-"""The library of exemplars: works of art in the public domain, and which of them a prompt leans on.
+"""The library of exemplars: works of art in the public domain, and which of them are near to a prompt.
 
 A library is a tar shard (learn/sources.py): of each work KEY.webp and KEY.json with artist, title, year, style, source, licence
 and more; ATTRIBUTION.txt lists them all. `python -m stylerdalle.training.library` packs it.
@@ -35,10 +35,11 @@ from ..learn.sources import entries, note_of, read
 from ..resolve import check_prompt, without_unknown_words
 from .config import TuneConfig
 from .exemplars import Exemplars
+from .methods import METHODS
 
 log = logging.getLogger(__name__)
 REQUIRED = ("artist", "title", "year", "source", "licence")  # what must be known of a work
-MOST = 3  # works that one prompt leans on
+MOST = 3  # works that are used for one prompt
 LEAST = 0.4  # share of a prompt's words that a work needs to be used: "pop art" and "a comic book page" have no work
 NEXT = 0.75  # of the nearest work's score, that a further work needs
 NAMED, TOLD = 0.9, 0.5  # a word in artist, style or medium; a word in title or captions, which tell what is shown
@@ -68,6 +69,7 @@ class Work:
 
     @property
     def label(self) -> str:
+        """Artist, title and year."""
         return f"{self.artist}, {self.title} ({self.year})"
 
     def note(self) -> dict[str, str]:
@@ -75,6 +77,7 @@ class Work:
         return {name: getattr(self, name) for name in REQUIRED}
 
     def attribution(self) -> str:
+        """One line for a list of sources and licences."""
         return f"{self.label}. {self.source}; {self.licence}"
 
 
@@ -89,6 +92,7 @@ class Near:
 
     @property
     def score(self) -> float:
+        """What works are ordered by."""
         return self.words + COSINE * self.cosine
 
 
@@ -120,10 +124,9 @@ def near_works(bundle: Bundle, text: str, count: int = 5) -> list[Near]:
 
 
 def answers(config: TuneConfig) -> bool:
-    """Whether the library answers a prompt where nothing else is said: not for the paper's method, which knows no exemplars, and
-    only for a reward that looks at them."""
+    """Whether a run takes exemplars from the library by default: the method allows it, and the reward has a weight for them."""
     rewarded = (config.steps or config.epochs) and (config.style_weight or config.layout_weight)
-    return config.method != "reinforce" and bool(rewarded)
+    return METHODS[config.method].library and bool(rewarded)
 
 
 def used_works(bundle: Bundle, text: str) -> list[Near]:
@@ -133,7 +136,7 @@ def used_works(bundle: Bundle, text: str) -> list[Near]:
     able = [i for i, share in enumerate(found) if share >= LEAST]  # CLIP needs to look only at these
     used = [near for near in ranked(bundle, text, [works[i] for i in able], [found[i] for i in able]) if near.weight]
     if used:
-        log.info("the library of exemplars answers %r with %s", text, "; ".join(near.work.label for near in used))
+        log.info("exemplars of the library for %r: %s", text, "; ".join(near.work.label for near in used))
     elif works:
         log.info("the library of exemplars has no work near to %r: the reward is CLIP's alone", text)
     return used

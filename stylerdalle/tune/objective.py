@@ -41,7 +41,7 @@ from .methods import METHODS
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one batch."""
+    """The result of one batch."""
 
     loss: float  # means over the photos of all processes
     reward: float

@@ -43,7 +43,7 @@ def loads(comfy: SimpleNamespace, caplog: pytest.LogCaptureFixture) -> Callable[
     caplog.set_level("INFO")
 
     def since() -> list[str]:
-        names = [r.args[0] for r in caplog.records if r.msg.startswith("loaded ") and r.args]  # type: ignore[index]
+        names = [r.args[0] for r in caplog.records if r.msg.startswith("loaded ") and r.args]
         caplog.clear()
         return sorted(Path(str(name)).stem for name in names)
 

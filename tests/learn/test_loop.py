@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from stylerdalle.learn.loop import Descent, Loop, Numbers, RunningMeans, Tensors
+from stylerdalle.learn.loop import Descent, Loop, Numbers, Tensors
+from stylerdalle.learn.means import RunningMeans
 from stylerdalle.learn.run import Run
 
 
@@ -86,6 +87,8 @@ def test_running_means_begin_unbiased_and_follow():
     means = RunningMeans()
     means.update({"a": 4.0, "b": None})
     assert means.values == {"a": 4.0}
+    means.update({"b": 3.0})
+    assert means.values == {"a": 4.0, "b": 3.0}, "b begins here"
     for _ in range(500):
         means.update({"a": 1.0, "b": 2.0})
     assert means.values["a"] == pytest.approx(1, abs=1e-2) and means.values["b"] == pytest.approx(2, abs=1e-2)

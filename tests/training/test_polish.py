@@ -104,6 +104,14 @@ def test_styles_learn_alone_where_the_other_rates_are_0(polisher, tmp_path):
     assert style.base_sha256 == storage.sha256(tmp_path / "in" / "translator.safetensors")
 
 
+def test_styles_are_kept_in_part(polisher, tmp_path):
+    adapter = {k: t.clone() for k, t in polisher.styles["van-gogh"].tensors.items()}
+    polisher.config = replace(SMALL, kept_styles=1.0)
+    polish.polish(polisher, Run(tmp_path / "run"))
+    for key, tensor in polisher.styles["van-gogh"].tensors.items():
+        torch.testing.assert_close(tensor.detach(), adapter[key])
+
+
 def test_some_contents_are_plain(polisher):
     plain, busy = torch.zeros(1, 8, 8, dtype=torch.long), torch.arange(64).view(1, 8, 8)
     parts = (polisher.tokenizer, polisher.translator, polisher.styles, polisher.clip, polisher.features, polisher.pairs)
@@ -120,7 +128,7 @@ def test_a_decoder_is_kept_in_part():
     old, new = tiny.tokenizer(), tiny.tokenizer()
     for tensor in new.decoder.parameters():
         tensor += 1
-    polish.between(new, old, 0.25)
+    polish.between(new.decoder.parameters(), old.decoder.parameters(), 0.25)
     assert all(torch.allclose(a, b + 0.75) for a, b in zip(new.decoder.parameters(), old.decoder.parameters(), strict=True))
 
 

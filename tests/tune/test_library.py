@@ -1,4 +1,4 @@
-"""The library of exemplars: which works a prompt leans on, and how tuning uses them."""
+"""The library of exemplars: which works are near to a prompt, and how tuning uses them."""
 
 import dataclasses
 import json
@@ -108,14 +108,14 @@ def test_an_artist_or_a_movement_is_nearer_than_a_word_of_the_title(folder):
     assert found["fuji"] > found["sails"] == found["bridge"] > found["dabs"] == 0
 
 
-def test_a_prompt_that_a_work_stands_for_leans_on_it_first_and_on_others_of_its_style(library):
+def test_a_prompt_that_a_work_stands_for_uses_it_first_and_then_others_of_its_style(library):
     found = used_works(library, "a ukiyo-e  print")
     assert found[0].work.picture.key == "waves" and found[0].weight == 1.0
     assert len(found) == MOST and all(NEXT <= near.weight < 1 for near in found[1:])
 
 
 @pytest.mark.parametrize("text", ["pop art", "pixel art", "a photo", "a teapot", "a painting", "a synthwave skyline in rain"])
-def test_a_prompt_that_names_no_work_leans_on_none_and_no_clip_is_needed(text, library):
+def test_a_prompt_that_names_no_work_uses_none_and_no_clip_is_needed(text, library):
     assert used_works(dataclasses.replace(library, clip_path=Path("nowhere")), text) == []
 
 
@@ -155,7 +155,7 @@ def test_less_weight_is_more_distance(network, library):
     assert library_exemplars(network, [], 64) is None
 
 
-def test_the_library_answers_rewards_that_look_at_exemplars_and_not_the_papers_method():
+def test_the_library_is_used_by_rewards_that_look_at_exemplars_and_not_by_the_papers_method():
     assert answers(TuneConfig.of("direct")) and answers(TuneConfig.of("rloo"))
     assert not answers(TuneConfig.of("reinforce"))
     assert not answers(TuneConfig.of("direct", style_weight=0, layout_weight=0))
@@ -167,7 +167,7 @@ def test_tune_uses_the_works_near_to_its_prompt_and_the_file_says_which(run_tune
     known = {"artist": "Piranesi", "title": "Prison", "year": "1805", "source": "a museum", "licence": "CC0"}
     assert recipe["works"] == [{**known, "weight": 1.0}] and "exemplars" not in recipe
     told = [line for line in capsys.readouterr().err.splitlines() if "library of exemplars" in line]
-    assert told == ["INFO: the library of exemplars answers 'an etching' with Piranesi, Prison (1805)"]
+    assert told == ["INFO: exemplars of the library for 'an etching': Piranesi, Prison (1805)"]
 
 
 def test_tune_says_that_no_work_is_near(run_tune, capsys):

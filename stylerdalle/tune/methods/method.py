@@ -52,7 +52,7 @@ class Painter(Protocol):
 
 @dataclass(frozen=True)
 class Judged:
-    """What a method makes of one photo."""
+    """A method's loss and reward for one photo."""
 
     loss: Tensor  # a scalar, to minimise
     reward: Tensor  # a scalar, the mean of the pictures, without a gradient
@@ -115,6 +115,7 @@ class Method:
     eps: float = 1e-8  # of Adam
     max_norm: float = 1.0  # of the gradient, which is scaled down to it
     falling: bool = True  # the learning rate follows --warm and --decay; else it is constant
+    library: bool = True  # works of the bundle's library are its exemplars where the prompt alone is given
 
     def optimizer(self, tensors: Iterable[Tensor], lr: float) -> torch.optim.Adam:
         """The optimiser of the adapter's tensors."""

@@ -78,4 +78,5 @@ REINFORCE = Method(
     eps=1e-9,
     max_norm=3.0,
     falling=False,
+    library=False,  # the paper has no exemplars
 )
