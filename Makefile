@@ -78,7 +78,7 @@ $(W)/base/tokenizer.safetensors: $(W)/smooth.safetensors
 	$(TRAIN).sharpen --images $(DATA) $(W)/made.tar --tokenizer $< --output $@ --device $(DEVICE)
 
 $(W)/mini/clip.safetensors: $(W)/made.tar
-	$(TRAIN).style_clip --images $(DATA) $< --exemplars $(WORKS) --output $@
+	$(TRAIN).style_clip --images $(DATA) $< --exemplars $(WORKS) --output $@ --device $(DEVICE)
 
 $(W)/mini/features.safetensors: $(W)/made.tar
 	$(TRAIN).features --images $(DATA) $(WORKS) --output $@ --device $(DEVICE)

@@ -42,7 +42,8 @@ from stylerdalle.learn.sources import read_pictures
 from stylerdalle.pipeline import stylize
 from stylerdalle.tokenizers import ImageTokenizer
 from stylerdalle.tokenizers.dvae import DVAE
-from stylerdalle.translator.model import Translator, TranslatorConfig, start_as_identity
+from stylerdalle.translator.identity import start_as_identity
+from stylerdalle.translator.model import Translator, TranslatorConfig
 from stylerdalle.tune.config import METHODS, TuneConfig
 from stylerdalle.tune.loop import TuneState, tune
 

@@ -24,7 +24,7 @@ WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
 FEATURES = WEIGHTS / "mini" / "features.safetensors"  # sees pixels, not tokens: it serves every bundle that has none of its own
 EXEMPLARS = WEIGHTS / "mini" / "exemplars.tar"  # works of art; serves the official bundles too
 BUNDLE_PARTS = ("tokenizer", "clip", "translator")  # files that every bundle has
-OFFICIAL = ("dalle", "rudalle")  # StylerDALLE-1 and -Ru: official tokenizer and CLIP; no translator for them was published
+OFFICIAL = ("dalle", "rudalle")  # StylerDALLE-1 and -Ru: official tokenizer and CLIP, a translator made of the codebook
 Load = Callable[..., Any]  # a function like cache.load: (loader, path, device, dtype) -> loader(path, device, dtype)
 
 
@@ -136,7 +136,8 @@ def incomplete(name: str, folder: Path, missing: Sequence[str], command: str = "
     to = "" if folder == WEIGHTS / name else f" --to {shlex.quote(str(folder))}"
     ways = {
         "tokenizer": f"`{command} fetch {name}{to}`",
-        "translator": f"none was published: `{command} prepare --tokenizer tokenizer.safetensors --images PHOTOS --output "
+        "translator": f"`{command} fetch {name}{to}` makes one of the tokenizer; to train one: `{command} prepare --tokenizer "
+        f"tokenizer.safetensors --images PHOTOS --output "
         f"TOKENS` and `{command} pretrain --preset {preset} --tokenizer tokenizer.safetensors --tokens TOKENS --output "
         f"translator.safetensors`, or `{command} convert translator CHECKPOINT --output translator.safetensors`",
         "clip": f"`{command} fetch clip{to}`",

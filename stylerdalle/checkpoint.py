@@ -27,8 +27,9 @@ from .settings import shortened
 from .storage import FILE_FORMAT, FILE_KINDS, read_metadata, replacing, sha256
 from .tokenizers import registry
 from .tokenizers.protocol import ImageTokenizer
-from .translator.hypernetwork import HyperConfig, HyperNetwork
+from .translator.hypernetwork import HyperNetwork
 from .translator.model import Translator, TranslatorConfig
+from .translator.sizes import HyperConfig
 from .translator.style import Style
 from .translator.texture import Texture
 
@@ -61,9 +62,23 @@ def write(path: str | Path, tensors: Mapping[str, Tensor], kind: str, **metadata
     notes = {k: v if isinstance(v, str) else json.dumps(v) for k, v in metadata.items() if v is not None}
     notes = {k: v.encode(errors="replace").decode() for k, v in notes.items()}  # names of files may not be Unicode
     blob = save({k: v.contiguous() for k, v in tensors.items()}, {"format": FILE_FORMAT, "kind": kind, **notes})
+    end = 8 + int.from_bytes(blob[:8], "little")
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as stream:
-        stream.write(blob)
+        stream.write(sorted_header(blob[8:end]))
+        stream.write(memoryview(blob)[end:])
+
+
+def sorted_header(header: bytes) -> bytes:
+    """A safetensors header (JSON) with its length before it, the metadata in order: equal contents give equal files.
+
+    Styles know their translator by the hash of its file, and safetensors writes the metadata in a random order.
+    """
+    parts = json.loads(header)
+    parts = {"__metadata__": dict(sorted(parts.pop("__metadata__").items())), **parts}
+    text = json.dumps(parts, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
 
 
 def read(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[str, str]]:

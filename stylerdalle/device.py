@@ -7,7 +7,10 @@ this library's own unused memory is given back meanwhile: models of a host stay 
 from __future__ import annotations
 
 import functools
+import logging
+import os
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import ParamSpec, TypeVar
 
 import torch
@@ -18,6 +21,8 @@ T = TypeVar("T")
 Box = tuple[int, int, int, int]  # top, bottom, left, right
 P = ParamSpec("P")
 SIGNS = ("out of memory", "can't allocate memory", "cannot allocate memory", "alloc_failed", "not enough memory")
+FALLBACK = "PYTORCH_ENABLE_MPS_FALLBACK"  # read by torch when it is imported
+log = logging.getLogger(__name__)
 
 
 class OutOfMemory(torch.OutOfMemoryError):
@@ -119,14 +124,48 @@ def choose_device(device: str | torch.device = "auto") -> torch.device:
         if rank_and_world()[1] > 1 and (on_cpu() or own_gpu()):
             return own_gpu() or torch.device("cpu")
         mps = torch.backends.mps.is_available()
-        return torch.device("cuda" if torch.cuda.is_available() else "mps" if mps else "cpu")
+        return announced(torch.device("cuda" if torch.cuda.is_available() else "mps" if mps else "cpu"))
     try:
         chosen = torch.device(device)
         torch.empty(0, device=chosen)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"device {str(device)!r} cannot be used here ({reason}): try auto or cpu") from error
-    return chosen
+    return announced(chosen)
+
+
+@functools.lru_cache
+def announced(device: torch.device) -> torch.device:
+    """The device; for MPS one line of the log says where operators run that it lacks (docs/gpu.md lists them)."""
+    if device.type == "mps" and os.environ.get(FALLBACK) == "1":
+        log.warning("mps: operators that torch lacks there run on the CPU (%s=1), which is slower", FALLBACK)
+    elif device.type == "mps":
+        log.warning("mps: set %s=1 before the start if torch reports an operator that it lacks there", FALLBACK)
+    return device
+
+
+def autocast(device: torch.device) -> AbstractContextManager[object]:
+    """A block in which training multiplies in bfloat16, or in float32 where the device cannot."""
+    if not multiplies_in_bf16(device.type):
+        return nullcontext()
+    return torch.autocast(device.type, torch.bfloat16)
+
+
+@functools.lru_cache
+def multiplies_in_bf16(kind: str) -> bool:
+    """Whether a device multiplies in bfloat16. Where it does not, such as on MPS before macOS 14, one line of the log says so."""
+    try:
+        probe(kind)
+    except (RuntimeError, TypeError, NotImplementedError) as error:
+        log.warning("%s has no bfloat16 (%s): training multiplies in float32 there", kind, str(error).splitlines()[0])
+        return False
+    return True
+
+
+def probe(kind: str) -> None:
+    """Multiply in bfloat16. Raises RuntimeError or TypeError where the device cannot."""
+    small = torch.ones(8, 8, device=kind, dtype=torch.bfloat16)
+    torch.mm(small, small)
 
 
 def choose_dtype(device: torch.device, dtype: str | torch.dtype = "auto") -> torch.dtype:

@@ -11,6 +11,10 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 SOFTNESS = 0.5  # of mixtures: logits are divided by it, so a token half a unit below the likeliest has e^-1 of its share
+# with upscale 2, which content token place (y, x) of the decoder begins with, of n x n: repeated is (y // 2, x // 2), the paper's
+# text; tiled is (y // 2, x mod n), what the authors' code computes
+DECODER_INPUTS = ("repeated", "tiled")
+DECAYS = ("cosine", "linear")  # of the learning rate
 SEEDS = 2**64  # seeds are 0 to SEEDS - 1, the range of torch.Generator
 HOSTED = __package__ != "stylerdalle"  # part of another program's package, such as ComfyUI's: the command is not on its path
 ROOT = Path(__file__).resolve().parent.parent
@@ -22,6 +26,14 @@ def check_finite(config: Any) -> None:
         value = getattr(config, field.name)
         if isinstance(value, float) and not math.isfinite(value):
             raise ValueError(f"{field.name} is {value}: give a number")
+
+
+def check_decoder_input(name: str) -> None:
+    """Raises ValueError for a name that is not in DECODER_INPUTS."""
+    if name not in DECODER_INPUTS:
+        raise ValueError(
+            f"decoder_input {name!r} is not known: repeated is the paper's text, tiled is what the authors' code computes"
+        )
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import sys
@@ -11,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from safetensors import SafetensorError, safe_open
 
@@ -156,6 +157,15 @@ def read_metadata(path: str | Path) -> dict[str, str]:
     if not Path(path).is_file():
         raise ValueError(f"{path} does not exist: check the path")
     return dict(_metadata(str(path), *_stamp(path)))
+
+
+def read_recipe(path: str | Path) -> dict[str, Any]:
+    """How one of our model files was made, from its metadata; empty where it does not say. Raises ValueError as read_metadata."""
+    try:
+        found = json.loads(read_metadata(path).get("recipe", "{}"))
+    except json.JSONDecodeError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def shapes(path: str | Path) -> dict[str, tuple[int, ...]]:

@@ -1,5 +1,7 @@
 """The paper's translator once more, written from its description alone: plain loops, no code of the library.
 
+The decoder's input exists in two forms: that of the paper's text, and that of the authors' code, which tiles the columns.
+
 State-dict names are those of the authors' checkpoints. Slow; for tests.
 """
 
@@ -43,8 +45,12 @@ def random_state(seed: int = 0, **sizes: int) -> dict[str, Tensor]:
     return state
 
 
-def log_probabilities(state: dict[str, Tensor], embedded: Tensor) -> Tensor:
-    """Embeddings of the content tokens of one picture (n*n, tok_dim) -> log-probabilities (4*n*n, vocab)."""
+def log_probabilities(state: dict[str, Tensor], embedded: Tensor, as_in_their_code: bool = False) -> Tensor:
+    """Embeddings of the content tokens of one picture (n*n, tok_dim) -> log-probabilities (4*n*n, vocab).
+
+    With `as_in_their_code` the decoder begins at (row, column) with content token (row // 2, column mod n), as the authors' code
+    does; without, with (row // 2, column // 2), as the paper says.
+    """
     weights = {name: tensor.double() for name, tensor in state.items()}
     n = len(weights["nat_enc.pos_embedding.row_embed.weight"])
     e = torch.stack([linear(weights, "linear_proj", token).clamp(min=0) for token in embedded.double()])
@@ -61,7 +67,12 @@ def log_probabilities(state: dict[str, Tensor], embedded: Tensor) -> Tensor:
         layer += 1
     memory = x
 
-    x = torch.stack([e[(row // 2) * n + column // 2] for row in range(2 * n) for column in range(2 * n)])
+    begins_with = []
+    for row in range(2 * n):
+        for column in range(2 * n):
+            read = column % n if as_in_their_code else column // 2
+            begins_with.append(e[(row // 2) * n + read])
+    x = torch.stack(begins_with)
     places = positions(weights, "nat_dec")
     layer = 0
     while f"nat_dec.transformer.layers.{layer}.norm1.weight" in weights:

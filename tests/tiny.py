@@ -23,7 +23,8 @@ from stylerdalle.tokenizers.dvae import DVAE
 from stylerdalle.tokenizers.protocol import ImageTokenizer
 from stylerdalle.tokenizers.vqgan import VQGAN
 from stylerdalle.translator.hypernetwork import HyperConfig, HyperNetwork, changed
-from stylerdalle.translator.model import Translator, TranslatorConfig, start_as_identity
+from stylerdalle.translator.identity import start_as_identity
+from stylerdalle.translator.model import Translator, TranslatorConfig
 from stylerdalle.translator.style import Style, new_adapter
 from stylerdalle.translator.texture import Texture
 

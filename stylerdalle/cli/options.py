@@ -114,6 +114,18 @@ def add_run_options(parser: argparse.ArgumentParser, name: str, images: argparse
     add_threads_option(parser)
 
 
+def add_preset_option(parser: argparse.ArgumentParser) -> None:
+    from ..tune.presets import NAMES
+
+    names = ", ".join(NAMES)
+    parser.add_argument(
+        "--preset",
+        choices=NAMES,
+        metavar="NAME",
+        help=f"a set of options ({names}): the paper's for its two tokenizers, or ours; options given here override it",
+    )
+
+
 def add_threads_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=number(int, 1, 1024), metavar="N", help="CPU threads (default: torch's own)")
 

@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING
 from .. import storage
 from ..distributed import processes, rank_and_world
 from .console import bar, say
-from .options import add_config_options, add_device_options, add_run_options, add_threads_option, given_options, number
+from .options import (
+    add_config_options,
+    add_device_options,
+    add_preset_option,
+    add_run_options,
+    add_threads_option,
+    given_options,
+    number,
+)
 
 if TYPE_CHECKING:
     from ..learn.pictures import Picture
@@ -90,14 +98,11 @@ def open_tokenizer(path: Path, args: argparse.Namespace) -> ImageTokenizer:
 
 
 def pretrain_options(parser: argparse.ArgumentParser) -> None:
-    from ..bundle import WEIGHTS
-    from ..learn.pretraining import PretrainConfig
-    from .training import add_preset_option
+    from ..learn.options import PretrainConfig
 
     parser.add_argument(
         "--tokenizer",
         type=Path,
-        default=WEIGHTS / "mini" / "tokenizer.safetensors",
         metavar="FILE",
         help="tokenizer whose tokens are translated (default: that of mini)",
     )
@@ -114,15 +119,18 @@ def pretrain_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run_pretrain(args: argparse.Namespace) -> int:
+    from ..bundle import tokenizer_file
     from ..checkpoint import save_translator
+    from ..learn.options import PretrainConfig
     from ..learn.prepared import PreparedTokens
-    from ..learn.pretraining import PretrainConfig, train
+    from ..learn.pretraining import train
     from ..learn.sources import pictures
     from ..tune.presets import pretrain_options as preset_options
     from .training import check_start, final_output, open_run, print_output, read_split, recipe
 
     if args.valid and not args.tokens:
         raise ValueError("--valid goes with --tokens: of --images some are kept for validation anyway, leave it out")
+    args.tokenizer = args.tokenizer or tokenizer_file("mini")
     config = PretrainConfig(**preset_options(args.preset, given_options(args, PretrainConfig)))
     output = check_start(args, args.tokenizer)
     train_on: list[Picture] | PreparedTokens

@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import argparse
 
-from .. import checkpoint
-from ..device import choose_device
-from ..training import clip, tokenizer
+from ..training.options import ClipConfig, TokenizerConfig
 from .options import add_config_options, add_device_option, add_run_options, given_options
-from .training import check_start, final_output, open_run, print_output, read_split, recipe
 
 
 def train_tokenizer_options(parser: argparse.ArgumentParser) -> None:
     add_run_options(parser, "tokenizer")
     add_device_option(parser)
-    add_config_options(parser.add_argument_group("training"), tokenizer.TokenizerConfig)
+    add_config_options(parser.add_argument_group("training"), TokenizerConfig)
     parser.set_defaults(run=run_train_tokenizer)
 
 
 def run_train_tokenizer(args: argparse.Namespace) -> int:
+    from .. import checkpoint
+    from ..device import choose_device
+    from ..training import tokenizer
+    from .training import check_start, final_output, open_run, print_output, read_split, recipe
+
     output = check_start(args)
     train_on, valid = read_split(args.images)
-    config = tokenizer.TokenizerConfig(**given_options(args, tokenizer.TokenizerConfig))
+    config = TokenizerConfig(**given_options(args, TokenizerConfig))
     run = open_run(args, "tokenizer", train_on)
     model = tokenizer.train(train_on, valid, config, run, device=choose_device(args.device))
     output = final_output(args, output)
@@ -31,15 +33,21 @@ def run_train_tokenizer(args: argparse.Namespace) -> int:
 
 def train_clip_options(parser: argparse.ArgumentParser) -> None:
     add_run_options(parser, "clip")
-    add_config_options(parser.add_argument_group("training"), clip.ClipConfig)
+    add_device_option(parser)
+    add_config_options(parser.add_argument_group("training"), ClipConfig)
     parser.set_defaults(run=run_train_clip)
 
 
 def run_train_clip(args: argparse.Namespace) -> int:
+    from .. import checkpoint
+    from ..device import choose_device
+    from ..training import clip
+    from .training import check_start, final_output, open_run, print_output, read_split, recipe
+
     output = check_start(args)
     train_on, valid = read_split(args.images)
-    config = clip.ClipConfig(**given_options(args, clip.ClipConfig))
-    model = clip.train(train_on, valid, config, open_run(args, "clip", train_on))
+    config = ClipConfig(**given_options(args, ClipConfig))
+    model = clip.train(train_on, valid, config, open_run(args, "clip", train_on), device=choose_device(args.device))
     used, words = clip.used_tokens(train_on), " ".join(clip.words(train_on))
     output = final_output(args, output)
     checkpoint.save_clip(output, model, used=used, recipe=recipe(args, config), words=words)

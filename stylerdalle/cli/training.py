@@ -17,21 +17,10 @@ from ..images.files import check_output
 from ..learn.pictures import Picture, split_validation
 from ..learn.run import Run, pictures_sha256
 from ..learn.sources import checked, read_pictures
-from ..tune import presets
 from .console import say
 from .options import RUNS
 
 FEWEST = 100  # pictures: one in a hundred is kept for validation
-
-
-def add_preset_option(parser: argparse.ArgumentParser) -> None:
-    names = ", ".join(presets.NAMES)
-    parser.add_argument(
-        "--preset",
-        choices=presets.NAMES,
-        metavar="NAME",
-        help=f"a set of options ({names}): the paper's for its two tokenizers, or ours; options given here override it",
-    )
 
 
 def check_start(args: argparse.Namespace, *inputs: str | Path | None) -> Path:

@@ -3,52 +3,30 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import logging
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from torch import Tensor
-
-from .. import checkpoint, storage
-from ..bundle import Bundle, load_bundle
+from .. import storage
 from ..distributed import processes
-from ..images.files import check_output
-from ..learn.crops import to_tensor
-from ..learn.pairs import read_pairs
-from ..learn.pictures import Picture
-from ..learn.run import tensors_sha256
-from ..learn.sources import checked, read_pictures
-from ..resolve import check_prompt, find_style, list_styles, warn_of_unknown_words
-from ..training.amortise import AmortiseConfig, amortise
-from ..training.pairs import coded_texture, make_pairs
-from ..training.prompts import read_prompts
-from ..training.registry import FILTERED, style_name
-from ..training.styles import large_photos
-from ..training.teacher_pairs import read_painted
-from ..translator.hypernetwork import HyperConfig
-from ..translator.style import Style
-from ..translator.texture import Texture
+from ..training.filter_names import FILTERED
+from ..training.options import AmortiseConfig
+from ..translator.sizes import HyperConfig
 from ..tune import presets
 from ..tune.config import TuneConfig
-from ..tune.exemplars import Exemplars
-from ..tune.library import answers, library_exemplars, recipe_of, used_works
-from ..tune.loop import TuneState, tune
-from ..tune.start import nearest_style
 from .console import bar
-from .options import add_config_options, add_model_options, add_run_options, given_options, number
-from .training import (
-    add_preset_option,
-    bundle_inputs,
-    check_start,
-    final_output,
-    open_run,
-    print_output,
-    read_split,
-    recipe,
-)
+from .options import add_config_options, add_model_options, add_preset_option, add_run_options, given_options, number
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..bundle import Bundle
+    from ..learn.pictures import Picture
+    from ..translator.style import Style
+    from ..translator.texture import Texture
+    from ..tune.exemplars import Exemplars
+    from ..tune.loop import TuneState
 
 log = logging.getLogger(__name__)
 LIBRARY, NO_EXEMPLARS = "library", "none"  # words in place of pictures in --exemplars
@@ -131,12 +109,21 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run_tune(args: argparse.Namespace) -> int:
+    from .. import checkpoint
+    from ..bundle import load_bundle
+    from ..images.files import check_output
+    from ..learn.run import tensors_sha256
+    from ..learn.sources import checked, read_pictures
+    from ..resolve import check_prompt, warn_of_unknown_words
+    from ..tune.loop import tune
+    from .training import bundle_inputs, check_start, final_output, open_run, print_output, recipe
+
     prompt = check_prompt(args.style)
     given = presets.tune_options(args.preset, given_options(args, TuneConfig))
     config = TuneConfig.of(given.pop("method", TuneConfig.method), **given)
     output = check_start(args, args.start, *(args.exemplars or []))
     photos = checked(read_pictures(args.images))
-    bundle = load_bundle(args.bundle, args.device, "fp32")  # for the gradients; autocast lowers the precision where it can
+    bundle = load_bundle(args.bundle, args.device, weights_dtype(args.dtype))
     check_output(output, args.overwrite, (".safetensors",), bundle.files)
     warn_of_unknown_words(bundle.clip_path, prompt)
     exemplars, origin = find_exemplars(args, prompt, bundle, config)
@@ -164,6 +151,7 @@ def run_tune(args: argparse.Namespace) -> int:
             start=start,
             texture=texture,
             exemplars=exemplars,
+            reduced=args.dtype != "fp32",
         )
     if not processes().main:
         return 0
@@ -178,6 +166,17 @@ def run_tune(args: argparse.Namespace) -> int:
     return print_output(output)
 
 
+def weights_dtype(dtype: str) -> str:
+    """The precision of the models that --dtype asks for: with auto float32, in which only products are rounded to bfloat16.
+
+    Raises:
+        ValueError: fp16.
+    """
+    if dtype == "fp16":
+        raise ValueError("tune cannot compute in fp16, gradients would vanish: use --dtype bf16 to save memory, fp32, or auto")
+    return "bf16" if dtype == "bf16" else "fp32"
+
+
 def find_exemplars(
     args: argparse.Namespace, prompt: str, bundle: Bundle, config: TuneConfig
 ) -> tuple[Exemplars | None, dict[str, Any]]:
@@ -186,6 +185,13 @@ def find_exemplars(
     Raises:
         ValueError: `--exemplars library`, and the library has no work near to the prompt.
     """
+    import numpy as np
+
+    from ..learn.crops import to_tensor
+    from ..learn.sources import checked, read_pictures
+    from ..tune.exemplars import Exemplars
+    from ..tune.library import answers, library_exemplars, recipe_of, used_works
+
     given = args.exemplars or []
     if given == [NO_EXEMPLARS] or not (given or (answers(config) and not args.pairs)):
         return None, {}
@@ -210,6 +216,9 @@ def find_start(
     Raises:
         ValueError: `--start nearest` without exemplars, or as `find_style`.
     """
+    from ..resolve import find_style
+    from ..tune.start import nearest_style
+
     own = bool(args.exemplars) and args.exemplars[0] not in (LIBRARY, NO_EXEMPLARS) and not args.pairs
     given = args.start or (NEAREST if own else NO_START)
     if given == NO_START:
@@ -228,6 +237,10 @@ def read_or_make_pairs(
     args: argparse.Namespace, photos: list[Picture], bundle: Bundle, seed: int
 ) -> tuple[tuple[Tensor, Tensor, Tensor] | None, Texture | None]:
     """(the pairs of --pairs as read_pairs gives them, the texture of their filter), each None where there is none."""
+    from ..learn.pairs import read_pairs
+    from ..training.pairs import coded_texture, make_pairs
+    from ..training.registry import style_name
+
     downsample = bundle.tokenizer.downsample
     window = downsample * bundle.translator.config.grid * bundle.translator.config.upscale  # px
     if style_name(args.pairs or "") in FILTERED:
@@ -237,6 +250,21 @@ def read_or_make_pairs(
 
 
 def run_tune_network(args: argparse.Namespace) -> int:
+    import hashlib
+
+    from .. import checkpoint
+    from ..bundle import load_bundle
+    from ..images.files import check_output
+    from ..learn.run import tensors_sha256
+    from ..resolve import list_styles
+    from ..training.amortise import amortise
+    from ..training.prompts import read_prompts
+    from ..training.styles import large_photos
+    from ..training.teacher_pairs import read_painted
+    from .training import bundle_inputs, check_start, final_output, open_run, print_output, read_split, recipe
+
+    if args.dtype != "auto":
+        raise ValueError("--dtype cannot be used with --styles: leave it out")
     if args.preset:
         raise ValueError("--preset cannot be used with --styles: leave it out")
     given, sizes = given_options(args, AmortiseConfig), given_options(args, HyperConfig)

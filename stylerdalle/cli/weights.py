@@ -11,7 +11,11 @@ from .console import bar, say
 
 
 def fetch_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", metavar="NAME", help="dalle or rudalle: the tokenizer of that bundle; clip: the CLIP of both")
+    parser.add_argument(
+        "name",
+        metavar="NAME",
+        help="dalle or rudalle: the tokenizer of that bundle, and a translator made of it; clip: the CLIP of both",
+    )
     parser.add_argument(
         "--to",
         type=Path,
@@ -42,7 +46,23 @@ def run_fetch(args: argparse.Namespace) -> int:
         say(f"{source.get('url', source['file'])}: {source['bytes']:,} bytes, sha256 {source['sha256']}")
     for path in files:
         describe(path)
+        if storage.read_metadata(path)["kind"] == "tokenizer":
+            complete(path)
     return 0
+
+
+def complete(tokenizer: Path) -> None:
+    """Make the translator that a bundle lacks of its tokenizer's codebook, and say so."""
+    from ..convert.identity import make_translator, wanted
+
+    translator = tokenizer.with_name("translator.safetensors")
+    if not wanted(tokenizer, translator):
+        return
+    made = make_translator(tokenizer, translator)
+    say(
+        f"{translator}: made of the tokenizer's codebook in {made.seconds:.1f} s; it returns {made.returned:,} of "
+        f"{made.tokens:,} tokens as they are, so that it changes nothing without a style: learn styles with stylerdalle tune"
+    )
 
 
 def convert_options(parser: argparse.ArgumentParser) -> None:

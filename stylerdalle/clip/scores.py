@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..images.files import over_white
+from ..images.resample import interpolated
 from .protocol import CLIPModel
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -32,7 +33,7 @@ def prepare(images: Tensor, side: int, normalise: bool = True) -> Tensor:
     scale = side / min(h, w)
     if scale != 1:
         size = (max(side, round(h * scale)), max(side, round(w * scale)))
-        images = F.interpolate(images, size, mode="bicubic", antialias=True).clamp(0, 1)
+        images = interpolated(images, size).clamp(0, 1)
     top, left = (images.shape[-2] - side) // 2, (images.shape[-1] - side) // 2
     images = images[..., top : top + side, left : left + side]
     if normalise:
@@ -98,7 +99,7 @@ def take_crops(images: Tensor, boxes: Sequence[Box], side: int) -> Tensor:
     """Box i of picture i, (N, 3, H, W) -> (N, 3, side, side), resized."""
     return torch.cat(
         [
-            F.interpolate(image[None, :, y : y + s, x : x + s], (side, side), mode="bilinear", antialias=True)
+            interpolated(image[None, :, y : y + s, x : x + s], (side, side), "bilinear")
             for image, (y, x, s) in zip(images, boxes, strict=True)
         ]
     )

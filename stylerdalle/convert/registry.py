@@ -5,18 +5,18 @@ A new converter is a file with a function `convert(sources)` and a line in CONVE
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
+from .. import storage
 
-from .. import checkpoint, storage
-from . import clip, dvae, translator, vqgan
-from .archive import read
+if TYPE_CHECKING:
+    from torch import Tensor
 
-StateDict = dict[str, Tensor]  # by state-dict name
+    StateDict = dict[str, Tensor]  # by state-dict name
 
 
 @dataclass(frozen=True)
@@ -25,18 +25,23 @@ class Converter:
 
     Attributes:
         kind: of the model file they become (storage.FILE_KINDS).
-        convert: the tensors of each source -> (tensors of the model file, its `arch`); raises ValueError for other weights.
+        module: beside this one, imported when it is used; its `convert` turns the tensors of each source into (tensors of the
+            model file, its `arch`), and raises ValueError for other weights.
     """
 
     kind: str
-    convert: Callable[[list[StateDict]], tuple[StateDict, dict[str, Any]]]
+    module: str
+
+    def convert(self, sources: list[StateDict]) -> tuple[StateDict, dict[str, Any]]:
+        found: tuple[StateDict, dict[str, Any]] = import_module(self.module, __package__).convert(sources)
+        return found
 
 
 CONVERTERS = {
-    "dvae": Converter("tokenizer", dvae.convert),
-    "clip": Converter("clip", clip.convert),
-    "vqgan": Converter("tokenizer", vqgan.convert),
-    "translator": Converter("translator", translator.convert),
+    "dvae": Converter("tokenizer", ".dvae"),
+    "clip": Converter("clip", ".clip"),
+    "vqgan": Converter("tokenizer", ".vqgan"),
+    "translator": Converter("translator", ".translator"),
 }
 
 
@@ -54,6 +59,8 @@ class Converted:
 
     def save(self, path: str | Path, **metadata: Any) -> None:
         """Write the model file, in the precision of the sources."""
+        from .. import checkpoint
+
         checkpoint.write(path, self.tensors, self.kind, arch=self.arch, **metadata)
 
 
@@ -63,6 +70,8 @@ def convert(kind: str, sources: Sequence[str | Path]) -> Converted:
     Raises:
         ValueError: an unknown kind, or a file that is damaged, unsafe, or not of that kind.
     """
+    from .archive import read
+
     if kind not in CONVERTERS:
         raise ValueError(f"kind {kind!r} is not known: {', '.join(CONVERTERS)}")
     converter = CONVERTERS[kind]

@@ -1,4 +1,8 @@
-"""A translator of the StylerDALLE authors' research code, a state dict, to a translator file."""
+"""A translator of the StylerDALLE authors' research code, a state dict, to a translator file.
+
+That code feeds the decoder rows repeated in place and columns tiled, where the paper's text repeats both in place. Its
+checkpoints were trained so, and the converted file says so (`decoder_input`).
+"""
 
 from __future__ import annotations
 
@@ -36,6 +40,7 @@ def convert(sources: list[dict[str, Tensor]]) -> tuple[dict[str, Tensor], dict[s
             grid=grid,
             upscale=len(tensors["nat_dec.pos_embedding.row_embed.weight"]) // grid,
             mlp_ratio=len(tensors["nat_enc.layers.0.mlp.fc1.weight"]) // width,
+            decoder_input="tiled",
         )
         with torch.device("meta"):  # names and shapes only
             want = Translator(config).state_dict()

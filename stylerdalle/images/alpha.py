@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .resample import interpolated
+
 
 def over_white(images: Tensor, alpha: Tensor | None) -> Tensor:
     """(B, 3, H, W) and alpha (B, 1, H, W) or None -> (B, 3, H, W), the pictures on a white background."""
@@ -15,7 +17,7 @@ def over_white(images: Tensor, alpha: Tensor | None) -> Tensor:
 def resized_with_alpha(images: Tensor, size: tuple[int, int]) -> Tensor:
     """(B, 4, H, W) in [0, 1] -> (B, 4, *size), bicubic and antialiased, each colour weighted by its alpha."""
     alpha = images[:, 3:]
-    both = F.interpolate(torch.cat([images[:, :3] * alpha, alpha], 1), size, mode="bicubic", antialias=True)
+    both = interpolated(torch.cat([images[:, :3] * alpha, alpha], 1), size)
     return torch.cat([both[:, :3] / both[:, 3:].clamp(min=1e-4), both[:, 3:]], 1).clamp(0, 1)
 
 

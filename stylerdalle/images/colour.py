@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..progress import Progress
+from .resample import interpolated
 
 # weights of red, green and blue
 LUMA_709 = (0.2126, 0.7152, 0.0722)  # ITU-R BT.709, sRGB's
@@ -55,7 +56,7 @@ def keep_colour(images: Tensor, photos: Tensor, amount: float = 1.0, progress: P
     for i, picture in enumerate(out[:, :3].split(1)):  # one at a time, to save memory
         photo = photos[i if len(photos) > 1 else 0][None, :3].to(picture)
         if photo.shape != picture.shape:
-            photo = F.interpolate(photo, picture.shape[-2:], mode="bicubic", antialias=True).clamp(0, 1)
+            photo = interpolated(photo, (picture.shape[-2], picture.shape[-1])).clamp(0, 1)
         light = luma(picture)
         chroma = fitted_chroma(photo - luma(photo), light)
         picture.lerp_(into_gamut(light, chroma), amount)

@@ -18,6 +18,7 @@ from ..storage import replacing, same_file
 from .alpha import over_white, resized_with_alpha
 from .decode import MAX_PIXELS, decode
 from .notes import Notes
+from .resample import interpolated
 
 __all__ = ["SUFFIXES", "check_output", "over_white", "read_picture", "resized", "to_image", "write_picture"]
 MAX_NAME = 255  # bytes of a file name, the limit of most file systems
@@ -81,7 +82,7 @@ def resized(images: Tensor, side: int) -> Tensor:
         return images
     if images.shape[1] == 4:  # hidden colours get no weight
         return resized_with_alpha(images, size)
-    return torch.nn.functional.interpolate(images, size, mode="bicubic", antialias=True).clamp(0, 1)
+    return interpolated(images, size).clamp(0, 1)
 
 
 def check_output(

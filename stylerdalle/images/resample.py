@@ -6,11 +6,39 @@ kernel where the line shrinks). A part of the result needs only those.
 
 from __future__ import annotations
 
+import logging
 import math
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+log = logging.getLogger(__name__)
+
+# devices on which torch lacks antialiased resizing, or its gradient: MPS has bilinear since torch 2.7 and bicubic since 2.8
+# (github.com/pytorch/pytorch/pull/145526, 149378), the gradient of bicubic came later (169785)
+WITHOUT_ANTIALIAS = ("mps",)
+
+
+def interpolated(images: Tensor, size: tuple[int, int], mode: str = "bicubic") -> Tensor:
+    """`F.interpolate(images, size, mode, antialias=True)`; on the CPU for a device that cannot, and moved back.
+
+    Args:
+        images: (B, C, H, W).
+        size: (height, width) in px.
+        mode: bicubic or bilinear.
+    """
+    kind = images.device.type
+    if kind not in WITHOUT_ANTIALIAS:
+        return F.interpolate(images, size, mode=mode, antialias=True)
+    tell_of_fallback(kind)
+    return F.interpolate(images.cpu(), size, mode=mode, antialias=True).to(images.device)
+
+
+@lru_cache
+def tell_of_fallback(kind: str) -> None:
+    log.warning("%s: pictures are resized on the CPU, torch cannot do it there with antialiasing", kind)
 
 
 def taps(length: int, size: int, first: int, last: int) -> tuple[int, int, Tensor | None]:

@@ -20,63 +20,31 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..device import autocast
 from ..distributed import Processes, processes
-from ..settings import check_finite, setting
+from ..images.resample import interpolated
 from ..tokenizers.codec import decode, encode
 from ..tokenizers.protocol import ImageTokenizer, all_embeddings
-from ..translator.model import Translator, TranslatorConfig, start_as_identity
+from ..translator.identity import start_as_identity
+from ..translator.model import Translator, TranslatorConfig
 from ..translator.options import TranslateOptions
 from ..translator.sampling import Sampling
 from ..translator.translate import translate
 from .crops import aligned_crop, centre_crop, random_crop, to_tensor
 from .loop import Descent, Loop, Numbers, Stateful
+from .options import PretrainConfig
 from .pictures import Picture
 from .prepared import PreparedTokens
 from .run import Run
-from .schedule import DECAYS, epochs_to_steps, hidden_places, learning_rate, sample_indices
+from .schedule import epochs_to_steps, hidden_places, learning_rate, sample_indices
 from .targets import soft_cross_entropy, soft_targets
-
-
-@dataclass(frozen=True)
-class PretrainConfig:
-    """Options of pretraining; the defaults are the recipe of the bundled same-grid translator."""
-
-    upscale: int = setting(1, "1: masked-token modelling in place; 2: half-resolution tokens to full-resolution ones (paper)")
-    width: int = 256
-    heads: int = 8
-    encoder_layers: int = 2
-    decoder_blocks: int = 2
-    grid: int = setting(16, "source tokens a side; a training crop has downsample (8) * grid * upscale px a side")
-    dropout: float = 0.1
-    texture: bool = setting(True, "room for styles with a texture, which changes nothing yet; always off with upscale 2")
-    identity: bool = setting(True, "start as the identity over the codebook; off: random weights (paper)")
-    augment: bool = setting(True, "random places, zooms and mirroring; off: centre crop (paper)")
-    steps: int = 260
-    epochs: float = setting(0, "passes over all pictures, in place of --steps; 0: --steps of pictures drawn at random")
-    batch: int = 16
-    accumulate: int = setting(1, "parts of a process's share of a batch, worked through one by one: less memory, same result")
-    lr: float = setting(3e-4, "peak learning rate of AdamW (weight decay 0.01)")
-    warm: int = setting(50, "first steps, in which the learning rate rises")
-    decay: str = setting("cosine", "of the learning rate: cosine to 2 %, or linear to 0")
-    kept_weight: float = setting(1.0, "weight of visible tokens; with a small one the translator forgets the identity")
-    whole: float = setting(0.25, "share of pictures of which no token is hidden, as in use")
-    neighbours: int = setting(16, "codes that share a soft target, the target itself included; 1: hard targets")
-    softness: float = setting(0.25, "spread of a soft target, in mean squared distances to the nearest code; 0: hard targets")
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        check_finite(self)
-        if self.decay not in DECAYS:
-            raise ValueError(f"decay {self.decay!r} is not known: {', '.join(DECAYS)}")
-        if self.accumulate < 1:
-            raise ValueError(f"accumulate {self.accumulate} is not possible: 1 is whole batches, 2 is halves")
 
 
 def train(
@@ -154,6 +122,7 @@ def new_translator(tokenizer: ImageTokenizer, config: PretrainConfig) -> Transla
             upscale=config.upscale,
             dropout=config.dropout,
             texture=config.texture and config.upscale == 1,
+            decoder_input=config.decoder_input,
         )
     )
     translator.to(embeddings.device)
@@ -235,7 +204,7 @@ def losses(
         read = tokenizer.embed(source)  # (B, n*n, D_tok)
         if config.upscale == 1:
             read = read * ~hidden[..., None]
-    with torch.autocast(read.device.type, torch.bfloat16):
+    with autocast(read.device):
         logits = translator(read)
     loss = soft_cross_entropy(logits, target, *targets)  # (B, N)
     if config.upscale == 2:
@@ -253,7 +222,7 @@ def tokens_of(tokenizer: ImageTokenizer, seen: Tensor, config: PretrainConfig) -
 
 def half_size(images: Tensor) -> Tensor:
     """(B, 3, H, W) -> (B, 3, H/2, W/2): the half-resolution source of the paper."""
-    return F.interpolate(images, scale_factor=0.5, mode="bicubic", antialias=True).clamp(0, 1)
+    return interpolated(images, (images.shape[-2] // 2, images.shape[-1] // 2)).clamp(0, 1)
 
 
 @torch.inference_mode()

@@ -12,7 +12,6 @@ from typing import Any, ClassVar, Protocol, TypeVar
 import numpy as np
 import torch
 
-DECAYS = ("cosine", "linear")  # of the learning rate
 Batch = TypeVar("Batch")
 
 

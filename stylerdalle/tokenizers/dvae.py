@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from dall_e import Decoder, Encoder
 from torch import Tensor, nn
 
-from .protocol import check_pixels
+from .protocol import check_pixels, run_block
 
 EPSILON = 0.1  # the logit-Laplace distribution has pixels in [0.1, 0.9] (`dall_e.utils.logit_laplace_eps`)
 
@@ -124,11 +124,15 @@ class DVAE(nn.Module):
         x = torch.einsum("bvhw,vd->bdhw", probabilities, self.codebook())
         return self.decode_mixture(x + self.decoder.blocks.input.b[:, None, None])
 
-    def decode_mixture(self, embeddings: Tensor) -> Tensor:
-        """Mean embeddings (B, n_init, h, w) of the likely tokens -> images (B, 3, 8h, 8w) in [0, 1]."""
-        return to_pixels(self.decode_embedded(embeddings))
+    def decode_mixture(self, embeddings: Tensor, recompute: bool = False) -> Tensor:
+        """Mean embeddings (B, n_init, h, w) of the likely tokens -> images (B, 3, 8h, 8w) in [0, 1].
 
-    def decode_embedded(self, x: Tensor) -> Tensor:
+        Args:
+            recompute: as of ImageTokenizer.
+        """
+        return to_pixels(self.decode_embedded(embeddings, recompute))
+
+    def decode_embedded(self, x: Tensor, recompute: bool = False) -> Tensor:
         """Mean embeddings (B, n_init, h, w) -> the decoder's three mean channels before the sigmoid, (B, 3, 8h, 8w)."""
         blocks = self.decoder.blocks
         x = x.to(self.dtype).contiguous(memory_format=torch.channels_last)
@@ -138,7 +142,7 @@ class DVAE(nn.Module):
                 if isinstance(layer, nn.Upsample):
                     upsample = True
                 else:
-                    x = residual(layer, x, upsample)
+                    x = run_block(residual, layer, x, upsample, recompute=recompute)
                     upsample = False
         output = blocks.output.conv
         return F.conv2d(F.relu(x), output.w[:3], output.b[:3])

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 
 class ImageTokenizer(Protocol):
@@ -53,8 +54,13 @@ class ImageTokenizer(Protocol):
     def decode_soft(self, probabilities: Tensor) -> Tensor:
         """Token probabilities (B, V, h, w) -> (B, 3, H, W) in [0, 1], differentiable."""
 
-    def decode_mixture(self, embeddings: Tensor) -> Tensor:
-        """Mean embeddings of the likely tokens (B, D_tok, h, w) -> (B, 3, H, W) in [0, 1], differentiable."""
+    def decode_mixture(self, embeddings: Tensor, recompute: bool = False) -> Tensor:
+        """Mean embeddings of the likely tokens (B, D_tok, h, w) -> (B, 3, H, W) in [0, 1], differentiable.
+
+        Args:
+            recompute: keep no activations for the gradient but those between blocks, and compute the others once more: less
+                memory, the same gradient.
+        """
 
     def embed(self, tokens: Tensor) -> Tensor:
         """long (B, h, w) -> (B, h, w, D_tok)."""
@@ -75,6 +81,14 @@ class ImageTokenizer(Protocol):
     def requires_grad_(self, requires_grad: bool = True) -> Any: ...
 
     def to(self, device: torch.device | str) -> Any: ...
+
+
+def run_block(block: Callable[..., Tensor], *inputs: Any, recompute: bool = False) -> Tensor:
+    """block(*inputs), whose activations are computed again for the gradient with `recompute` (arXiv 1604.06174)."""
+    if not recompute or not torch.is_grad_enabled():
+        return block(*inputs)
+    out: Tensor = checkpoint(block, *inputs, use_reentrant=False, preserve_rng_state=False)
+    return out
 
 
 def check_pixels(images: Tensor, unit: int) -> None:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..images.tiling import blended
-from .protocol import check_pixels
+from .protocol import check_pixels, run_block
 
 GROUPS = 32  # of every group norm
 VQGAN_TILE = 72  # largest side of a tile in tokens: 512 px are one tile, 1024 px are 2 x 2
@@ -120,15 +121,19 @@ class VQGAN(nn.Module):
         """Token probabilities (B, V, h, w) -> images (B, 3, H, W) in [0, 1], differentiable in the probabilities."""
         return self.decode_mixture(torch.einsum("bvhw,vd->bdhw", probabilities, self.quantize.embed.weight))
 
-    def decode_mixture(self, embeddings: Tensor) -> Tensor:
-        """Mean embeddings (B, D, h, w) of the likely tokens -> images (B, 3, H, W) in [0, 1]."""
-        x = blended(self.decode_embedded, embeddings, 1, VQGAN_TILE, OVERLAP, self.downsample)
+    def decode_mixture(self, embeddings: Tensor, recompute: bool = False) -> Tensor:
+        """Mean embeddings (B, D, h, w) of the likely tokens -> images (B, 3, H, W) in [0, 1].
+
+        Args:
+            recompute: as of ImageTokenizer.
+        """
+        x = blended(partial(self.decode_embedded, recompute=recompute), embeddings, 1, VQGAN_TILE, OVERLAP, self.downsample)
         return (x.float().clamp(-1, 1) + 1) / 2
 
-    def decode_embedded(self, embeddings: Tensor) -> Tensor:
+    def decode_embedded(self, embeddings: Tensor, recompute: bool = False) -> Tensor:
         """Mean embeddings (B, D, h, w) -> pixels (B, 3, H, W), about [-1, 1]."""
         x = embeddings.to(self.dtype).contiguous(memory_format=torch.channels_last)
-        return self.decoder(self.post_quant_conv(x))
+        return self.decoder(self.post_quant_conv(x), recompute)
 
 
 class Codes(nn.Module):
@@ -173,11 +178,15 @@ class Decoder(nn.Module):
             self.up.append(Level(before, width, config.num_res_blocks + 1, attends(config, i), double=i > 0))
         self.norm_out, self.conv_out = norm(widths[0]), nn.Conv2d(widths[0], 3, 3, padding=1)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, recompute: bool = False) -> Tensor:
         """(B, z_channels, h, w) -> (B, 3, H, W)."""
-        x = self.mid(self.conv_in(x))  # (B, ch * ch_mult[-1], h, w)
+        x = run_block(self.mid, self.conv_in(x), recompute=recompute)  # (B, ch * ch_mult[-1], h, w)
         for level in reversed(self.up):
-            x = level(x)
+            x = level(x, recompute)
+        return run_block(self.last, x, recompute=recompute)
+
+    def last(self, x: Tensor) -> Tensor:
+        """(B, ch, H, W) -> (B, 3, H, W)."""
         return self.conv_out(F.silu(self.norm_out(x)))
 
 
@@ -196,12 +205,12 @@ class Level(nn.Module):
         self.downsample = Halve(width) if halve else nn.Identity()
         self.upsample = Double(width) if double else nn.Identity()
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, recompute: bool = False) -> Tensor:
         """(B, C, H, W) -> (B, C', H / 2, W / 2), (B, C', 2 H, 2 W) or (B, C', H, W)."""
         for i, block in enumerate(self.block):
-            x = block(x)
+            x = run_block(block, x, recompute=recompute)
             if self.attn:
-                x = self.attn[i](x)
+                x = run_block(self.attn[i], x, recompute=recompute)
         return self.upsample(self.downsample(x))
 
 

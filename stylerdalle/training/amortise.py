@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import NamedTuple
 
 import numpy as np
@@ -31,37 +31,22 @@ from ..learn.pictures import Picture
 from ..learn.run import Run
 from ..learn.schedule import generator, in_rounds, learning_rate
 from ..learn.targets import soft_cross_entropy
-from ..settings import setting
 from ..tokenizers.protocol import ImageTokenizer
-from ..translator.hypernetwork import HyperConfig, HyperNetwork, changed
+from ..translator.hypernetwork import HyperNetwork, changed
 from ..translator.model import Translator
+from ..translator.sizes import HyperConfig
 from ..translator.style import Style, translate_with
 from ..translator.texture import texture_field
 from ..tune.config import TuneConfig
 from ..tune.methods import METHODS
 from ..tune.objective import Objective
 from .art import stored_art_targets
+from .options import AmortiseConfig
 from .prompt_pairs import pairs_of_prompts
 from .prompts import Prompt
 from .teacher_pairs import Pairs
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class AmortiseConfig:
-    """Options of amortised tuning; the defaults are the recipe of the bundled file."""
-
-    steps: int = 1200
-    prompts: int = setting(6, "prompts with pairs a step")
-    batch: int = setting(4, "windows of each of them")
-    rewarded: int = setting(1, "prompts a step for the reward, one photo each")
-    lr: float = setting(1e-3, "peak learning rate of Adam; falls on a cosine to 2 %")
-    reward_weight: float = setting(0.05, "weight of the reward's loss beside the cross-entropy")
-    art_weight: float = setting(0.5, "how far the target of a prompt without pairs is moved towards pictures of art")
-    per_filter: int = setting(600, "made pairs of a filter")
-    per_tone: int = setting(120, "how many of them are used under a tone")
-    seed: int = 0
 
 
 class Lessons(NamedTuple):
@@ -146,7 +131,7 @@ class Course:
         coded, o = self.pairs[p.text].rows(rows), self.objective
         style = Style(network(self.text[p.text], generator))
         shown = coded.under(self.fields.get(p.filter), o.translator.config, o.device)
-        with torch.autocast(o.device.type, torch.bfloat16):
+        with o.autocast():
             logits = translate_with(o.translator, o.embeddings[coded.content.to(o.device)], [(style, 1.0)], shown)
         chosen = network.choose(self.text[p.text], generator)[self.number.get(p.filter, -1)]
         return soft_cross_entropy(logits, coded.target.to(o.device), *o.targets).mean() - chosen
@@ -157,7 +142,7 @@ class Course:
         with torch.no_grad():
             texture = network.textures_for(self.text[p.text])
         style = Style(network(self.text[p.text], generator), texture=texture)
-        with torch.autocast(o.device.type, torch.bfloat16):
+        with o.autocast():
             photo = photo.to(o.device)
             content = o.content(photo)
             logits = o.logits(content, style).float()

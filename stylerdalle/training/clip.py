@@ -16,7 +16,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from copy import deepcopy
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,13 +26,14 @@ from torch import Tensor
 
 from ..clip.package import clip
 from ..clip.scores import MEAN, STD, embed_images, embed_texts
+from ..device import autocast
 from ..learn.crops import centre_crop, random_crop, to_tensor
 from ..learn.loop import Descent, Loop, Numbers
 from ..learn.means import average_weights
 from ..learn.pictures import Picture
 from ..learn.run import Run
 from ..learn.schedule import learning_rate
-from ..settings import setting
+from .options import ClipConfig
 
 if TYPE_CHECKING:
     from clip.model import CLIP
@@ -46,29 +47,6 @@ TEMPLATES = {
     "graphic": ("{}", "{} style", "a picture in {} style", "{} graphics", "an example of {}"),
     "made": ("{}", "{} style", "a picture in the style of {}"),
 }
-
-
-@dataclass(frozen=True)
-class ClipConfig:
-    """Options of CLIP's training."""
-
-    embed_dim: int = 256
-    resolution: int = setting(128, "side of the pictures that it sees, px")
-    vision_width: int = setting(32, "width of the ResNet, of (2, 2, 2, 2) blocks")
-    text_width: int = setting(128, "width of the text transformer; a head is 64 wide")
-    text_layers: int = 3
-    context: int = setting(32, "text positions to train; longer texts are read with copies of the last one")
-    steps: int = 5600
-    batch: int = 128
-    lr: float = setting(1e-3, "peak learning rate of AdamW; falls on a cosine to 2 %")
-    last_steps: int = setting(2400, "last of the steps, in which all styles are drawn alike, and pictures nearly whole")
-    last_lr: float = setting(6e-4, "peak learning rate of the last steps")
-    weight_decay: float = 0.05
-    style_weight: float = setting(1.0, "weight of the style term beside CLIP's loss")
-    least: int = setting(12, "pictures that a style needs to be a class of the style term")
-    average: float = setting(0.995, "decay of the moving average of the weights, which is what is measured and saved")
-    seed: int = 0
-    compile: bool = setting(False, "torch.compile of the picture tower")
 
 
 def build_clip(config: ClipConfig) -> CLIP:
@@ -92,7 +70,7 @@ def with_full_context(model: CLIP, config: ClipConfig) -> CLIP:
     tensors = dict(model.state_dict())
     positions = tensors["positional_embedding"]
     tensors["positional_embedding"] = torch.cat([positions, positions[-1:].expand(77 - len(positions), -1)])
-    return clip.model.build_model(tensors).float().eval()
+    return clip.model.build_model(tensors).float().eval().to(positions.device)
 
 
 def style_classes(pictures: Sequence[Picture], least: int) -> dict[str, str]:
@@ -219,9 +197,14 @@ def losses(model: CLIP, seen: Tensor, read: Tensor, labels: Tensor, same: Tensor
 
 
 def train(
-    pictures: Sequence[Picture], valid: Sequence[Picture], config: ClipConfig, run: Run, minutes_between_saves: float = 5
+    pictures: Sequence[Picture],
+    valid: Sequence[Picture],
+    config: ClipConfig,
+    run: Run,
+    minutes_between_saves: float = 5,
+    device: torch.device | str = "cpu",
 ) -> CLIP:
-    """Train to config.steps, from `run`'s state if it has one -> a CLIP with 77 text positions.
+    """Train to config.steps, from `run`'s state if it has one -> a CLIP with 77 text positions, on the CPU.
 
     Args:
         pictures: to learn from.
@@ -232,7 +215,7 @@ def train(
     """
     torch.manual_seed(config.seed)  # clip's modules draw their initial weights from the global generator
     model = build_clip(config).train()
-    model.to(memory_format=torch.channels_last)
+    model.to(device).to(memory_format=torch.channels_last)
     optimizer = new_optimizer(model, config)
     mean_model = deepcopy(model).eval().requires_grad_(False)
     main_steps = config.steps - config.last_steps
@@ -251,8 +234,8 @@ def train(
     judged = [p for p in valid if class_of(p) in classes and p.kind in ("art", "graphic")]
 
     def learn(step: int, batch: tuple[Tensor, Tensor, Tensor, Tensor]) -> Numbers:
-        images, texts, labels, same = batch
-        with torch.autocast("cpu", torch.bfloat16):
+        images, texts, labels, same = (part.to(device) for part in batch)
+        with autocast(images.device):
             seen = F.normalize(visual(normalised(images)).float(), dim=-1)
             read = F.normalize(model.encode_text(texts).float(), dim=-1)
         contrast, style = losses(model, seen, read, labels, same)
@@ -267,7 +250,7 @@ def train(
         return {"valid_accuracy": style_accuracy(with_full_context(mean_model, config), judged, classes)}
 
     loop.train(Sampler(pictures, classes, config).batch, learn, after, measure)
-    return with_full_context(mean_model, config)
+    return with_full_context(mean_model, config).cpu()
 
 
 @torch.inference_mode()
@@ -286,7 +269,7 @@ def style_accuracy(model: CLIP, pictures: Sequence[Picture], classes: dict[str, 
         some = pictures[i : i + 64]
         side = model.visual.input_resolution
         views = [np.asarray(centre_crop(p.open(), side)) for p in some]
-        index = (embed_images(model, to_tensor(views)) @ ensemble.t()).argmax(1)
+        index = (embed_images(model, to_tensor(views).to(ensemble.device)) @ ensemble.t()).argmax(1)
         for picture, got in zip(some, index.tolist(), strict=True):
             seen[class_of(picture)] += 1
             right[class_of(picture)] += names[got] == class_of(picture)

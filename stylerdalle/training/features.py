@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import checkpoint
-from ..device import choose_device
+from ..device import autocast, choose_device
 from ..features import FeatureNetwork, style_distance, style_statistics
 from ..features.network import balance
 from ..learn.crops import at_least, random_crop, to_tensor
@@ -156,7 +156,7 @@ def train(
 
     def learn(step: int, content: tuple[Tensor, Tensor]) -> Numbers:
         images, labels = (part.to(device) for part in content)
-        with torch.autocast(images.device.type, torch.bfloat16):
+        with autocast(images.device):
             with torch.no_grad():
                 stages = instrument(images)
             error, named = imitation.losses(images, stages, labels)

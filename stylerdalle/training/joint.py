@@ -29,7 +29,7 @@ from torch import Tensor
 
 from .. import checkpoint, storage
 from ..bundle import WEIGHTS
-from ..device import choose_device, choose_dtype
+from ..device import autocast, choose_device, choose_dtype
 from ..learn.loop import Descent, Loop, Numbers, Stateful, Tensors
 from ..learn.pictures import Picture, split_validation
 from ..learn.run import Run
@@ -128,7 +128,7 @@ class Joint:
         coded = self.pairs[name].rows(rows)
         content, target = (part.to(self.device, non_blocking=True) for part in (coded.content, coded.target))
         shown = coded.under(self.fields[name], self.translator.config, self.device)
-        with torch.autocast(self.device.type, torch.bfloat16):
+        with autocast(self.device):
             read = self.embeddings[content]  # (B, n*n, D_tok)
             logits = translate_with(self.translator, read, [(Style(self.adapters[name]), 1.0)], shown)
         return soft_cross_entropy(logits, target, *self.targets).mean()
@@ -136,7 +136,7 @@ class Joint:
     def base_loss(self, tokens: Tensor, hidden: Tensor) -> Tensor:
         """Cross-entropy of tokens (B, n*n) by the translator alone, which does not see those `hidden` (B, n*n) -> a scalar."""
         tokens, hidden = (part.to(self.device, non_blocking=True) for part in (tokens, hidden))
-        with torch.autocast(self.device.type, torch.bfloat16):
+        with autocast(self.device):
             logits = self.translator(self.embeddings[tokens] * ~hidden[..., None])
         loss = soft_cross_entropy(logits, tokens, *self.targets)
         parts = ((self.config.hidden_weight, hidden), (1.0, ~hidden))  # the mean over each; 0 where there is none

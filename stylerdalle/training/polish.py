@@ -35,7 +35,7 @@ from .. import checkpoint, storage
 from ..clip.protocol import CLIPModel
 from ..clip.scores import cosine, embed_images, embed_texts
 from ..clip.statistics import StatisticsTower
-from ..device import choose_device
+from ..device import autocast, choose_device
 from ..images.tiling import starts
 from ..learn.loop import Descent, Loop, Numbers, Stateful, Tensors
 from ..learn.pictures import split_validation
@@ -241,7 +241,7 @@ class Polish:
         total: dict[str, Tensor] = {}
         fakes, fake_styles, reals, real_styles = [], [], [], []
         self.critic.requires_grad_(False)
-        with torch.autocast(self.device.type, torch.bfloat16):
+        with autocast(self.device):
             for name in batch.names:
                 made, loss, parts = self.style_step(name, batch.hard, painting, rng)
                 (loss / c.styles).backward()

@@ -282,7 +282,7 @@ _ENTRIES = (
 )
 STYLES = {recipe.name: recipe for recipe in _ENTRIES}
 BUNDLED = tuple(name for name, recipe in STYLES.items() if recipe.bundled)  # in the order of joint training
-FILTERED = tuple(name for name, recipe in STYLES.items() if recipe.filter)
+FILTERED = tuple(name for name, recipe in STYLES.items() if recipe.filter)  # filter_names.py lists them without torch
 
 
 def style_name(text: str) -> str:

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import checkpoint, storage
-from ..device import choose_device
+from ..device import autocast, choose_device
 from ..learn.crops import to_tensor
 from ..learn.loop import Descent, Loop, Numbers
 from ..learn.pictures import Picture, split_validation
@@ -134,7 +134,7 @@ def adversarial_step(
         parameters: of the decoder, those that learn.
         weight: as `SharpenConfig.weight`; None: only the critic learns.
     """
-    with torch.autocast(images.device.type, torch.bfloat16):
+    with autocast(images.device):
         with torch.no_grad():
             embedded = tokenizer.embed(tokenizer.encode(images)).permute(0, 3, 1, 2)
         output = tokenizer.decode_embedded(embedded).float()
@@ -147,7 +147,7 @@ def adversarial_step(
         a, b = (torch.autograd.grad(loss, last, retain_graph=True)[0].norm() for loss in (reconstruction, fooling))
         balance = (weight * a / (b + 1e-6)).clamp(max=100).item()
         torch.autograd.backward(reconstruction + balance * fooling, inputs=list(parameters))  # none into the critic
-    with torch.autocast(images.device.type, torch.bfloat16):
+    with autocast(images.device):
         real, fake = judge(images * 2 - 1).float(), judge(painted.detach()).float()
     hinge = F.relu(1 - real).mean() + F.relu(1 + fake).mean()
     hinge.backward()

@@ -34,6 +34,7 @@ from ..clip.package import clip
 from ..clip.protocol import CLIPModel
 from ..clip.scores import CONTEXT, MEAN, STD
 from ..clip.statistics import LITE0, STAGES, VOCABULARY, StatisticsTower, StyleClipShape, build_style_clip, columns
+from ..device import autocast, choose_device
 from ..learn.loop import Descent, Loop, Numbers
 from ..learn.means import average_weights
 from ..learn.pictures import Picture, split_validation
@@ -114,7 +115,7 @@ def tokens_of_one(text: str) -> Tensor:
 def read_texts(model: CLIP, tokens: Tensor) -> Tensor:
     """`encode_text` on as many positions as the tokens (B, L) have -> (B, E). It leaves the blocks with a mask of that size."""
     length = tokens.shape[1]
-    mask = torch.full((length, length), float("-inf")).triu(1)
+    mask = torch.full((length, length), float("-inf"), device=tokens.device).triu(1)
     for block in model.transformer.resblocks:
         block.attn_mask = mask
     x = (model.token_embedding(tokens) + model.positional_embedding[:length]).permute(1, 0, 2)  # (L, B, W)
@@ -150,7 +151,7 @@ def start_from(model: CLIP, earlier: CLIPModel, used: Tensor) -> None:
 def whole(model: CLIP, config: StyleClipConfig, used: Tensor) -> CLIP:
     """A copy with all of CLIP's text tokens and 77 positions: tokens other than the `used` ones are zero, positions beyond the
     trained ones are copies of the last."""
-    tensors = dict(model.state_dict())
+    tensors = {name: tensor.cpu() for name, tensor in model.state_dict().items()}
     rows = tensors["token_embedding.weight"]
     tensors["token_embedding.weight"] = rows.new_zeros(VOCABULARY, rows.shape[1]).index_copy_(0, used, rows)
     positions = tensors["positional_embedding"]
@@ -257,15 +258,15 @@ def losses(model: CLIP, seen: Tensor, texts: Tensor, prompts: Tensor, step: Step
 def accuracy(model: CLIP, sampler: Sampler, views: Views) -> Numbers:
     """Macro-averaged top-1 accuracy of plain views over the common classes; each is the mean embedding of its prompts."""
     pictures, classes, context, used = sampler.pictures, sampler.classes, sampler.config.context, sampler.used
-    common = [c for c in classes if c.common]
-    ensemble = torch.stack(
-        [F.normalize(F.normalize(read_texts(model, tokens_of(c.prompts, context, used)), dim=-1).mean(0), dim=-1) for c in common]
-    )
+    common, device = [c for c in classes if c.common], model.text_projection.device
+    tokens = [tokens_of(c.prompts, context, used).to(device) for c in common]
+    ensemble = torch.stack([F.normalize(F.normalize(read_texts(model, prompts), dim=-1).mean(0), dim=-1) for prompts in tokens])
     names = [c.name for c in common]
     chosen = [n for n, i in enumerate(views.picture.tolist()) if views.tone[n] < 0 and (class_of(pictures[i]) in names)]
     if not chosen:
         return {"valid_accuracy": None}
-    found = (model.visual.embed(views.statistics[chosen].float()) @ ensemble.t()).argmax(1).tolist()
+    shown = views.statistics[chosen].float().to(ensemble.device)
+    found = (model.visual.embed(shown) @ ensemble.t()).argmax(1).tolist()
     seen, right = Counter[str](), Counter[str]()
     for n, k in zip(chosen, found, strict=True):
         name = class_of(pictures[int(views.picture[n])])
@@ -309,8 +310,9 @@ def train(
     config: StyleClipConfig,
     run: Run,
     earlier: CLIPModel | None = None,
+    device: torch.device | str = "cpu",
 ) -> CLIP:
-    """Train to config.steps, from `run`'s state if it has one -> a CLIP with 77 text positions.
+    """Train to config.steps, from `run`'s state if it has one -> a CLIP with 77 text positions, on the CPU.
 
     Args:
         views: of the pictures.
@@ -326,6 +328,7 @@ def train(
     model = new_model(learn_from, network, used, config)
     if earlier is not None:
         start_from(model, earlier, used)
+    model.to(device)
     tower: StatisticsTower = model.visual
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = new_optimizer(parameters, config)
@@ -338,10 +341,11 @@ def train(
     loop.resume(asdict(config))
 
     def learn(number: int, step: Step) -> Numbers:
-        drawn = torch.rand(step.seen.shape, generator=generator(config.seed, number))
+        drawn = torch.rand(step.seen.shape, generator=generator(config.seed, number)).to(device)
+        step = Step(*(part.to(device) for part in step))
         kept = (drawn >= config.dropout) / (1 - config.dropout)  # what is dropped takes its mean value
         seen = F.normalize(tower.embed(tower.centre + (step.seen - tower.centre) * kept), dim=-1)
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast(seen.device):
             texts, prompts = read_by_length(model, step.texts), read_by_length(model, step.prompts)
         texts, prompts = F.normalize(texts.float(), dim=-1), F.normalize(prompts.float(), dim=-1)
         contrast, style = losses(model, seen, texts, prompts, step)
@@ -359,17 +363,17 @@ def train(
     return whole(mean_model, config, used)
 
 
-def instrument(network: Any, read: tuple[int, ...] = ALL_LAYERS) -> Instrument:
+def instrument(network: Any, read: tuple[int, ...] = ALL_LAYERS, device: torch.device | str = "cpu") -> Instrument:
     """A function from views (B, 3, S, S) in [0, 1] to the statistics of layers; of all: which are used is chosen later."""
     tower = StatisticsTower(StyleClipShape(read=read))
     fill_layers(tower, network)
-    tower.to(memory_format=torch.channels_last)
-    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (MEAN, STD))
+    tower.to(device).to(memory_format=torch.channels_last)
+    mean, std = (torch.tensor(v, device=device).view(3, 1, 1) for v in (MEAN, STD))
 
     @torch.inference_mode()
     def look(images: Tensor) -> Tensor:
-        with torch.autocast("cpu", torch.bfloat16):
-            return tower.look((images - mean) / std)
+        with autocast(mean.device):
+            return tower.look((images.to(device) - mean) / std).cpu()
 
     return look
 
@@ -384,6 +388,7 @@ def main() -> None:
     parser.add_argument("--valid", type=float, default=0.01, help="share of the pictures kept for validation (default: 0.01)")
     parser.add_argument("--run-dir", type=Path, default=Path.home() / ".cache" / "stylerdalle" / "runs" / "style-clip")
     parser.add_argument("--no-resume", action="store_true")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default: auto)")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     config, network = StyleClipConfig(steps=args.steps), efficientnet_lite0()
@@ -391,11 +396,12 @@ def main() -> None:
     earlier = checkpoint.load_clip(args.start) if args.start else None
     run = Run(args.run_dir, resume=not args.no_resume)
     styles = [class_of(p) or "photo" for p in pictures]
-    look = instrument(network)
+    device = choose_device(args.device)
+    look = instrument(network, device=device)
     views = read_views(args.run_dir / "views.pt", pictures, styles, config.resolution, config.toned, config.seed, look)
     kept = {p.key for p in split_validation(pictures, args.valid)[1]}
     views = replace(views, statistics=views.statistics[:, columns(ALL_LAYERS, config.read)])
-    model = train(views, pictures, [p.key in kept for p in pictures], network, config, run, earlier)
+    model = train(views, pictures, [p.key in kept for p in pictures], network, config, run, earlier, device)
     recipe = {"command": "training.style_clip", **asdict(config), "layers": "EfficientNet-lite0, ImageNet (Apache-2.0)"}
     licence = "MIT; layers of the image tower: EfficientNet-lite0 by Google, Apache-2.0"
     looked_at = [pictures[i] for i in views.picture.unique().tolist()]

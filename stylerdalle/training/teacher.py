@@ -30,7 +30,7 @@ from torch import Tensor
 
 from ..bundle import WEIGHTS
 from ..checkpoint import load_tokenizer
-from ..device import choose_device, choose_dtype
+from ..device import autocast, choose_device, choose_dtype
 from ..learn.loop import Descent, Loop, Numbers, Stateful
 from ..learn.means import RunningMeans, average_weights
 from ..learn.run import Run, save_tensors
@@ -95,7 +95,7 @@ def loss_of(
     warm: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """The loss of one picture (1, 3, H, W) in one style, and its PARTS, in their order."""
-    with torch.autocast(picture.device.type, torch.bfloat16):
+    with autocast(picture.device):
         made = teacher(picture, torch.tensor([row], device=picture.device), noise)
     if warm:
         loss = (made - picture).abs().mean()

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..checkpoint import misfits, read, write
+from ..device import autocast
 from ..translator.noise import SPACINGS, noise_field
 
 UNIT = 8  # px between two places of the noise grid: the tokenizer's downsampling
@@ -185,5 +186,5 @@ def paint_under(teacher: Teacher, images: Tensor, rows: Tensor, noise: Tensor) -
         rows: of the styles (`Teacher.rows`), long (B,).
     """
     device = images.device
-    with torch.autocast(device.type, torch.bfloat16):
+    with autocast(device):
         return teacher(images, rows.to(device, non_blocking=True), noise.to(device, non_blocking=True))

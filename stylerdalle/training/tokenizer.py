@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -22,36 +22,18 @@ import torch.nn.functional as F
 from dall_e import Decoder, Encoder
 from torch import Tensor, nn
 
+from ..device import autocast
 from ..learn.crops import aligned_crop, centre_crop, random_crop, to_tensor
 from ..learn.loop import Descent, Loop, Numbers, Stateful
 from ..learn.pictures import Picture
 from ..learn.run import Run
 from ..learn.schedule import learning_rate
-from ..settings import setting
 from ..tokenizers.dvae import DVAE, map_pixels, unclamped_pixels
 from ..tokenizers.protocol import ImageTokenizer
+from .options import TokenizerConfig
 from .quantizer import Quantizer
 
 SHARES = {"photo": 0.4, "wallpaper": 0.1, "art": 0.18, "graphic": 0.07, "made": 0.22, "flat": 0.03}  # of training crops
-
-
-@dataclass(frozen=True)
-class TokenizerConfig:
-    """Options of a tokenizer's training; the defaults are the recipe of the bundled file."""
-
-    n_hid: int = setting(64, "width of the dVAE; its package needs 64 or more")
-    n_init: int = setting(128, "channels of the decoder's input, the size of a token's embedding")
-    vocab_size: int = 4096
-    dim: int = setting(32, "size of a code while training; folding removes it")
-    steps: int = 2750
-    batch: int = 32
-    size: int = setting(96, "side of a training crop, px")
-    lr: float = setting(1.5e-3, "peak learning rate of AdamW; falls on a cosine to 2 %")
-    free_steps: int = setting(200, "first steps without quantisation; then k-means places the codebook")
-    commitment: float = 0.25
-    zoom: tuple[float, float] = (0.8, 1.8)  # output px per source px: users' photos are smoother than small thumbnails
-    seed: int = 0
-    compile: bool = setting(False, "torch.compile: a third faster, needs a C++ compiler")
 
 
 class VQAutoEncoder(nn.Module):
@@ -207,7 +189,7 @@ def train(
 
     def learn(step: int, images: Tensor) -> Numbers:
         images = images.to(device)
-        with torch.autocast(images.device.type, torch.bfloat16):
+        with autocast(images.device):
             z = encode(images).float()  # (B, dim, h, w)
             if step < config.free_steps:
                 commitment = z.new_zeros(())

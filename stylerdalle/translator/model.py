@@ -4,6 +4,8 @@ Content tokens of a picture in, logits of stylised tokens out, all places at onc
 authors' research checkpoints. What differs from the authors:
 - sizes are free, and `upscale` may be 1 (same grid: every token is translated in place) as well as the paper's 2
   (a half-resolution picture in, 4 tokens out for each token in);
+- the decoder's input is the paper's, every token repeated 2 x 2 in place; the authors' code repeats rows in place but tiles
+  columns, and `decoder_input` can say so;
 - attention is `scaled_dot_product_attention`;
 - dropout before the output layer is a plain dropout, off at inference (theirs stayed on);
 - with `texture`, the decoder can read a texture (texture.py): its embeddings are added to the decoder's input. Off by default;
@@ -15,13 +17,18 @@ vocabulary; K planes of noise.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..settings import check_decoder_input
 from .noise import SPACINGS
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -44,10 +51,11 @@ class TranslatorConfig:
     dropout: float = 0.5  # before the output layer, in training only
     texture: bool = False  # the decoder has a layer that reads textures
     noise: int = 0  # K, planes of noise that this layer reads beside a texture
+    decoder_input: str = "repeated"  # with upscale 2: which token a place begins with, see settings.DECODER_INPUTS
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
-            if name not in ("dropout", "texture", "noise") and value < 1:
+            if name not in ("dropout", "texture", "noise", "decoder_input") and value < 1:
                 raise ValueError(f"{name} is {value}: it must be 1 or more")
         if self.width % self.heads or self.width % 2:
             raise ValueError(f"width {self.width} must be even and a multiple of heads {self.heads}")
@@ -55,6 +63,7 @@ class TranslatorConfig:
             raise ValueError(f"{self.noise} planes of noise: a translator with a texture reads {len(SPACINGS)} or none")
         if self.upscale not in (1, 2):
             raise ValueError(f"upscale {self.upscale} is not known: 1 is same-grid, 2 is the paper's")
+        check_decoder_input(self.decoder_input)
 
 
 class Attention(nn.Module):
@@ -80,9 +89,19 @@ class Attention(nn.Module):
         q = self.to_queries(query)
         k, v = self.to_keys_values(key).chunk(2, -1) if self.fused else (self.to_keys(key), self.to_values(value))
         q, k, v = (t.unflatten(-1, (self.heads, -1)).transpose(1, 2) for t in (q, k, v))  # (B, heads, N, D/heads)
-        attend = plain_attention if q.requires_grad and q.device.type == "cpu" else F.scaled_dot_product_attention
-        x = attend(q, k, v, attn_mask=mask)
+        plain = (q.requires_grad and q.device.type == "cpu") or (mask is not None and masks_fail())
+        x = (plain_attention if plain else F.scaled_dot_product_attention)(q, k, v, attn_mask=mask)
         return self.project(x.transpose(1, 2).flatten(2))  # (B, N, D)
+
+
+@lru_cache
+def masks_fail() -> bool:
+    """Whether `scaled_dot_product_attention` gives wrong results with a mask: on ROCm in torch 2.6
+    (github.com/pytorch/pytorch/issues/147460). One line of the log says so."""
+    fail = torch.version.hip is not None and torch.__version__.startswith("2.6.")
+    if fail:
+        log.warning("torch %s on ROCm has a fault in masked attention: it is computed as plain products", torch.__version__)
+    return fail
 
 
 def plain_attention(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None) -> Tensor:
@@ -256,35 +275,11 @@ class Translator(nn.Module):
             )
         e = F.relu(self.linear_proj(embeddings.to(self.dtype)))  # (B, n*n, D)
         memory = self.nat_enc(e)
-        x = e.unflatten(1, (n, n)).repeat_interleave(u, 1).repeat_interleave(u, 2).flatten(1, 2)  # (B, (u*n)^2, D)
+        x = enlarged(e.unflatten(1, (n, n)), u, self.config.decoder_input).flatten(1, 2)  # (B, (u*n)^2, D)
         return self.outNet(self.dropout(self.nat_dec(x, memory, under)))  # (B, (u*n)^2, V)
 
 
-@torch.no_grad()
-def start_as_identity(translator: Translator, embeddings: Tensor, scale: float = 80.0) -> None:
-    """Initialise a translator as the identity: the likeliest token is the input token (for upscale 2, repeated 2 x 2).
-
-    The projection becomes [A; -A] of the centred embeddings, so that the ReLU loses nothing. The output of every sub-layer is
-    zeroed. Row k of the output layer becomes the state of token k after the last LayerNorm: all states have the same norm, so
-    the product of a state with its own row is the largest.
-
-    Args:
-        embeddings: (V, D_tok), of every token.
-        scale: logit of a token's own row; larger gives lower entropy.
-    """
-    config = translator.config
-    half = config.width // 2
-    mean = embeddings.mean(0)
-    generator = torch.Generator().manual_seed(0)
-    square = torch.randn(max(half, config.embed_dim), max(half, config.embed_dim), generator=generator)
-    a = torch.linalg.qr(square)[0][:half, : config.embed_dim]  # orthonormal rows or columns: lengths are kept
-    a = a.to(embeddings) / (embeddings - mean).std()
-    translator.linear_proj.weight.copy_(torch.cat([a, -a]))
-    translator.linear_proj.bias.copy_(-translator.linear_proj.weight @ mean)
-    for layer in translator.nat_dec.layers():
-        for last in (layer.attn.project, layer.mlp.fc2):
-            last.weight.zero_()
-            last.bias.zero_()
-    states = F.layer_norm(F.relu(translator.linear_proj(embeddings)), (config.width,))  # (V, D), each of norm sqrt(D)
-    translator.outNet.weight.copy_(states * scale / config.width)
-    translator.outNet.bias.zero_()
+def enlarged(x: Tensor, upscale: int, decoder_input: str) -> Tensor:
+    """The decoder's input: content tokens (B, n, n, D) on the target grid, (B, u*n, u*n, D), see settings.DECODER_INPUTS."""
+    rows = x.repeat_interleave(upscale, 1)
+    return rows.repeat(1, 1, upscale, 1) if decoder_input == "tiled" else rows.repeat_interleave(upscale, 2)

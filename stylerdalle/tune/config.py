@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ..learn.schedule import DECAYS
-from ..settings import SEEDS, check_finite, setting
+from ..settings import DECAYS, SEEDS, check_finite, setting
 from .methods import METHODS
 
 __all__ = ["METHODS", "TuneConfig"]
@@ -51,6 +50,7 @@ class TuneConfig:
     )
     normalise_advantage: bool = setting(False, "scale the advantages of a photo to standard deviation 1 (rloo)")
     normalise: bool = setting(True, "normalise pixels by CLIP's mean and deviation; off: as they are (the authors' code)")
+    recompute: bool = setting(False, "compute the decoder's activations again for the gradient: less memory, more time")
     check_every: int = setting(10, "steps between scores on the held-out photos")
     held_out: int = setting(4, "photos held out, at most a fifth of those given")
     patience: int = setting(6, "checks without a better score after which the run stops; 0: never")

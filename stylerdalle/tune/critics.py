@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..features.critic import Head, hinge
+from ..images.resample import interpolated
 from .exemplars import Exemplars
 
 LR = 3e-4  # of Adam on the critics, constant
@@ -76,5 +76,5 @@ class Critics(nn.Module):
         side = min(height, width, round(self.size / (ZOOM[0] + chance[0] * (ZOOM[1] - ZOOM[0]))))
         y, x = int(chance[1] * (height - side + 1)), int(chance[2] * (width - side + 1))
         part = picture[..., y : y + side, x : x + side]
-        part = F.interpolate(part, (self.size, self.size), mode="bicubic", antialias=True).clamp(0, 1)
+        part = interpolated(part, (self.size, self.size)).clamp(0, 1)
         return part.flip(-1) if chance[3] < 0.5 else part

@@ -11,10 +11,10 @@ import hashlib
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..features import FeatureNetwork, content_distance, style_distance, style_statistics
+from ..images.resample import interpolated
 
 
 class Exemplars:
@@ -64,4 +64,4 @@ def resized(picture: Tensor, size: int) -> Tensor:
     """A picture (1, 3, H, W) in [0, 1] whose short side is `size` px."""
     scale = size / min(picture.shape[-2:])
     height, width = (round(side * scale) for side in picture.shape[-2:])
-    return F.interpolate(picture.float(), (height, width), mode="bicubic", antialias=True).clamp(0, 1)
+    return interpolated(picture.float(), (height, width)).clamp(0, 1)

@@ -45,7 +45,7 @@ class Guard:
         values = []
         for photo in self.photos.split(1):
             tick()
-            with torch.autocast(o.device.type, torch.bfloat16):
+            with o.autocast():
                 out = o.paint(o.logits(o.content(photo.to(o.device)), style).float()).flip(-1)  # (1, 3, S, S)
                 boxes = reward.crop_boxes(VIEWS, out.shape[-1], generator, least=0.6)
                 views = torch.cat([reward.take_crops(out, [box], o.clip.visual.input_resolution) for box in boxes])

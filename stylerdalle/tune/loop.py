@@ -72,6 +72,7 @@ def tune(
     start: Style | None = None,
     texture: Texture | None = None,
     exemplars: Exemplars | None = None,
+    reduced: bool = True,
 ) -> Tuned:
     """Tune a style for `prompt` on photos. The models are left as they are. Collective.
 
@@ -80,9 +81,8 @@ def tune(
         run: keeps the state. A run that was stopped resumes and ends as if it had not been.
         pairs: made pairs; S is a multiple of the translator's window.
         callback, tick: called once a step, and several times. What they raise ends the run after a save, and reaches the caller.
-        start: a style of the config's rank to begin with; None: the adapter changes nothing at first.
-        texture: of the style; None: that of `start`.
-        exemplars: pictures of the style, for a reward beside CLIP's.
+        start, texture: a style of the config's rank to begin with, or None; a texture, if it is not that of `start`.
+        exemplars, reduced: as of Objective.
 
     Raises:
         ValueError: no pictures, missing pairs, a start of another shape, impossible options, a loss that is not finite.
@@ -94,7 +94,7 @@ def tune(
     photos, held_out = hold_out(pictures, config)
     config = epochs_to_steps(config, len(photos))
     style = new_style(translator, prompt, config, start, texture)
-    guard = Guard(Objective(tokenizer, translator, model, prompt, config, exemplars), held_out)
+    guard = Guard(Objective(tokenizer, translator, model, prompt, config, exemplars, reduced), held_out)
     tuning = Tuning(guard.objective, style, photos, pairs, guard, tick, callback)
     tensors = list(style.tensors.values())
     optimizer = METHODS[config.method].optimizer(tensors, config.lr)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -22,6 +23,7 @@ from torch import Tensor
 from ..clip import scores as reward
 from ..clip.protocol import CLIPModel
 from ..clip.scores import NEUTRAL, Box, crop_boxes, take_crops
+from ..device import autocast
 from ..distributed import ALONE, Processes
 from ..learn.pretraining import half_size
 from ..learn.targets import soft_cross_entropy, soft_targets
@@ -54,6 +56,7 @@ class Objective:
     Args:
         prompt: of the style.
         exemplars: pictures of the style; None: the reward is CLIP's alone.
+        reduced: multiply in bfloat16 where the device can; off: all in float32.
 
     Raises:
         ValueError: the config's size is not a multiple of the translator's window, or all weights of the reward are 0.
@@ -67,9 +70,10 @@ class Objective:
         prompt: str,
         config: TuneConfig,
         exemplars: Exemplars | None = None,
+        reduced: bool = True,
     ):
         self.tokenizer, self.translator, self.clip, self.prompt, self.config = tokenizer, translator, model, prompt, config
-        self.exemplars = exemplars
+        self.exemplars, self.reduced = exemplars, reduced
         self.critics = Critics(exemplars, config.size, config.seed) if exemplars and config.critics_weight else None
         config.check_reward(exemplars is not None)
         self.device = translator.outNet.weight.device
@@ -81,6 +85,10 @@ class Objective:
         self.embeddings = all_embeddings(tokenizer)
         self.targets = soft_targets(self.embeddings, 16, 0.25)
         self._texts: dict[str, Tensor] = {}
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """A block in the precision of this run."""
+        return autocast(self.device) if self.reduced else nullcontext()
 
     def aimed_at(self, style: Tensor) -> Objective:
         """The same with another embedding (E) in place of the style prompt's."""
@@ -164,7 +172,7 @@ class Objective:
                 logits = logits + gumbel(logits, generator)
             soft = logits.softmax(-1) @ self.embeddings
             embedded = self.embeddings[logits.argmax(-1)] + (soft - soft.detach())
-        return self.tokenizer.decode_mixture(embedded.permute(0, 3, 1, 2))
+        return self.tokenizer.decode_mixture(embedded.permute(0, 3, 1, 2), self.config.recompute)
 
     def decode(self, tokens: Tensor) -> Tensor:
         """Tokens (k, H, W) -> pictures (k, 3, S, S) in [0, 1]."""
@@ -234,22 +242,20 @@ class Objective:
         """
         c, method, count = self.config, METHODS[self.config.method], count or len(photos)
         gradient = method.gradient(list(style.tensors.values()), count, c.kl_weight, baseline)
-        losses, rewards, kls, pictures = [], [], [], []
+        numbers, pictures = [], []  # numbers stay on the device: reading one would wait for it
         for k, (text, generator) in enumerate(zip(texts, generators, strict=True)):
             photo = photos[k : k + 1]
             tick()
-            with torch.autocast(self.device.type, torch.bfloat16):
+            with self.autocast():
                 content = self.content(photo)
                 logits = self.logits(content, style, torch.randint(0, 1 << 16, (1, 2), generator=generator)).float()
                 kl = self.kl(logits, content)
                 tick()
                 judged = method.loss(self, logits, photo, text, generator)
             tick()
-            losses.append(gradient.add(judged, kl))
-            rewards.append(judged.reward)
-            kls.append(kl.item())
+            numbers.append(torch.stack([gradient.add(judged, kl), judged.reward, kl.detach()]))
             pictures.append(judged.pictures.detach()[:1])
-        sums = torch.tensor([sum(losses), sum(rewards), sum(kls)], dtype=torch.float64)
+        sums = torch.stack(numbers).cpu().double().sum(0) if numbers else torch.zeros(3, dtype=torch.float64)
         team.all_reduce([sums])
         loss, mean, kl_mean = (sums / count).tolist()
         return Outcome(loss, mean, kl_mean, torch.cat(pictures) if pictures else photos, gradient.finish(mean))

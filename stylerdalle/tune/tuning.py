@@ -106,7 +106,7 @@ class Tuning:
         weight = c.pairs_weight if outcome else 1.0
         if weight and len(rows := team.shard(which)):
             self.tick()
-            with torch.autocast(self.objective.device.type, torch.bfloat16):
+            with self.objective.autocast():
                 value = self.objective.pairs_loss(self.content[rows], self.target[rows], self.places[rows], self.style)
             weighted = weight * len(rows) / len(which) * value
             weighted.backward()

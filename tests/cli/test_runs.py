@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 import tiny
+import torch
 from training.test_tokenizer import pictures
 
-from stylerdalle import storage
+from stylerdalle import checkpoint, storage
 from stylerdalle.cli.main import main
 
 SMALL = {"size": 32, "batch": 1, "views": 1, "rank": 2, "softness": 20, "check-every": 1, "patience": 0, "device": "cpu"}
@@ -78,7 +79,7 @@ def test_an_output_that_another_run_has_written_meanwhile_is_kept(monkeypatch):
     def write(*_: object, **__: object) -> None:
         Path("new.safetensors").write_text("of another run")
 
-    monkeypatch.setattr("stylerdalle.cli.tune.warn_of_unknown_words", write)
+    monkeypatch.setattr("stylerdalle.resolve.warn_of_unknown_words", write)
     assert tune() == 0
     assert Path("new.safetensors").read_text() == "of another run"
     assert storage.read_metadata("new-2.safetensors")["name"] == "new-2"
@@ -97,3 +98,28 @@ def test_prepare_refuses_a_folder_of_its_inputs_and_one_that_is_in_use(capsys):
     assert main([*words, "--images", "photos", "--output", "tokens"]) == 2
     assert "another stylerdalle prepare writes to tokens" in capsys.readouterr().err
     lock.release()
+
+
+def test_the_precision_asked_for_is_used_and_fp16_is_refused(capsys):
+    assert refused(capsys, dtype="fp16") == (
+        "stylerdalle tune: tune cannot compute in fp16, gradients would vanish: use --dtype bf16 to save memory, fp32, or auto"
+    )
+    found = {}
+    for dtype in ("auto", "fp32", "bf16"):
+        assert tune(f"{dtype}.safetensors", dtype=dtype, **{"run-dir": f"run-{dtype}"}) == 0
+        found[dtype] = checkpoint.load_style(f"{dtype}.safetensors").tensors["outNet.bias.delta"]
+    assert not torch.equal(found["auto"], found["fp32"]), "products are rounded to bfloat16"
+    assert not torch.equal(found["auto"], found["bf16"]), "weights are rounded to bfloat16"
+
+
+def test_activations_computed_again_give_the_same_style():
+    for name, options in (("plain", {}), ("again", {"recompute": True})):
+        assert tune(f"{name}.safetensors", **{"run-dir": name}, **options) == 0
+    one, other = (checkpoint.load_style(f"{name}.safetensors").tensors for name in ("plain", "again"))
+    assert all(torch.allclose(tensor, other[name], atol=1e-4) for name, tensor in one.items())
+
+
+def test_a_network_for_prompts_has_no_choice_of_precision(capsys):
+    Path("prompts.txt").write_text("a mosaic\n")
+    assert main(["tune", "--styles", "prompts.txt", "--images", "photos", "--output", "x.safetensors", "--dtype", "bf16"]) == 2
+    assert "--dtype cannot be used with --styles: leave it out" in capsys.readouterr().err

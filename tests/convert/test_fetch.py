@@ -20,6 +20,11 @@ from stylerdalle import checkpoint, load_bundle, storage
 from stylerdalle.cli.main import main
 from stylerdalle.clip.package import clip
 from stylerdalle.convert import download as downloads
+from stylerdalle.convert import identity
+from stylerdalle.tokenizers.codec import decode, encode
+from stylerdalle.translator.model import TranslatorConfig
+from stylerdalle.translator.sampling import Sampling
+from stylerdalle.translator.translate import TranslateOptions, translate
 
 ARCH = {"type": "dvae", "n_hid": 64, "n_blk_per_group": 1, "vocab_size": 512, "n_init": 16}
 
@@ -28,6 +33,12 @@ def saved(what: object) -> bytes:
     stream = io.BytesIO()
     torch.save(what, stream)
     return stream.getvalue()
+
+
+def small_sizes(tokenizer) -> TranslatorConfig:
+    """In place of the paper's sizes, which take seconds."""
+    sizes = {"width": 64, "heads": 2, "encoder_layers": 1, "decoder_blocks": 1, "grid": 4, "upscale": 1}
+    return TranslatorConfig(tokenizer.embed_dim, tokenizer.vocab_size, **sizes, texture=True, noise=2)
 
 
 class Site:
@@ -95,6 +106,7 @@ def site(tmp_path, monkeypatch, capsys):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(bundles, "WEIGHTS", tmp_path / "weights")
     monkeypatch.setattr(downloads, "RETRY_PAUSE", 0)
+    monkeypatch.setattr(identity, "identity_config", small_sizes)
     logging.getLogger("stylerdalle").setLevel(logging.NOTSET)  # commands that train turn it up for the whole process
     (tmp_path / "weights").mkdir()
     site = Site(tmp_path / "weights", capsys)
@@ -103,23 +115,41 @@ def site(tmp_path, monkeypatch, capsys):
         server.close()
 
 
-def test_after_fetching_a_translator_is_all_that_the_bundle_lacks(site, tmp_path):
+def test_after_fetching_the_bundle_is_whole_and_gives_a_photo_back(site, tmp_path):
     for step in ("dalle", "clip"):
         with pytest.raises(ValueError, match=f"`stylerdalle fetch {step}`"):
             load_bundle("dalle")
-        site("fetch", step)
-    with pytest.raises(ValueError, match=r"needs translator.safetensors \(none was published") as caught:
-        load_bundle("dalle")
-    assert "stylerdalle fetch" not in str(caught.value)
-    checkpoint.save_translator(site.folder / "dalle" / "translator.safetensors", tiny.translator(site.dvae))
+        said = site("fetch", step)
+        assert ("it returns 512 of 512 tokens as they are" in said) == (step == "dalle")
     bundle = load_bundle("dalle", "cpu", "fp32")
-    images = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(bundle.tokenizer.encode(images), site.dvae.encode(images))
+    images = torch.rand(1, 3, 40, 72, generator=torch.Generator().manual_seed(0))
+    tokens = encode(bundle.tokenizer, images)
+    assert torch.equal(tokens.grid, encode(site.dvae, images).grid)
+    back = translate(bundle.translator, bundle.tokenizer, tokens, [], TranslateOptions(sampling=Sampling(softness=0)))
+    assert torch.equal(back.grid, tokens.grid)
+    assert torch.equal(decode(bundle.tokenizer, back), decode(site.dvae, tokens))
     assert bundle.clip.visual.input_resolution == 64
     assert site.there() == [
         *(f"dalle/{part}.safetensors" for part in ("clip", "tokenizer", "translator")),
         "rudalle/clip.safetensors",
     ]
+
+
+def test_a_translator_that_is_there_stays_unless_it_was_made_of_another_codebook(site):
+    path = site.folder / "dalle" / "translator.safetensors"
+    checkpoint.save_translator(path, tiny.translator(site.dvae), recipe={"command": "pretrain"})
+    trained = path.read_bytes()
+    assert "made of" not in site("fetch", "dalle")
+    site("fetch", "dalle", "--overwrite")
+    assert path.read_bytes() == trained
+    path.unlink()
+    assert "made of the tokenizer's codebook" in site("fetch", "dalle")  # nothing is downloaded: the tokenizer is there
+    made = path.read_bytes()
+    assert "made of" not in site("fetch", "dalle")
+    other = {**storage.read_recipe(path), "tokenizer_sha256": "0" * 64}
+    checkpoint.save_translator(path, checkpoint.load_translator(path), recipe=other, licence="modified MIT")
+    assert "made of the tokenizer's codebook" in site("fetch", "dalle")
+    assert path.read_bytes() == made  # the same numbers each time
 
 
 def test_where_a_file_came_from_is_said_and_kept_in_it(site):
@@ -208,7 +238,7 @@ def test_a_download_that_broke_off_is_gone_on_with(site):
     assert site.encoder.asked == []  # it was there as a whole
     ((_, asked),) = site.decoder.asked
     assert half - downloads.BLOCK <= int(asked.removeprefix("bytes=").removesuffix("-")) <= half
-    assert site.there() == ["dalle/tokenizer.safetensors"]
+    assert site.there() == ["dalle/tokenizer.safetensors", "dalle/translator.safetensors"]
 
 
 class Touch:

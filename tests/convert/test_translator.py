@@ -10,6 +10,7 @@ import torch
 from stylerdalle import checkpoint
 from stylerdalle.cli.main import main
 from stylerdalle.convert.registry import convert
+from stylerdalle.translator.model import Translator, TranslatorConfig
 
 SIZES = {"tok_dim": 12, "width": 32, "vocab": 40, "grid": 3, "layers": 2, "blocks": 2}
 
@@ -20,7 +21,7 @@ def state() -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("form", ["zip", "legacy", "wrapped", "parallel"])
-def test_it_gives_the_log_probabilities_of_the_paper(form, state, tmp_path, capsys):
+def test_it_gives_the_log_probabilities_of_the_authors_code(form, state, tmp_path, capsys):
     saved = {"wrapped": {"state_dict": state, "epoch": 7}, "parallel": {f"module.{k}": v for k, v in state.items()}}.get(
         form, state
     )
@@ -28,12 +29,27 @@ def test_it_gives_the_log_probabilities_of_the_paper(form, state, tmp_path, caps
     assert main(["convert", "translator", str(tmp_path / "nat.pt"), "--output", str(tmp_path / "out.safetensors")]) == 0
     assert "out.safetensors: translator of " in capsys.readouterr().out
     translator = checkpoint.load_translator(tmp_path / "out.safetensors")
+    assert translator.config.decoder_input == "tiled"
     embedded = torch.randn(9, 12, generator=torch.Generator().manual_seed(1))
-    with torch.inference_mode():
-        ours = translator(embedded[None])[0].log_softmax(-1).double()
-    theirs = reference_nat.log_probabilities(state, embedded)
+    theirs = reference_nat.log_probabilities(state, embedded, as_in_their_code=True)
     assert theirs.std() > 0.3  # weights that matter
-    assert (ours - theirs).abs().max() < 1e-4
+    assert (log_p(translator, embedded) - theirs).abs().max() < 1e-5
+    assert (log_p(translator.double(), embedded) - theirs).abs().max() < 1e-12
+    assert (theirs - reference_nat.log_probabilities(state, embedded)).abs().max() > 0.1  # the paper's text is another model
+
+
+@torch.inference_mode()
+def log_p(translator: Translator, embedded: torch.Tensor) -> torch.Tensor:
+    return translator(embedded[None])[0].log_softmax(-1).double()
+
+
+def test_with_the_papers_decoder_input_it_gives_the_log_probabilities_of_the_papers_text(state):
+    config = TranslatorConfig(12, 40, 32, 8, 2, 2, grid=3)
+    translator = Translator(config).eval()
+    translator.load_state_dict(state)
+    embedded = torch.randn(9, 12, generator=torch.Generator().manual_seed(1))
+    assert config.decoder_input == "repeated"
+    assert (log_p(translator, embedded) - reference_nat.log_probabilities(state, embedded)).abs().max() < 1e-5
 
 
 def test_sizes_come_from_the_tensors_and_the_papers_count_of_parameters_is_met(tmp_path):
@@ -44,6 +60,7 @@ def test_sizes_come_from_the_tensors_and_the_papers_count_of_parameters_is_met(t
     converted = convert("translator", [tmp_path / "nat.pt"])
     assert converted.parameters == 37_979_648
     wanted = {"embed_dim": 256, "vocab_size": 8192, "width": 512, "heads": 8, "grid": 16, "upscale": 2, "mlp_ratio": 2}
+    wanted["decoder_input"] = "tiled"
     assert wanted.items() <= converted.arch.items()
 
 

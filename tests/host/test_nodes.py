@@ -14,7 +14,11 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import vqgan, write_bundle
+from tiny import clip_model, tokenizer, vqgan, write_bundle
+
+from stylerdalle import checkpoint
+from stylerdalle.convert import identity
+from stylerdalle.translator.model import TranslatorConfig
 
 Run = Callable[..., tuple[Any, ...]]
 
@@ -200,6 +204,36 @@ def test_an_official_bundle_is_offered_and_runs_once_its_files_are_there(
         assert stylised(run, photo, "rudalle", prompt="van-gogh").shape == photo.shape
     finally:
         shutil.rmtree(folder)
+
+
+def test_a_bundle_as_fetch_makes_it_is_offered_at_once_and_learns_a_style(
+    run: Run, comfy: SimpleNamespace, photo: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = comfy.base / "models" / "stylerdalle" / "dalle"
+    combo = comfy.nodes.NODE_CLASS_MAPPINGS["StylerDALLE_Load"].GET_SCHEMA().inputs[0]
+    assert "dalle" not in combo.options
+    try:
+        checkpoint.save_tokenizer(folder / "tokenizer.safetensors", tokenizer())
+        checkpoint.save_clip(folder / "clip.safetensors", clip_model())
+        monkeypatch.setattr(identity, "identity_config", small_translator)
+        identity.make_translator(folder / "tokenizer.safetensors", folder / "translator.safetensors")
+        combo = comfy.nodes.NODE_CLASS_MAPPINGS["StylerDALLE_Load"].GET_SCHEMA().inputs[0]
+        assert "dalle" in combo.options and queued(comfy, "dalle") == ""
+        with pytest.raises(ValueError, match="has no style for 'van-gogh'; it has: none.*tune-a-style"):
+            stylised(run, photo, "dalle", prompt="van-gogh")
+        bundle = run("StylerDALLE_Load", bundle="dalle")[0]
+        models = {"tokenizer": bundle, "translator": bundle, "reward": bundle}
+        tuned = run("StylerDALLE_RewardTune", **models, image=photo, prompt="a wood cut", steps=1)
+        (tokens,) = run("StylerDALLE_Tokenize", tokenizer=bundle, image=photo)
+        (tokens,) = run("StylerDALLE_Translate", translator=tuned[0], tokens=tokens, prompt="")
+        assert run("StylerDALLE_Detokenize", tokenizer=bundle, tokens=tokens)[0].shape == photo.shape
+    finally:
+        shutil.rmtree(folder)
+
+
+def small_translator(tokenizer: Any) -> TranslatorConfig:
+    sizes = {"width": 64, "heads": 2, "encoder_layers": 1, "decoder_blocks": 1, "grid": 4, "upscale": 1}
+    return TranslatorConfig(tokenizer.embed_dim, tokenizer.vocab_size, **sizes, texture=True, noise=2)
 
 
 def test_unknown_bundles_are_refused_when_queued_and_connected_ones_wait_for_the_run(comfy: SimpleNamespace) -> None:

@@ -54,7 +54,7 @@ class Greys(nn.Module):
     def decode_soft(self, probabilities: Tensor) -> Tensor:
         return self.decode_mixture(torch.einsum("bvhw,vd->bdhw", probabilities, self.levels))
 
-    def decode_mixture(self, embeddings: Tensor) -> Tensor:
+    def decode_mixture(self, embeddings: Tensor, recompute: bool = False) -> Tensor:
         return nn.functional.interpolate(embeddings.float(), scale_factor=self.downsample).expand(-1, 3, -1, -1)
 
 

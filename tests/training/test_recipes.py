@@ -7,6 +7,7 @@ import pytest
 from training.test_tokenizer import pictures
 
 from stylerdalle.bundle import WEIGHTS
+from stylerdalle.training import filter_names
 from stylerdalle.training.prompts import read_prompts
 from stylerdalle.training.registry import BUNDLED, FILTERED, STYLES, find
 from stylerdalle.training.shards import pairs
@@ -50,3 +51,7 @@ def test_made_shards_have_every_style_in_the_order_of_its_stream():
 def test_marks_are_computed_once():
     assert find("ink").marks is find("ink").marks
     assert np.array_equal(find("ink").picture(), find("pencil-sketch").picture())
+
+
+def test_the_help_of_tune_lists_the_filters_of_the_registry():
+    assert filter_names.FILTERED == FILTERED

@@ -4,7 +4,8 @@ import pytest
 import tiny
 import torch
 
-from stylerdalle.translator.model import Decoder, Translator, TranslatorConfig, start_as_identity
+from stylerdalle.translator.identity import start_as_identity
+from stylerdalle.translator.model import Decoder, Translator, TranslatorConfig
 from stylerdalle.translator.style import TUNED, new_adapter
 
 SMALL = TranslatorConfig(embed_dim=6, vocab_size=40, width=16, heads=2, encoder_layers=2, decoder_blocks=2, grid=3)

@@ -78,12 +78,14 @@ def test_reinforce_is_the_papers_loss_and_baseline(models, monkeypatch):
     loss = torch.zeros(())
     with torch.autocast("cpu", torch.bfloat16):
         for photo, r in zip(photos().split(1), (0.3, 0.1), strict=True):
+            torch.randint(0, 1 << 16, (1, 2), generator=generator)  # the place on a texture, drawn first
             _, log_p = draw(objective.logits(objective.content(photo), other).float(), 1, generator)
             reward.crop_boxes(1, 32, generator)
             loss = loss - (r - baseline) * log_p.mean() / 2
     loss.backward()
     for name, tensor in style.tensors.items():
-        assert torch.allclose(tensor.grad, other.tensors[name].grad, rtol=2e-2, atol=1e-6), name
+        want = other.tensors[name].grad
+        assert torch.allclose(tensor.grad, want, rtol=2e-2, atol=2e-2 * float(want.abs().max())), name
 
 
 def test_reinforce_raises_the_probability_of_what_was_rewarded(models, monkeypatch):
@@ -186,7 +188,7 @@ def test_a_style_is_shown_its_texture_where_the_picture_lies_on_it(models):
 def test_a_new_method_needs_no_more_than_its_object(models, monkeypatch, tmp_path):
     def loss(painter, logits, photo, text, generator):
         picture = painter.paint(logits, generator)
-        return Judged(picture.mean(), -picture.mean().item(), picture)
+        return Judged(picture.mean(), -picture.mean().detach(), picture)
 
     monkeypatch.setitem(METHODS, "dark", Method("darkens pictures", loss, defaults={"rank": 2, "softness": 20}, falling=False))
     config = TuneConfig.of("dark", steps=2, batch=1, size=32, views=1, lr=0.01)

@@ -108,3 +108,12 @@ def test_counted_epochs_take_each_picture_once():
     epochs = [seen[k : k + 10] for k in range(0, 40, 10)]
     assert all(sorted(epoch) == list(range(10)) for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) == 4
+
+
+def test_the_papers_preset_follows_its_text_and_can_follow_the_authors_code():
+    assert pretraining("paper-1").decoder_input == "repeated"
+    assert pretraining("paper-1", decoder_input="tiled").decoder_input == "tiled"
+    with pytest.raises(ValueError, match="decoder_input 'woven' is not known: repeated"):
+        pretraining("paper-1", decoder_input="woven")
+    with pytest.raises(ValueError, match="tiled columns cannot start as the identity: add --no-identity"):
+        pretraining("fast", upscale=2, decoder_input="tiled")

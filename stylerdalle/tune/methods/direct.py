@@ -6,22 +6,26 @@ soft, or straight-through samples (`Objective.paint`).
 
 from __future__ import annotations
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from .method import Judged, Method, Painter
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 
 def loss(painter: Painter, logits: Tensor, photo: Tensor, text: Tensor, generator: torch.Generator) -> Judged:
     """-reward + colour_weight L1(picture, photo), the colours compared over 16 x 16 px."""
+    import torch.nn.functional as F
+
     picture = painter.paint(logits, generator)
     whole, crops = painter.judge(picture, photo, text, painter.crops(generator))
     reward = whole.mean() + crops.mean()
     total = -reward
     if weight := painter.config.colour_weight:
         total = total + weight * (F.avg_pool2d(picture, 16) - F.avg_pool2d(photo, 16)).abs().mean()
-    return Judged(total, reward.item(), picture)
+    return Judged(total, reward.detach(), picture)
 
 
 DIRECT = Method("follows the gradient of the reward", loss)

@@ -1,5 +1,7 @@
 """What a tuning method is: how the adapter follows the reward. Every method is one `Method`, in a file of its own.
 
+These files import torch in functions only, because the command line lists the methods in its help.
+
 Letters: k pictures painted of one photo; h x w tokens; V tokens in the vocabulary; S px a side; C crops that CLIP sees.
 """
 
@@ -7,14 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
-from ...clip.scores import Box
-from ...learn.schedule import learning_rate
-from ...translator.sampling import gumbel
+    from ...clip.scores import Box
 
 
 class Options(Protocol):
@@ -54,7 +55,7 @@ class Judged:
     """A method's loss and reward for one photo."""
 
     loss: Tensor  # a scalar, to minimise
-    reward: float  # mean of the pictures
+    reward: Tensor  # a scalar, the mean of the pictures, without a gradient
     pictures: Tensor  # that were judged, (k, 3, S, S)
 
 
@@ -74,8 +75,8 @@ class Loss(Protocol):
 class Gradient(Protocol):
     """Adds up the gradient of a batch, photo by photo, in the memory of one photo."""
 
-    def add(self, judged: Judged, kl: Tensor) -> float:
-        """Add the gradient of one photo -> its loss. `kl` is KL(adapter || base), a scalar."""
+    def add(self, judged: Judged, kl: Tensor) -> Tensor:
+        """Add the gradient of one photo -> its loss, a scalar. `kl` is KL(adapter || base), a scalar."""
 
     def finish(self, reward: float) -> float:
         """Called when all photos of all processes are judged, with their mean reward -> the baseline for the next step."""
@@ -93,10 +94,10 @@ class MeanGradient:
     def __init__(self, tensors: Sequence[Tensor], count: int, kl_weight: float, baseline: float):
         self.count, self.kl_weight, self.baseline = count, kl_weight, baseline
 
-    def add(self, judged: Judged, kl: Tensor) -> float:
+    def add(self, judged: Judged, kl: Tensor) -> Tensor:
         loss = judged.loss + self.kl_weight * kl
         (loss / self.count).backward()
-        return loss.item()
+        return loss.detach()
 
     def finish(self, reward: float) -> float:
         return self.baseline
@@ -118,15 +119,23 @@ class Method:
 
     def optimizer(self, tensors: Iterable[Tensor], lr: float) -> torch.optim.Adam:
         """The optimiser of the adapter's tensors."""
+        import torch
+
         return torch.optim.Adam(tensors, lr=lr, betas=self.betas, eps=self.eps)
 
     def rate(self, step: int, steps: int, warm: int, decay: str) -> float:
         """The share of the peak learning rate at a step of the reward, in [0, 1]."""
+        from ...learn.schedule import learning_rate
+
         return learning_rate(step, steps, warm, decay=decay) if self.falling else 1.0
 
 
 def draw(logits: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """`count` samples from softmax(logits), logits (1, h, w, V) -> tokens and their log p, (count, h, w) each."""
+    import torch
+
+    from ...translator.sampling import gumbel
+
     log_p = logits.log_softmax(-1)
     with torch.no_grad():
         tokens = torch.cat([(logits + gumbel(logits, generator)).argmax(-1) for _ in range(count)])

@@ -10,20 +10,24 @@ are the authors'.
 from __future__ import annotations
 
 from collections.abc import Sequence
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from .method import Judged, Method, Painter, draw
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 
 def loss(painter: Painter, logits: Tensor, photo: Tensor, text: Tensor, generator: torch.Generator) -> Judged:
     """-mean log p of one sample; `BaselineGradient` weights it by r - b."""
+    import torch
+
     tokens, log_p = draw(logits, 1, generator)
     with torch.no_grad():
         picture = painter.decode(tokens)
         whole, crops = painter.judge(picture, photo, text, painter.crops(generator))
-    return Judged(-log_p.mean(), float(whole.mean() + crops.mean()), picture)
+    return Judged(-log_p.mean(), whole.mean() + crops.mean(), picture)
 
 
 class BaselineGradient:
@@ -34,9 +38,11 @@ class BaselineGradient:
 
     def __init__(self, tensors: Sequence[Tensor], count: int, kl_weight: float, baseline: float):
         self.tensors, self.count, self.kl_weight, self.baseline = tensors, count, kl_weight, baseline
-        self.sums = [torch.zeros_like(tensor) for tensor in tensors]  # of grad loss
+        self.sums = [tensor.detach().new_zeros(tensor.shape) for tensor in tensors]  # of grad loss
 
-    def add(self, judged: Judged, kl: Tensor) -> float:
+    def add(self, judged: Judged, kl: Tensor) -> Tensor:
+        import torch
+
         gradients = torch.autograd.grad(judged.loss, self.tensors, retain_graph=bool(self.kl_weight))
         for tensor, total, gradient in zip(self.tensors, self.sums, gradients, strict=True):
             total += gradient
@@ -44,7 +50,7 @@ class BaselineGradient:
             tensor.grad = before + judged.reward * gradient / self.count
         if self.kl_weight:
             (self.kl_weight * kl / self.count).backward()
-        return (judged.loss * judged.reward).item()
+        return (judged.loss * judged.reward).detach()
 
     def finish(self, reward: float) -> float:
         baseline = (self.count * self.baseline + reward) / (self.count + 1)

@@ -6,15 +6,21 @@ Unlike there, the reward of a crop is credited to the tokens under it (`clip.sco
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
-from ...clip.scores import credit
 from .method import Judged, Method, Painter, draw
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 
 def loss(painter: Painter, logits: Tensor, photo: Tensor, text: Tensor, generator: torch.Generator) -> Judged:
     """-mean over samples k and places i of A_ki log p_ki, A_k = r_k - mean of the other samples' r."""
+    import torch
+
+    from ...clip.scores import credit
+
     options = painter.config
     tokens, log_p = draw(logits, options.samples, generator)  # (k, h, w) each
     boxes = painter.crops(generator)
@@ -26,7 +32,7 @@ def loss(painter: Painter, logits: Tensor, photo: Tensor, text: Tensor, generato
         advantage = rewards - others
         if options.normalise_advantage:
             advantage = advantage / (advantage.std() + 1e-6)
-    return Judged(-(advantage * log_p).mean(), float(whole.mean() + crops.mean()), pictures)
+    return Judged(-(advantage * log_p).mean(), whole.mean() + crops.mean(), pictures)
 
 
 RLOO = Method(
