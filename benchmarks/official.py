@@ -208,9 +208,9 @@ def models_of(name: str, dtype: torch.dtype, with_clip: bool) -> Models:
 
 def emptied(models: Models, mode: FakeTensorMode, live: Live) -> Models:
     """The models, frozen, with tensors without numbers in place of theirs."""
-    for model in filter(None, models):
-        model.eval().requires_grad_(False)  # type: ignore[attr-defined]
-        for module in model.modules():  # type: ignore[attr-defined]
+    for model in (model for model in models if isinstance(model, torch.nn.Module)):
+        model.eval().requires_grad_(False)
+        for module in model.modules():
             for own in (module._parameters, module._buffers):
                 for key, tensor in own.items():
                     if tensor is not None:

@@ -114,9 +114,8 @@ def decode(
         OutOfMemory: as `encode`.
     """
     check_tokenizer(tokens, tokenizer.sha256, tokenizer.vocab_size)
-    home = next(tokenizer.parameters()).device
-    unit, (side, halo) = tokenizer.downsample, tile_and_halo(tokenizer)
-    height, width, edge = tokens.height, tokens.width, min(EDGE, halo)
+    home, unit, (side, halo) = next(tokenizer.parameters()).device, tokenizer.downsample, tile_and_halo(tokenizer)
+    height, width = tokens.height, tokens.width
     shown = read_size((height, width), tokens.detail, tokens.scale)  # px of the decoded tokens, then resized
     tile, margin = (max(1, round(n * unit * tokens.scale / tokens.detail)) for n in (side, halo))
     boxes = tiles(height, width, tile, margin)  # in px of the result
@@ -133,19 +132,7 @@ def decode(
 
             def paint(box: Box, i: int = i) -> None:
                 top, bottom, left, right = box
-                y0, y1, down = taps(shown[0], height, top, bottom)  # px of the decoded tokens that the box needs
-                x0, x1, across = taps(shown[1], width, left, right)
-                y, x = max(-edge, y0 // unit - halo), max(-edge, x0 // unit - halo)  # in tokens
-                rows = (y, min(tokens.grid.shape[1] + edge, -(-y1 // unit) + halo))
-                columns = (x, min(tokens.grid.shape[2] + edge, -(-x1 // unit) + halo))
-                if tokens.mixture is None:
-                    image = tokenizer.decode(beyond(tokens.grid[i : i + 1], rows, columns).to(home))
-                else:
-                    image = tokenizer.decode_mixture(
-                        beyond(tokens.mixture[i : i + 1], rows, columns).to(home).permute(0, 3, 1, 2)
-                    )
-                image = image[..., y0 - y * unit : y1 - y * unit, x0 - x * unit : x1 - x * unit]  # without the margin
-                images[i, :3, top:bottom, left:right] = weighted(image, down, across)[0]
+                images[i, :3, top:bottom, left:right] = decoded_part(tokenizer, tokens, i, box, shown, halo)
 
             for k, box in enumerate(boxes):
                 in_halves(paint, box, least)
@@ -155,6 +142,28 @@ def decode(
                 covered = (unit * tokens.grid.shape[1] * height // shown[0], unit * tokens.grid.shape[2] * width // shown[1])
                 images[i, :3] = history.next(tokens.photo[i].to(home), images[i, :3].to(home), covered)
     return images
+
+
+def decoded_part(tokenizer: ImageTokenizer, tokens: Tokens, i: int, box: Box, shown: tuple[int, int], halo: int) -> Tensor:
+    """One box of picture i in px of the result, (3, bottom - top, right - left).
+
+    Args:
+        shown: height and width of the decoded tokens, px; the result is resized from them.
+        halo: tokens around the box that are decoded with it, and cut off.
+    """
+    home, unit, edge = next(tokenizer.parameters()).device, tokenizer.downsample, min(EDGE, halo)
+    top, bottom, left, right = box
+    y0, y1, down = taps(shown[0], tokens.height, top, bottom)  # px of the decoded tokens that the box needs
+    x0, x1, across = taps(shown[1], tokens.width, left, right)
+    y, x = max(-edge, y0 // unit - halo), max(-edge, x0 // unit - halo)  # in tokens
+    rows = (y, min(tokens.grid.shape[1] + edge, -(-y1 // unit) + halo))
+    columns = (x, min(tokens.grid.shape[2] + edge, -(-x1 // unit) + halo))
+    if tokens.mixture is None:
+        image = tokenizer.decode(beyond(tokens.grid[i : i + 1], rows, columns).to(home))
+    else:
+        image = tokenizer.decode_mixture(beyond(tokens.mixture[i : i + 1], rows, columns).to(home).permute(0, 3, 1, 2))
+    image = image[..., y0 - y * unit : y1 - y * unit, x0 - x * unit : x1 - x * unit]  # without the margin
+    return weighted(image, down, across)[0]
 
 
 def beyond(grid: Tensor, rows: tuple[int, int], columns: tuple[int, int]) -> Tensor:
