@@ -31,7 +31,7 @@ FAULTS ?= 1
 PROMPTS ?= 1000
 MINUTES ?= 0
 COMFYUI_PYTHON ?= comfyvenv/bin/python
-export COMFYUI_PYTHON
+fuzz: export COMFYUI_PYTHON := $(COMFYUI_PYTHON)
 
 .PHONY: demo test test-gpu bench-gpu fuzz chaos soak weights lint format clean
 

@@ -7,6 +7,7 @@ import contextlib
 import copy
 import json
 import math
+import shutil
 import subprocess
 import tempfile
 import time
@@ -35,6 +36,8 @@ def missing() -> str:
     """Why there is no ComfyUI here, or ""."""
     if not (COMFY / "main.py").is_file():
         return f"there is no ComfyUI in {COMFY}: set COMFYUI_DIR to a checkout"
+    if not shutil.which(PYTHON):
+        return f"there is no Python at {PYTHON}: set COMFYUI_PYTHON to one that can run ComfyUI"
     probe = subprocess.run([PYTHON, "-c", "import torchsde, aiohttp, torch"], capture_output=True, check=False)
     return "" if probe.returncode == 0 else f"{PYTHON} cannot run ComfyUI: set COMFYUI_PYTHON to one that can"
 

@@ -50,7 +50,7 @@ def test_the_node_says_how_near_the_prompt_is(comfy: SimpleNamespace, run: Run, 
     with torch.inference_mode():
         out = node.PREPARE_CLASS_CLONE({}).EXECUTE_NORMALIZED(translator=translator, tokens=tokens, prompt="a mosaic", **fixed)
     near = "1.00 near to 'a mosaic'"
-    assert out.ui == {"text": [f"a mosaic: {near}"], "style": ["a mosaic"], "near": [near], "seed": [0]}
+    assert out.ui == {"text": [f"style: a mosaic ({near})"], "style": ["a mosaic"], "near": [near], "seed": [0]}
 
 
 def test_a_region_changes_its_part_alone(run: Run, photo: torch.Tensor) -> None:
