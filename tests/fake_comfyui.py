@@ -71,6 +71,7 @@ class Fake:
 
     async def _main(self, ready: threading.Event) -> None:
         self.pending, self.running, self.history = [], None, {}
+        self.connections: set[asyncio.Transport] = set()
         self.loop, self.stopping = asyncio.get_running_loop(), asyncio.Event()
         app = web.Application(middlewares=[self._listen])
         app.add_routes(
@@ -95,7 +96,11 @@ class Fake:
         await self.stopping.wait()
         self.alive = False
         worker.cancel()
-        await runner.cleanup()
+        for connection in self.connections:  # as when a process is killed: nobody waits for open websockets
+            connection.abort()
+        self.connections.clear()
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(runner.cleanup(), 5)
 
     async def _work(self) -> None:
         while True:
@@ -138,6 +143,8 @@ class Fake:
 
     @web.middleware
     async def _listen(self, request: web.Request, handler: Any) -> web.StreamResponse:
+        if request.transport:
+            self.connections.add(request.transport)
         if self.deaf:
             return web.Response(status=503)
         if self.hangs:

@@ -48,8 +48,7 @@ def one(name: str, cases: int, output: Path) -> dict[str, float]:
     words = [sys.executable, __file__, "--child", name, "--cases", str(cases), "--output", str(output)]
     paths = [str(TESTS.parent), str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])]
     began = time.monotonic()
-    # large blocks go back to the system when they are freed, so that the peak is that of one case, not of glibc's heap after many
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "MALLOC_MMAP_THRESHOLD_": "131072"}
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     code = subprocess.run(words, env=env, check=False).returncode
     row = {"cases": 0, "right": 0, "refused": 0, "failed": 0, "slowest": 0.0, "peak": 0.0}
     if report.is_file():
