@@ -6,7 +6,6 @@ and AssertionError for a wrong result. `Judge` counts its cases and says what is
 """
 
 import contextlib
-import ctypes
 import logging
 import resource
 import signal
@@ -25,6 +24,7 @@ from hypothesis import strategies as st
 PACK = Path(__file__).resolve().parents[2]
 SECONDS, MEGABYTES = 10, 2048  # of the processor, of a case; of the whole process
 JUMP = 256  # MB by which a case may raise the peak without being named
+PART = 500  # cases that Hypothesis runs at once: it keeps what it has drawn until then
 LONGEST = 2000  # characters of a sentence: it may list what is allowed
 LAST: list[Any] = [None]  # the input of the current case, where a target tells it
 Target = Callable[[Callable[..., Any]], str]
@@ -66,8 +66,6 @@ class Judge:
             kind = f"{type(first).__name__} at {Path(place.filename).name}:{place.lineno}"
             self.problems.setdefault(kind, "".join(traceback.format_exception(error)))
         finally:
-            if self.kinds.total() % 50 == 0:
-                trim()
             self.slowest = max(self.slowest, time.process_time() - began)
             if peak_megabytes() > peak + JUMP and self.kinds.total() > 1:
                 self.jumps.append((peak_megabytes() - peak, LAST[0]))
@@ -119,7 +117,8 @@ def run(target: Target, cases: int, keep: bool = False, seed: int | None = None)
     options = {"deadline": None, "database": None, "phases": phases, "suppress_health_check": list(HealthCheck)}
     try:
         while (left := cases - judge.kinds.total()) > 0:
-            case = settings(max_examples=left, derandomize=seed is not None, **options)(given(st.data())(test))
+            part = min(left, PART)
+            case = settings(max_examples=part, derandomize=seed is not None, **options)(given(st.data())(test))
             case()
             if seed is not None:
                 break
@@ -132,12 +131,6 @@ def peak_megabytes() -> float:
     """The largest resident memory of this process so far."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
-
-
-def trim() -> None:
-    """Give freed memory back to the system (glibc), so that the peak is that of a case, not of a heap after thousands."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 # damage, for files of any kind
