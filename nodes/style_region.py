@@ -4,6 +4,7 @@ import torch
 from comfy_api.latest import io
 
 from ..stylerdalle import Style
+from . import inputs
 from .types import CATEGORY, REGIONS, STYLE, Region, Regions, between, expect, planes
 
 
@@ -31,15 +32,7 @@ class StyleRegion(io.ComfyNode):
                 REGIONS.Input(
                     "regions", optional=True, tooltip="Earlier regions, from another Style Region. This one covers them."
                 ),
-                io.Int.Input(
-                    "feather",
-                    default=0,
-                    min=0,
-                    max=4096,
-                    step=1,
-                    optional=True,
-                    tooltip="Softens the edge of the mask: this many pixels to each side.",
-                ),
+                inputs.feather(),
             ],
             outputs=[REGIONS.Output(display_name="REGIONS", tooltip="For Translate, or for another Style Region.")],
         )

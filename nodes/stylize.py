@@ -7,9 +7,8 @@ from ..stylerdalle import Bundle, Style, stylize
 from ..stylerdalle.images.colour import keep_colour as colours_of
 from ..stylerdalle.progress import split
 from ..stylerdalle.resolve import StyleFinder
-from ..stylerdalle.settings import SEEDS
 from ..stylerdalle.translator.sampling import Sampling
-from . import host
+from . import host, inputs
 from .speech import heard, spoken, understood, warned
 from .translate import chosen_style, planes, with_user_styles
 from .types import CATEGORY, between, pixels, rare, schema
@@ -37,36 +36,21 @@ ALIASES = [
 PLACEHOLDER = (64, 64)  # the all-black mask that LoadImage gives for a picture without alpha
 
 
-def inputs() -> list[io.Input]:
+def every_input() -> list[io.Input]:
     return [*common(list(host.style_choices())), *map(rare, seldom(host.bundles()))]
 
 
 def common(names: list[str]) -> list[io.Input]:
     return [
-        io.Image.Input("image", tooltip="One or more pictures of any size. The alpha channel is kept."),
+        inputs.image(),
         io.Combo.Input(
             "style",
             options=names,
             default="van-gogh" if "van-gogh" in names else None,
             tooltip="The style to use, if the prompt is empty. The node's help shows them all.",
         ),
-        io.Float.Input(
-            "strength",
-            default=1.0,
-            min=0.0,
-            max=2.0,
-            step=0.05,
-            tooltip="0 applies no style, 1 applies the style as it was tuned, 2 exaggerates it.",
-        ),
-        io.Int.Input(
-            "seed",
-            default=0,
-            min=0,
-            max=SEEDS - 1,
-            step=1,
-            control_after_generate=True,
-            tooltip="The same seed gives the same picture. Another seed moves the brush marks.",
-        ),
+        inputs.strength(),
+        inputs.seed("The same seed gives the same picture. Another seed moves the brush marks."),
         io.String.Input(
             "prompt",
             default="",
@@ -75,7 +59,7 @@ def common(names: list[str]) -> list[io.Input]:
             tooltip="Your own words instead of the style above, in English: 'a watercolour at night'. "
             "Mix several with weights: 'a pencil sketch:0.7, ukiyo-e:0.3'. Leave it empty to use the style above.",
         ),
-        io.Mask.Input("mask", optional=True, tooltip="Where to apply the style: white fully, grey partly, black not at all."),
+        inputs.mask(),
         io.Float.Input(
             "keep_colour",
             default=0.0,
@@ -90,25 +74,10 @@ def common(names: list[str]) -> list[io.Input]:
 
 def seldom(bundles: list[str]) -> list[io.Input]:
     return [
-        io.Float.Input(
-            "detail",
-            default=1.0,
-            min=0.25,
-            max=4.0,
-            step=0.05,
-            optional=True,
-            tooltip="The size of the brush marks: 2 makes them half as large and takes four times as long, 0.5 makes them "
-            "twice as large.",
+        inputs.detail(
+            "The size of the brush marks: 2 makes them half as large and takes four times as long, 0.5 makes them twice as large."
         ),
-        io.Int.Input(
-            "feather",
-            default=0,
-            min=0,
-            max=4096,
-            step=1,
-            optional=True,
-            tooltip="Softens the edge of the mask: this many pixels to each side.",
-        ),
+        inputs.feather(),
         io.Combo.Input(
             "bundle",
             options=bundles,
@@ -129,7 +98,7 @@ class Stylize(io.ComfyNode):
             description="Paints a photo in a style: choose one, or describe it in your own words. Nothing else is needed.",
             search_aliases=ALIASES,
             essentials_category="Image Tools",
-            inputs=inputs(),
+            inputs=every_input(),
             outputs=[
                 io.Image.Output(display_name="IMAGE", tooltip="The stylised pictures, in the size of the photos."),
                 io.Image.Output(display_name="styles", tooltip="A sheet that shows every bundled style, for Preview Image."),

@@ -5,7 +5,7 @@ from comfy_api.latest import io
 
 from ..stylerdalle import Bundle
 from ..stylerdalle.tokenizers.codec import encode
-from . import host
+from . import host, inputs
 from .types import CATEGORY, TOKENIZER, TOKENS, between, expect, pixels
 
 
@@ -19,16 +19,10 @@ class Tokenize(io.ComfyNode):
             description="Turns pictures of any size into content tokens: one for 8 x 8 pixels, or fewer for some translators.",
             inputs=[
                 TOKENIZER.Input("tokenizer", tooltip="The TOKENIZER output of Load StylerDALLE."),
-                io.Image.Input("image", tooltip="One or more pictures of any size. The alpha channel is kept."),
-                io.Float.Input(
-                    "detail",
-                    default=1.0,
-                    min=0.25,
-                    max=4.0,
-                    step=0.05,
-                    optional=True,
-                    tooltip="The size used for processing. 2 is twice the size: brush marks half as large, four times the time. "
-                    "0.5 is half the size: marks twice as large, a quarter of the time. The result has the original size.",
+                inputs.image(),
+                inputs.detail(
+                    "The size used for processing. 2 is twice the size: brush marks half as large, four times the time. "
+                    "0.5 is half the size: marks twice as large, a quarter of the time. The result has the original size."
                 ),
             ],
             outputs=[TOKENS.Output(display_name="TOKENS", tooltip="Content tokens, for Translate or Detokenize.")],

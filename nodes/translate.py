@@ -15,7 +15,7 @@ from ..stylerdalle.translator.options import MaskedStyle, TranslateOptions
 from ..stylerdalle.translator.sampling import Sampling
 from ..stylerdalle.translator.style import mix
 from ..stylerdalle.translator.translate import translate
-from . import host
+from . import host, inputs
 from .speech import heard, spoken, understood, warned
 from .types import CATEGORY, REGIONS, STYLE, TOKENS, TRANSLATOR, Regions, between, expect, planes
 
@@ -34,14 +34,7 @@ INPUTS = (
     STYLE.Input(
         "style", optional=True, tooltip="A style from Load Style. If nothing is connected, the prompt chooses the style."
     ),
-    io.Float.Input(
-        "strength",
-        default=1.0,
-        min=0.0,
-        max=2.0,
-        step=0.05,
-        tooltip="0 applies no style, 1 applies the style as it was tuned, 2 exaggerates it.",
-    ),
+    inputs.strength(),
     io.Float.Input(
         "temperature",
         default=0.0,
@@ -58,17 +51,11 @@ INPUTS = (
         step=1,
         tooltip="Choose only among this many most likely tokens; 0 means all. Only used if temperature is above 0.",
     ),
-    io.Int.Input(
-        "seed",
-        default=0,
-        min=0,
-        max=SEEDS - 1,
-        step=1,
-        control_after_generate=True,
-        tooltip="The same seed gives the same picture. Another seed moves the brush marks and, if temperature is above 0, "
-        "chooses other tokens.",
+    inputs.seed(
+        "The same seed gives the same picture. Another seed moves the brush marks and, if temperature is above 0, "
+        "chooses other tokens."
     ),
-    io.Mask.Input("mask", optional=True, tooltip="Where to apply the style: white fully, grey partly, black not at all."),
+    inputs.mask(),
     io.Float.Input(
         "softness",
         default=SOFTNESS,
@@ -95,15 +82,7 @@ INPUTS = (
         tooltip="For video frames in order: 0 treats each frame alone. From 0.5 on, the brush marks move with the things in the "
         "picture, and the higher the value, the more slowly their colours change. What changes in the photo is painted anew.",
     ),
-    io.Int.Input(
-        "feather",
-        default=0,
-        min=0,
-        max=4096,
-        step=1,
-        optional=True,
-        tooltip="Softens the edge of the mask: this many pixels to each side.",
-    ),
+    inputs.feather(),
     io.Int.Input(
         "candidates",
         default=1,

@@ -94,8 +94,8 @@ def in_halves(work: Callable[[Box], object], box: Box, least: int) -> None:
             todo += [(top, bottom, middle, right), (top, bottom, left, middle)]
 
 
-def explained(function: Callable[P, T]) -> Callable[P, T]:
-    """The function, whose failed allocations become an OutOfMemory with one sentence."""
+def explained(function: Callable[P, T], *words: str) -> Callable[P, T]:
+    """The function, whose failed allocations become an OutOfMemory with one sentence; `words` as for `explanation`."""
 
     @functools.wraps(function)
     def call(*args: P.args, **options: P.kwargs) -> T:
@@ -104,7 +104,7 @@ def explained(function: Callable[P, T]) -> Callable[P, T]:
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
                 raise
-        raise OutOfMemory(explanation())
+        raise OutOfMemory(explanation(*words))
 
     return call
 

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..device import OutOfMemory, explanation, out_of_memory
+from ..device import explained
 from ..distributed import processes
 from .means import RunningMeans
 from .run import Run
@@ -177,7 +177,8 @@ class Loop:
         for step, content in enumerate(batches(batch, self.seed, self.done, self.steps), self.done):
             whole = True  # whether a save now would hold the state after `done` steps
             try:
-                numbers = _fitting(learn, step, content)
+                work = f"step {step + 1} of the training, which resumes from its last save"
+                numbers = explained(learn, work, "lower its batch or size")(step, content)
                 self._check(step, numbers)
                 whole = False
                 for descent in self.descents:
@@ -228,14 +229,3 @@ class Loop:
             ends = processes().broadcast_value(float(bool(reason)))
             return (reason or "the main process has stopped") if ends else ""
         return reason
-
-
-def _fitting(learn: Callable[[int, Batch], Numbers], step: int, batch: Batch) -> Numbers:
-    """learn(step, batch). Raises OutOfMemory, with one sentence, where memory does not suffice for it."""
-    try:
-        return learn(step, batch)
-    except (RuntimeError, MemoryError) as error:
-        if not out_of_memory(error):
-            raise
-    work = f"step {step + 1} of the training, which resumes from its last save"
-    raise OutOfMemory(explanation(work, "lower its batch or size"))

@@ -48,7 +48,7 @@ class Critics(nn.Module):
 
     def places(self, activations: Sequence[Tensor]) -> list[Tensor]:
         """Scores of the places of every level, (k, h, w) each."""
-        return [head(level, None) for head, level in zip(self.heads, activations, strict=True)]
+        return [head(level) for head, level in zip(self.heads, activations, strict=True)]
 
     def learn(self, pictures: Tensor, generator: torch.Generator, weight: float = 1.0) -> None:
         """Add the gradients of a step to the critics.
@@ -66,9 +66,9 @@ class Critics(nn.Module):
 
     def crops(self, count: int, generator: torch.Generator) -> Tensor:
         """Crops of exemplars at random places and zooms, mirrored or not, (count, 3, S, S)."""
-        shown, device = self._exemplars[0].pictures, self.age.device
+        shown = self._exemplars[0].pictures
         which = torch.randint(len(shown), (count,), generator=generator).tolist()
-        return torch.cat([self._crop(shown[i].to(device), torch.rand(4, generator=generator).tolist()) for i in which])
+        return torch.cat([self._crop(shown[i], torch.rand(4, generator=generator).tolist()) for i in which])
 
     def _crop(self, picture: Tensor, chance: Sequence[float]) -> Tensor:
         """One crop of a picture (1, 3, H, W) -> (1, 3, S, S)."""

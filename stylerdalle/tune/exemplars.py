@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..features import FeatureNetwork, content_distance, style_distance, style_statistics
-from ..images.resample import interpolated
+from ..images.files import resized
 
 
 class Exemplars:
@@ -42,7 +42,7 @@ class Exemplars:
         known = f"{size}" if set(self.weights) == {1.0} else f"{size} {self.weights}"
         self.sha256 = hashlib.sha256(pixels + known.encode()).hexdigest()  # tells one run's exemplars from another's
         device = next(network.parameters()).device
-        self.pictures = [resized(picture, size).to(device) for picture in pictures]
+        self.pictures = [resized(picture.float(), size).to(device) for picture in pictures]
         with torch.no_grad():
             self.statistics = [style_statistics(network(picture)) for picture in self.pictures]
 
@@ -58,10 +58,3 @@ class Exemplars:
         found = style_statistics(activations)
         each = zip(self.statistics, self.weights, strict=True)
         return torch.stack([style_distance(found, statistics) / weight for statistics, weight in each]).amin(0)
-
-
-def resized(picture: Tensor, size: int) -> Tensor:
-    """A picture (1, 3, H, W) in [0, 1] whose short side is `size` px."""
-    scale = size / min(picture.shape[-2:])
-    height, width = (round(side * scale) for side in picture.shape[-2:])
-    return interpolated(picture.float(), (height, width)).clamp(0, 1)
