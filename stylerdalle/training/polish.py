@@ -34,7 +34,7 @@ from torch import Tensor
 from .. import checkpoint, storage
 from ..clip.protocol import CLIPModel
 from ..clip.scores import cosine, embed_images, embed_texts
-from ..clip.statistics import StatisticsTower
+from ..clip.statistics import StatisticsTower, channel_statistics
 from ..device import autocast, choose_device
 from ..images.tiling import starts
 from ..learn.loop import Descent, Loop, Numbers, Stateful, Tensors
@@ -56,7 +56,8 @@ from .contents import read_contents
 from .critic import Critic, Depths
 from .joint import JointConfig, all_pairs
 from .perceptual import CONTENT_DEPTH, Features, Statistics, content_loss, layout_distance, read_vgg, statistics, style_loss
-from .polish_data import Bank, bank, banks, labelled_by_style, works_by_style
+from .polish_data import PHOTO, Bank, all_classes, bank, banks, labelled_by_style, works_by_style
+from .recogniser import Recogniser
 from .registry import STYLES
 from .sharpen import set_gain
 from .teacher_pairs import read_painted
@@ -64,7 +65,6 @@ from .teacher_styles import MANNERS
 from .tokenizer import reconstruction_loss, residual_blocks
 
 log = logging.getLogger(__name__)
-PHOTO = "photo"  # the critics' class of photos
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,7 @@ class PolishConfig:
     critics: float = 0.5  # weights of the parts of the loss: the critics' score,
     style: float = 0.5  # statistics of features against the works',
     text: float = 0.2  # 1 - cosine of picture and prompt in CLIP,
+    recognised: float = 0.0  # cross-entropy of the style among all styles (recogniser.py), 0: no such part,
     content: float = 2.5  # features of the photo, times the style's own weight,
     layout: float = 2.0  # colours of large areas follow the photo's,
     marks: float = 0.3  # cross-entropy on pairs of styles with works,
@@ -122,6 +123,7 @@ class Polish:
         pairs: by style, at least one window each.
         works: crops of the works of each style that has some.
         labelled: crops of more pictures of some of these styles, small ones, which only the critics see.
+        classes: crops of these styles, of others and of photos, by name, from which the recogniser learns; none: no such loss.
         contents: tokens of photos, long (N, h, w).
         photos: crops of photos.
     """
@@ -139,6 +141,7 @@ class Polish:
         photos: Bank,
         config: PolishConfig,
         labelled: Mapping[str, Bank] | None = None,
+        classes: Iterable[tuple[str, Bank]] = (),
     ):
         self.tokenizer, self.translator, self.styles, self.clip, self.features = tokenizer, translator, styles, model, features
         self.pairs, self.works, self.contents, self.photos, self.config = pairs, works, contents, photos, config
@@ -155,6 +158,7 @@ class Polish:
         depths = critic_depths(model).to(self.device)
         depths.measure(torch.cat([found.draw(4, np.random.default_rng(0)) for found in works.values()]))
         self.critic = Critic(depths, len(self.classes)).to(self.device)
+        self.recogniser = self._recogniser(depths, classes)
         self.targets = {name: self._statistics(found) for name, found in works.items()}
         with torch.no_grad():
             prompts = embed_texts(model, [STYLES[name].prompt for name in works])
@@ -167,6 +171,20 @@ class Polish:
     def _statistics(self, found: Bank) -> list[Statistics]:
         each = [statistics(depth) for depth in self.features(found.draw(24, np.random.default_rng(1)))]
         return [Statistics(s.mean.mean(0, keepdim=True), s.covariance.mean(0, keepdim=True)) for s in each]
+
+    @torch.no_grad()
+    def _seen(self, depths: Depths, found: Bank) -> Tensor:
+        rng = np.random.default_rng(2)
+        return torch.cat([channel_statistics(depths(self.cut(x.float() / 255, rng))) for x in found.crops.split(32)])
+
+    def _recogniser(self, depths: Depths, classes: Iterable[tuple[str, Bank]]) -> Recogniser | None:
+        with autocast(self.device):
+            seen = {name: self._seen(depths, found) for name, found in classes}
+        if not seen:
+            return None
+        recogniser = Recogniser(list(seen), depths.widths)
+        recogniser.fit(list(seen.values()), self.config.seed)
+        return recogniser
 
     def batch(self, step: int, rng: np.random.Generator) -> PolishBatch:
         """The batch of a step."""
@@ -301,8 +319,13 @@ class Polish:
         own = MANNERS[name].content if name in MANNERS else 1.0
         with torch.autocast(self.device.type, enabled=False):
             layout = layout_distance(made, photo).mean()
-        return {
-            "critics": -self.critic(self.critic.look(self.cut(made, rng)), style).mean(),
+        seen = self.critic.look(self.cut(made, rng))
+        asked = {}
+        if self.recogniser is not None:
+            hidden = torch.Generator().manual_seed(int(rng.integers(1 << 31)))
+            asked["recognised"] = self.recogniser(seen[:-1], name, hidden)
+        return asked | {
+            "critics": -self.critic(seen, style).mean(),
             "style": style_loss(found, self.targets[name]).mean(),
             "text": 1 - cosine(embed_images(self.clip, made, True), self.prompts[name]).mean(),
             "content": own * content_loss(found[CONTENT_DEPTH], wanted).mean(),
@@ -480,7 +503,9 @@ def prepared(args: argparse.Namespace, config: PolishConfig, device: torch.devic
     features = read_vgg(args.vgg).to(device, torch.bfloat16)
     contents = read_contents(args.contents, args.bundle / "tokenizer.safetensors").long().to(device)
     log.info("%d styles, %d of them with works; %d contents, %d photos", len(styles), len(works), len(contents), len(photos))
-    return Polish(tokenizer, translator, styles, model, features, pairs, works, contents, seen, config, labelled)
+    classes = all_classes(art, photos, size, config.crops, config.zoom, config.labelled_zoom, config.seed, device)
+    classes = classes if config.recognised else iter(())
+    return Polish(tokenizer, translator, styles, model, features, pairs, works, contents, seen, config, labelled, classes)
 
 
 def numbers_of(texts: Sequence[str]) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -14,6 +15,9 @@ from ..images.colour import luma
 from ..learn.crops import at_least, random_crop
 from ..learn.pictures import Picture
 from .teacher_styles import MANNERS
+
+PHOTO = "photo"  # the class of photos
+LEAST = 100  # labelled pictures that make a class of their own, for a label that no style has
 
 
 @dataclass(frozen=True)
@@ -76,3 +80,28 @@ def banks(
     found = {name: bank(pictures, size, count, zoom, seed, device) for name, pictures in works.items()}
     grey = [name for name in found if name in MANNERS and MANNERS[name].grey]
     return found | {name: Bank(luma(found[name].crops.float()).round().byte().expand_as(found[name].crops)) for name in grey}
+
+
+def all_classes(
+    art: Sequence[Picture],
+    photos: Sequence[Picture],
+    size: int,
+    count: int,
+    zoom: tuple[float, float],
+    labelled_zoom: tuple[float, float],
+    seed: int,
+    device: torch.device,
+) -> Iterator[tuple[str, Bank]]:
+    """Names and crops, one after the other: all styles that have works, photos, and every other label of many pictures."""
+    works = works_by_style(art, list(MANNERS))
+    labelled = labelled_by_style(art, list(works))
+    for name, some in works.items():
+        made = banks({name: some}, size, count, zoom, seed, device)[name]
+        if name in labelled:
+            made = made.joined(bank(labelled[name], size, count, labelled_zoom, seed, device))
+        yield name, made
+    yield PHOTO, bank(photos, size, 2 * count, zoom, seed, device)
+    known = {label for name in works for label in MANNERS[name].labels}
+    for label, many in Counter(p.style for p in art if p.kind != PHOTO).items():
+        if label and label not in known and many >= LEAST:
+            yield label, bank([p for p in art if p.style == label], size, count, labelled_zoom, seed, device)

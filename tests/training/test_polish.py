@@ -14,16 +14,17 @@ from PIL import Image
 from training.test_tokenizer import pictures
 
 from stylerdalle import checkpoint, storage
-from stylerdalle.clip.statistics import StyleClipShape, build_style_clip
+from stylerdalle.clip.statistics import StyleClipShape, build_style_clip, channel_statistics
 from stylerdalle.learn.pictures import Picture
 from stylerdalle.learn.run import Run
-from stylerdalle.training import polish
+from stylerdalle.training import polish, polish_data
 from stylerdalle.training.coded import Coded, coded_pairs
 from stylerdalle.training.critic import DEPTHS
 from stylerdalle.training.joint import reading_noise
 from stylerdalle.training.perceptual import Features
 from stylerdalle.training.polish import Polish, PolishConfig
 from stylerdalle.training.polish_data import Bank, banks, labelled_by_style, works_by_style
+from stylerdalle.training.recogniser import Recogniser
 from stylerdalle.translator.style import Style, new_adapter
 
 DEVICE = torch.device(os.environ.get("STYLERDALLE_TEST_DEVICE", "cpu"))
@@ -231,7 +232,7 @@ def test_works_in_black_and_white_are_grey():
 
 
 def test_all_weights_of_the_loss_are_options():
-    assert {"critics", "style", "text", "content", "layout", "marks", "kept"} <= set(asdict(PolishConfig()))
+    assert {"critics", "style", "text", "recognised", "content", "layout", "marks", "kept"} <= set(asdict(PolishConfig()))
 
 
 def test_other_options_are_named_and_a_bad_one_is_refused_in_one_sentence():
@@ -239,3 +240,39 @@ def test_other_options_are_named_and_a_bad_one_is_refused_in_one_sentence():
     for text in ("nothing=1", "lr", "pairs=1.5", "zoom=0.4"):
         with pytest.raises(ValueError, match=f"--set {text}: give NAME=NUMBER with one of"):
             polish.numbers_of([text])
+
+
+def test_the_recogniser_asks_for_what_is_a_styles_own():
+    def pictures(red: float, count: int = 16) -> torch.Tensor:
+        noise = torch.rand(count, 3, 8, 8, generator=torch.Generator().manual_seed(round(10 * red)))
+        return noise + torch.tensor([red, 0, 0]).view(3, 1, 1)
+
+    recogniser = Recogniser(["pale", "red"], [3])
+    recogniser.fit([channel_statistics([pictures(red)]) for red in (0, 1)])
+    generator = torch.Generator().manual_seed(0)
+    right, wrong = pictures(1.2), pictures(0.2).requires_grad_(True)
+    assert recogniser([right], "red", generator) < 0.5 < 0.7 < recogniser([wrong], "red", generator)
+    recogniser([wrong], "red", generator).backward()
+    step = wrong.grad.mean((0, 2, 3))
+    assert step[0] < 0 and step[0].abs() > 2 * step[1:].abs().max()  # more red is what it asks for
+
+
+def test_the_polish_learns_what_the_recogniser_asks_for(polisher, tmp_path):
+    parts = (polisher.tokenizer, polisher.translator, polisher.styles, polisher.clip, polisher.features, polisher.pairs)
+    classes = iter([("van-gogh", bank(3)), ("photo", bank(4))])
+    asked = Polish(*parts, polisher.works, polisher.contents, polisher.photos, replace(SMALL, recognised=0.5), classes=classes)
+    assert polisher.recogniser is None
+    rows: list[dict[str, float]] = []
+    polish.polish(asked, Run(tmp_path / "run"), lambda done, numbers: rows.append(dict(numbers)))
+    assert "recognised" not in rows[0] and rows[1]["recognised"] > 0
+
+
+def test_classes_are_styles_photos_and_other_labels_of_many_pictures(monkeypatch):
+    monkeypatch.setattr(polish_data, "LEAST", 2)
+    file = io.BytesIO()
+    Image.new("RGB", (40, 40), (200, 30, 30)).save(file, "png")
+    names = [("art_vg01", ""), ("a", "post-impressionism"), ("b", "rococo"), ("c", "rococo"), ("d", "emoji")]
+    art = [Picture(key, file.getvalue(), style=style, kind="art") for key, style in names]
+    photo = Picture("p", file.getvalue(), kind="photo")
+    found = dict(polish_data.all_classes([*art, photo], [photo], 32, 3, (1.0, 1.0), (1.0, 1.0), 0, torch.device("cpu")))
+    assert {name: len(some.crops) for name, some in found.items()} == {"van-gogh": 6, "photo": 6, "rococo": 3}
