@@ -37,6 +37,7 @@ from stylerdalle.resolve import list_styles
 
 SIDE = 256  # px that the judge sees
 # the judge's classes: the `style` of works -> a class. Styles of fewer than ten works are left out: no judge learns from so few
+DRAWINGS = ("pencil drawing", "ink illustration", "ink wash illustration", "wood engraving", "etching", "red chalk drawing")
 CLASSES = {
     "impressionism": "impressionism",
     "post-impressionism": "post-impressionism",
@@ -55,6 +56,7 @@ CLASSES = {
     "pixel art": "pixel art",
     "cartoon": "cartoon",
     "line art": "line art",
+    **dict.fromkeys(DRAWINGS, "drawing"),
     "watercolour illustration": "watercolour",
     "watercolour landscape": "watercolour",
     "photo": "photo",
@@ -70,9 +72,9 @@ ASKED = {
     "art-nouveau": ("art nouveau",),
     "ukiyo-e": ("ukiyo-e",),
     "watercolour": ("watercolour",),
-    "pencil-sketch": ("line art",),
-    "ink": ("line art",),
-    "wood-engraving": ("line art",),
+    "pencil-sketch": ("drawing",),
+    "ink": ("drawing",),
+    "wood-engraving": ("drawing",),
     "cezanne": ("post-impressionism",),
     "gauguin": ("post-impressionism",),
     "pixel-art": ("pixel art",),

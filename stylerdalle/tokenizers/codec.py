@@ -21,6 +21,7 @@ from ..images.tiling import tiles
 from ..progress import Progress
 from .protocol import ImageTokenizer
 from .tokens import PHOTO_MEANS, Tokens, check_tokenizer
+from .weave import without_weave
 
 TILE_TOKENS = 64  # side of a tile in tokens
 LEAST_TILE = 8  # the same, where memory does not suffice for larger ones
@@ -115,6 +116,7 @@ def decode(
     """
     check_tokenizer(tokens, tokenizer.sha256, tokenizer.vocab_size)
     home, unit, (side, halo) = next(tokenizer.parameters()).device, tokenizer.downsample, tile_and_halo(tokenizer)
+    halo += bool(halo)  # what takes the weave out sees less than a token more
     height, width = tokens.height, tokens.width
     shown = read_size((height, width), tokens.detail, tokens.scale)  # px of the decoded tokens, then resized
     tile, margin = (max(1, round(n * unit * tokens.scale / tokens.detail)) for n in (side, halo))
@@ -161,7 +163,8 @@ def decoded_part(tokenizer: ImageTokenizer, tokens: Tokens, i: int, box: Box, sh
     if tokens.mixture is None:
         image = tokenizer.decode(beyond(tokens.grid[i : i + 1], rows, columns).to(home))
     else:
-        image = tokenizer.decode_mixture(beyond(tokens.mixture[i : i + 1], rows, columns).to(home).permute(0, 3, 1, 2))
+        mixture = beyond(tokens.mixture[i : i + 1], rows, columns).to(home)
+        image = without_weave(tokenizer.decode_mixture(mixture.permute(0, 3, 1, 2)))
     image = image[..., y0 - y * unit : y1 - y * unit, x0 - x * unit : x1 - x * unit]  # without the margin
     return weighted(image, down, across)[0]
 
