@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from .settings import shortened
 
 FILE_FORMAT = "stylerdalle/1"
+LONGEST_HEADER = 4 * 2**20  # bytes; those of our files have less than a hundredth
 LONGEST_NAME = 200  # bytes of a name; most file systems allow 255, and temporary files need some
 FILE_KINDS = ("tokenizer", "translator", "style", "clip", "hypernetwork", "features", "teacher", "pairs", "contents")
 
@@ -189,9 +190,10 @@ def _stamp(path: str | Path) -> tuple[int, int, int]:
 @lru_cache(maxsize=1024)
 def _metadata(path: str, *stamp: int) -> dict[str, str]:
     try:
+        _check_header(path)
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not a readable safetensors file ({shortened(error, 200)}): copy it again") from error
     if metadata.get("format") != FILE_FORMAT:
         raise ValueError(
@@ -199,6 +201,26 @@ def _metadata(path: str, *stamp: int) -> dict[str, str]:
             "foreign weights must be converted first"
         )
     return dict(metadata)
+
+
+def _check_header(path: str) -> None:
+    """Raises ValueError for a header that safetensors reads but that harms: too long, or with a key twice."""
+    with open(path, "rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        if length > LONGEST_HEADER:
+            raise ValueError(f"its header has {length:,} bytes, at most {LONGEST_HEADER:,} are read")
+        text = stream.read(length)
+    json.loads(text, object_pairs_hook=_unique)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object as a dict. Raises ValueError for a key that comes twice."""
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"its header has {shortened(key)!r} twice")
+        found[key] = value
+    return found
 
 
 @lru_cache(maxsize=64)
