@@ -18,6 +18,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,7 +33,7 @@ from chaos import jobs  # noqa: E402
 from fake_comfyui import Fake  # noqa: E402
 
 KILLED = ("tune", "pretrain", "fetch", "queue", "save")
-PATIENCE = 600  # seconds for one job on a busy machine
+PATIENCE = 180  # seconds for one job on a busy machine: one that takes longer hangs, and is killed
 
 
 class Victims:
@@ -55,16 +56,22 @@ class Victims:
         self.process.stdin.write(json.dumps({"job": job, "args": args, "log": str(self.log), "fault": fault}) + "\n")
         self.process.stdin.flush()
         pid = int(self.process.stdout.readline())
-        if kill_after is not None:
-            time.sleep(kill_after)
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        return int(self.process.stdout.readline())
+        end = threading.Timer(PATIENCE if kill_after is None else kill_after, end_process, (pid,))
+        end.start()
+        try:
+            return int(self.process.stdout.readline())
+        finally:
+            end.cancel()
 
     def close(self) -> None:
         assert self.process.stdin
         self.process.stdin.close()
         self.process.wait()
+
+
+def end_process(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
 
 
 class World:
