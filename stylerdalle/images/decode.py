@@ -174,14 +174,16 @@ def _load(image: Image.Image, name: str, remarks: list[str]) -> dict[int, Any]:
     if frames > 1 and image.format != "MPO":  # MPO: a camera's JPEG with a preview or a second view
         remarks.append(f"it has {frames} frames or pages: the first is taken")
     found: dict[int, Any] = {}
-    if (data := image.info.get("exif", b"")).startswith(2 * EXIF_HEADER):
+    data = image.info.get("exif", b"")
+    if twice := data.startswith(2 * EXIF_HEADER):
         remarks.append("its EXIF data has its header twice")
         while data.startswith(2 * EXIF_HEADER):
             data = data.removeprefix(EXIF_HEADER)
-        image.info["exif"] = data  # not every version of Pillow reads it otherwise
     try:
         with _quiet() as heard:
-            exif = image.getexif()
+            exif = Image.Exif() if twice else image.getexif()
+            if twice:
+                exif.load(data)  # versions of Pillow before 11 do not read it otherwise
             found = dict(exif)
             found |= dict(exif.get_ifd(EXIF_IFD))
             with contextlib.suppress(KeyError):  # which older versions of Pillow raise for a part that is not there
