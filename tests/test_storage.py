@@ -26,7 +26,12 @@ def test_a_file_is_replaced_only_when_it_is_whole(tmp_path: Path):
 def test_what_a_kill_has_left_is_removed_by_a_write_of_the_same_path_on_a_later_day(tmp_path: Path):
     long = "n" * 240 + ".png"
     old = [storage.temporary_name(name, 4711) for name in ("a[1]*.txt", long)]
-    kept = [storage.temporary_name("a[1]*.txt", 4712), storage.temporary_name("b.txt", 4711), ".a[1]*.txt.mine.tmp", ".a[1]*.txt.1"]
+    kept = [
+        storage.temporary_name("a[1]*.txt", 4712),
+        storage.temporary_name("b.txt", 4711),
+        ".a[1]*.txt.mine.tmp",
+        ".a[1]*.txt.1",
+    ]
     for name in (*old, *kept):
         (tmp_path / name).touch()
     for name in (*old, *kept[1:]):  # the first is being written

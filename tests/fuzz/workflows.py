@@ -114,7 +114,7 @@ class Workflows:
             assert self.server.process.poll() is None, "the server has ended"
             if status := self.server.ended(prompt):
                 return status
-            time.sleep(0.005)
+            time.sleep(0.05)
         self.server("/interrupt", {})
         raise AssertionError(f"not done after {WAIT} s")
 
