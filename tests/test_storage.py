@@ -23,6 +23,12 @@ def test_a_file_is_replaced_only_when_it_is_whole(tmp_path: Path):
     assert path.read_text() == "after" and os.listdir(tmp_path) == ["a.txt"]
 
 
+def test_a_full_disk_names_the_file(tmp_path: Path):
+    path = tmp_path / "a.txt"
+    with pytest.raises(OSError, match=f"No space left on device: '{path}'"), storage.replacing(path):
+        raise OSError(28, "No space left on device")
+
+
 def test_what_a_kill_has_left_is_removed_by_a_write_of_the_same_path_on_a_later_day(tmp_path: Path):
     long = "n" * 240 + ".png"
     old = [storage.temporary_name(name, 4711) for name in ("a[1]*.txt", long)]

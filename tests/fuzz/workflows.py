@@ -29,7 +29,7 @@ SMALL = {
     "candidates": (1, 2, 3, 0, -1, 65, math.nan, "x"),
     "minutes": (0, 0.001, -1, math.nan),
 }
-WAIT = 60  # seconds that a workflow may take on a busy machine; what it takes of the processor is measured
+WAIT = 300  # seconds that a workflow may take on a busy machine; what it takes of the processor is measured
 
 
 def missing() -> str:
