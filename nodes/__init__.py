@@ -15,9 +15,13 @@ from .style_region import StyleRegion
 from .stylize import Stylize
 from .tokenize import Tokenize
 from .translate import Translate
+from .types import of_known_inputs
 
 
 class StylerDALLE(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         stylize: list[type[io.ComfyNode]] = [Load, LoadStyle, Tokenize, Translate, StyleRegion, Detokenize, KeepColour]
-        return [*stylize, RewardTune, SaveStyle, MixStyles, Reward, Best, Stylize]
+        nodes = [*stylize, RewardTune, SaveStyle, MixStyles, Reward, Best, Stylize]
+        for node in nodes:
+            node.execute = classmethod(of_known_inputs(node.execute.__func__))
+        return nodes

@@ -30,6 +30,7 @@ from server import PromptServer
 
 from ..stylerdalle import Bundle, storage
 from ..stylerdalle.bundle import OFFICIAL, WEIGHTS, incomplete, library_file, open_bundle
+from ..stylerdalle.settings import shortened
 from .memory import give_back
 
 FOLDER = "stylerdalle"
@@ -202,7 +203,8 @@ def choose(what: str, name: str, allowed: list[str]) -> str:
     """
     if name not in allowed:
         folders = ", ".join(folder_paths.get_folder_paths(FOLDER))
-        raise ValueError(f"{what} {name!r} was not found: choose one of {', '.join(allowed) or '(none)'}. Searched: {folders}")
+        given = shortened(repr(name))
+        raise ValueError(f"{what} {given} was not found: choose one of {', '.join(allowed) or '(none)'}. Searched: {folders}")
     return name
 
 

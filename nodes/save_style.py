@@ -8,6 +8,7 @@ from comfy_api.latest import io
 
 from ..stylerdalle import Style, checkpoint
 from ..stylerdalle.images.files import check_output
+from ..stylerdalle.settings import shortened
 from ..stylerdalle.storage import next_free
 from . import host
 from .speech import spoken
@@ -77,7 +78,8 @@ def check_name(name: str) -> str:
     name = name.strip().removesuffix(host.SUFFIX)
     if not name or len(name) > LONGEST or len(os.fsencode(name)) > LONGEST_BYTES or RESERVED.search(name):
         raise ValueError(
-            f"{name!r} is not a valid style name: use 1 to {LONGEST} letters, digits, spaces, - or _, such as 'my-style', "
+            f"{shortened(repr(name))} is not a valid style name: use 1 to {LONGEST} letters, digits, spaces, - or _, such as "
+            "'my-style', "
             'without a folder and without < > : " / \\ | ? *'
         )
     return name

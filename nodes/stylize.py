@@ -7,6 +7,7 @@ from ..stylerdalle import Bundle, Style, stylize
 from ..stylerdalle.images.colour import keep_colour as colours_of
 from ..stylerdalle.progress import split
 from ..stylerdalle.resolve import StyleFinder
+from ..stylerdalle.settings import shortened
 from ..stylerdalle.translator.sampling import Sampling
 from . import host, inputs
 from .speech import heard, spoken, understood, warned
@@ -133,7 +134,7 @@ class Stylize(io.ComfyNode):
         with heard() as warnings:
             used = style_of(models, style, prompt)
         if prompt.strip():
-            notes = [f"the prompt is used, and not the chosen style {style!r}", *notes]
+            notes = [f"the prompt is used, and not the chosen style {shortened(repr(style))}", *notes]
         text = [understood(used), *warned(warnings), *warned(notes)]
         host.say(text)
         host.use(models, models.tokenizer, models.translator)
@@ -163,11 +164,14 @@ def style_of(models: Bundle, name: str, prompt: str) -> Style:
 
 def usable(mask: torch.Tensor | None, image: torch.Tensor) -> tuple[torch.Tensor | None, list[str]]:
     """The mask (1 or B, H, W), and notes for the user. LoadImage's mask of a picture without alpha counts as none."""
-    if mask is None or mask.any():
-        return None if mask is None else planes(mask), []
-    if tuple(mask.shape[-2:]) == PLACEHOLDER != tuple(image.shape[1:3]):
+    if mask is None:
+        return None, []
+    given = planes(mask)
+    if given.any():
+        return given, []
+    if tuple(given.shape[-2:]) == PLACEHOLDER != tuple(image.shape[1:3]):
         return None, ["the mask is empty, so the whole picture is stylised: paint one in the mask editor to choose a part"]
-    return planes(mask), ["the mask is black everywhere, so the photo keeps its look"]
+    return given, ["the mask is black everywhere, so the photo keeps its look"]
 
 
 def sheet() -> torch.Tensor:

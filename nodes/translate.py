@@ -9,7 +9,7 @@ from comfy_api.latest import io
 from ..stylerdalle import Bundle, Style
 from ..stylerdalle.progress import split
 from ..stylerdalle.resolve import StyleFinder
-from ..stylerdalle.settings import SEEDS, SOFTNESS
+from ..stylerdalle.settings import SEEDS, SOFTNESS, shortened
 from ..stylerdalle.tokenizers.tokens import Tokens, joined
 from ..stylerdalle.translator.options import MaskedStyle, TranslateOptions
 from ..stylerdalle.translator.sampling import Sampling
@@ -167,7 +167,9 @@ def chosen_style(finder: StyleFinder, prompt: str, style: Style | None, negative
     """
     text = " ".join(prompt.split())
     if text.endswith(host.SUFFIX):
-        raise ValueError(f"the prompt {text!r} is a file name: describe the style in words, or load the file with Load Style")
+        raise ValueError(
+            f"the prompt {shortened(repr(text))} is a file name: describe the style in words, or load the file with Load Style"
+        )
     if style is None:
         return finder.find(text, negative)
     style, bundle = finder.find(expect(style, Style, "STYLE")), finder.bundle
@@ -175,8 +177,8 @@ def chosen_style(finder: StyleFinder, prompt: str, style: Style | None, negative
         return style
     if bundle.hypernetwork_path is None:
         raise ValueError(
-            f"the prompt is {text!r}, but the connected STYLE is {style.name!r} ({style.prompt!r}), and the bundle "
-            f"{bundle.name!r} cannot combine them: empty the prompt, or disconnect the STYLE"
+            f"the prompt is {shortened(repr(text))}, but the connected STYLE is {style.name!r} ({style.prompt!r}), and the "
+            f"bundle {bundle.name!r} cannot combine them: empty the prompt, or disconnect the STYLE"
         )
     return mix([(style, 1.0), (finder.find(text, negative), 1.0)], f"{style.name} + {text}")
 

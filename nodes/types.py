@@ -5,7 +5,9 @@ reads the translator's upscale, Translate the tokenizer's embedding. TOKENS is `
 below.
 """
 
-from collections.abc import Iterator
+import functools
+import inspect
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
@@ -13,6 +15,7 @@ import torch
 from comfy_api.latest import io
 
 from ..stylerdalle import Style
+from ..stylerdalle.settings import shortened
 
 TOKENIZER = io.Custom("STYLERDALLE_TOKENIZER")
 TRANSLATOR = io.Custom("STYLERDALLE_TRANSLATOR")
@@ -66,6 +69,27 @@ def tensor(value: Any, socket: str) -> torch.Tensor:
     if not isinstance(value, torch.Tensor):
         raise ValueError(f"{socket} got a {type(value).__name__}: connect the {socket} output of a node, such as Load Image")
     return value
+
+
+def of_known_inputs(execute: Callable[..., T]) -> Callable[..., T]:
+    """A node's function that refuses inputs it does not have. Over the API, ComfyUI passes on whatever a workflow holds.
+
+    Raises:
+        ValueError: an unknown input; calling the function itself would be a TypeError.
+    """
+    known = inspect.signature(execute).parameters
+
+    @functools.wraps(execute)
+    def call(cls: type, **inputs: Any) -> T:
+        for name in inputs:
+            if name not in known:
+                raise ValueError(
+                    f"this node has no input {shortened(repr(name))}: remove it from the workflow, or update the pack if a newer "
+                    "version made it"
+                )
+        return execute(cls, **inputs)
+
+    return call
 
 
 def between(name: str, value: float, low: float, high: float) -> None:

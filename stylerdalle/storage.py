@@ -7,9 +7,10 @@ import json
 import os
 import re
 import sys
+import time
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -19,7 +20,9 @@ from safetensors import SafetensorError, safe_open
 from .settings import shortened
 
 FILE_FORMAT = "stylerdalle/1"
+LONGEST_HEADER = 4 * 2**20  # bytes; those of our files have less than a hundredth
 LONGEST_NAME = 200  # bytes of a name; most file systems allow 255, and temporary files need some
+DAY = 86_400.0  # s
 FILE_KINDS = ("tokenizer", "translator", "style", "clip", "hypernetwork", "features", "teacher", "pairs", "contents")
 
 
@@ -27,12 +30,20 @@ FILE_KINDS = ("tokenizer", "translator", "style", "clip", "hypernetwork", "featu
 def placing(path: Path) -> Iterator[Path]:
     """A temporary path beside `path`. The file written there takes the place of `path` when the block ends without an error.
 
-    After an error or a kill, `path` is what it was before.
+    After an error or a kill, `path` is what it was before. What a kill has left is removed by a write of the same path on a later
+    day (`_left`).
     """
+    for left in _left(path.parent, path.name):
+        with suppress(OSError):
+            left.unlink()
     temporary = path.with_name(temporary_name(path.name))
     try:
         yield temporary
         temporary.replace(path)
+    except OSError as error:
+        if error.errno is not None and error.filename is None:  # a full disk does not say for which file
+            error.filename = str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -50,7 +61,24 @@ def temporary_name(name: str, process: object = None) -> str:
     """The name of the temporary file of `placing`, by the process that writes it; "*" gives a pattern for all processes."""
     if len(os.fsencode(name)) > LONGEST_NAME:
         name = hashlib.sha256(os.fsencode(name)).hexdigest()
-    return f".{name}.{os.getpid() if process is None else process}"
+    return f".{name}.{os.getpid() if process is None else process}.tmp"
+
+
+def _left(folder: Path, name: str) -> list[Path]:
+    """Temporary files of a name that nobody has written to for a day: their processes were killed."""
+    start, _, end = temporary_name(name, "*").rpartition("*")
+    return [folder / one for one in _abandoned(folder) if one.startswith(start) and one[len(start) : -len(end)].isdigit()]
+
+
+@lru_cache(maxsize=64)
+def _abandoned(folder: Path) -> tuple[str, ...]:
+    """Names of temporary files in a folder, unchanged for a day. A process looks once: folders may be large."""
+    try:
+        with os.scandir(folder) as entries:
+            found = [entry for entry in entries if entry.name.startswith(".") and entry.name.endswith(".tmp")]
+            return tuple(entry.name for entry in found if time.time() - entry.stat(follow_symlinks=False).st_mtime > DAY)
+    except OSError:  # the write itself will tell
+        return ()
 
 
 class Lock:
@@ -189,9 +217,10 @@ def _stamp(path: str | Path) -> tuple[int, int, int]:
 @lru_cache(maxsize=1024)
 def _metadata(path: str, *stamp: int) -> dict[str, str]:
     try:
+        _check_header(path)
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not a readable safetensors file ({shortened(error, 200)}): copy it again") from error
     if metadata.get("format") != FILE_FORMAT:
         raise ValueError(
@@ -199,6 +228,26 @@ def _metadata(path: str, *stamp: int) -> dict[str, str]:
             "foreign weights must be converted first"
         )
     return dict(metadata)
+
+
+def _check_header(path: str) -> None:
+    """Raises ValueError for a header that safetensors reads but that harms: too long, or with a key twice."""
+    with open(path, "rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        if length > LONGEST_HEADER:
+            raise ValueError(f"its header has {length:,} bytes, at most {LONGEST_HEADER:,} are read")
+        text = stream.read(length)
+    json.loads(text, object_pairs_hook=_unique)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object as a dict. Raises ValueError for a key that comes twice."""
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"its header has {shortened(key)!r} twice")
+        found[key] = value
+    return found
 
 
 @lru_cache(maxsize=64)

@@ -1,6 +1,7 @@
 """Style and model files that are damaged, foreign, or made to do harm: one sentence each, when they are loaded."""
 
 import json
+import re
 import struct
 from pathlib import Path
 
@@ -62,14 +63,19 @@ def integers(tensors: dict) -> None:
     tensors[key] = tensors[key].to(torch.int32)
 
 
-TENSOR = '"a.delta":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},'
+def repeat_a_key(header: str) -> str:
+    tensor = re.search(r'"[^"]+":{"dtype"[^}]+}', header)[0]
+    return header.replace(tensor, f"{tensor},{tensor}")
+
+
 BAD = {
     "cut": lambda path: path.write_bytes(path.read_bytes()[:-100]),
     "empty": lambda path: path.write_bytes(b""),
     "web page": lambda path: path.write_bytes(b"<!DOCTYPE html><html>404</html>"),
     "git lfs": lambda path: path.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n"),
     "huge header": lambda path: path.write_bytes(struct.pack("<Q", 2**62) + b"{}"),
-    "keys twice": lambda path: header(path, lambda text: text.replace("{", "{" + 2 * TENSOR, 1)),
+    "keys twice": lambda path: header(path, repeat_a_key),
+    "long header": lambda path: header(path, lambda text: text + " " * (5 << 20)),
     "deep header": lambda path: path.write_bytes(struct.pack("<Q", 200_000) + b"[" * 200_000),
     "NaN": lambda path: changed(path, put(float("nan"))),
     "infinity": lambda path: changed(path, put(float("inf"))),

@@ -23,6 +23,31 @@ def test_a_file_is_replaced_only_when_it_is_whole(tmp_path: Path):
     assert path.read_text() == "after" and os.listdir(tmp_path) == ["a.txt"]
 
 
+def test_a_full_disk_names_the_file(tmp_path: Path):
+    path = tmp_path / "a.txt"
+    with pytest.raises(OSError, match=f"No space left on device: '{path}'"), storage.replacing(path):
+        raise OSError(28, "No space left on device")
+
+
+def test_what_a_kill_has_left_is_removed_by_a_write_of_the_same_path_on_a_later_day(tmp_path: Path):
+    long = "n" * 240 + ".png"
+    old = [storage.temporary_name(name, 4711) for name in ("a[1]*.txt", long)]
+    kept = [
+        storage.temporary_name("a[1]*.txt", 4712),
+        storage.temporary_name("b.txt", 4711),
+        ".a[1]*.txt.mine.tmp",
+        ".a[1]*.txt.1",
+    ]
+    for name in (*old, *kept):
+        (tmp_path / name).touch()
+    for name in (*old, *kept[1:]):  # the first is being written
+        os.utime(tmp_path / name, (0, 0))
+    for name in ("a[1]*.txt", long):
+        with storage.replacing(tmp_path / name) as stream:
+            stream.write(b"new")
+    assert sorted(os.listdir(tmp_path)) == sorted(["a[1]*.txt", long, *kept])
+
+
 def test_a_file_can_be_linked_into_its_place(tmp_path: Path):
     source, path = tmp_path / "a", tmp_path / "b"
     source.write_text("the same")

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,8 @@ from .options import add_model_options, add_seed_option, add_softness_option, nu
 if TYPE_CHECKING:
     from ..bundle import Bundle
     from ..translator.style import Style
+
+log = logging.getLogger(__name__)
 
 
 def score_options(parser: argparse.ArgumentParser) -> None:
@@ -139,11 +142,14 @@ def measure(bundle: Bundle, style: Style, prompt: str, args: argparse.Namespace)
     with bar("evaluate") as progress:
         for photo in photos:
             try:
-                image = to_tensor([np.asarray(centre_crop(photo.open(), args.size))])  # (1, 3, size, size)
+                decoded = photo.decoded()
+                image = to_tensor([np.asarray(centre_crop(decoded.over_white(), args.size))])  # (1, 3, size, size)
             except ValueError as problem:  # a bad photo does not stop the others
                 report("evaluate", problem)
                 failed += 1
                 continue
+            for remark in decoded.remarks:
+                log.warning("%s: %s", photo.key, remark)
             pairs.append(scores(bundle, image, style, prompt, sampling, args.normalise))
             progress(len(pairs), max(args.count or 0, len(pairs)))
     return pairs, failed

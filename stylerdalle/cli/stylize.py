@@ -146,10 +146,10 @@ def run_stylize(args: argparse.Namespace) -> int:
             if is_video(photo):
                 say(f"{paint_video(photo, output, style, bundle, args)}, {time.monotonic() - started:.1f} s")
                 continue
-            images = read(photo, args.size)
+            images, kept = read(photo, args.size), read_notes(photo)
             with bar(photo.name) as progress:
                 picture, notes = paint(images, style, bundle, args, history, progress)
-            write_picture(output, picture, args.overwrite, read_notes(photo))
+            write_picture(output, picture, args.overwrite, kept)
         except ValueError as problem:  # a bad photo does not stop the others
             report("stylize", problem)
             failed.append(str(problem))
@@ -230,12 +230,12 @@ def run_reconstruct(args: argparse.Namespace) -> int:
     if problems:
         raise ValueError(problems[0])
     output = jobs[0][1]
-    photo = read(args.photo)  # (1, 3 or 4, H, W)
+    photo, kept = read(args.photo), read_notes(args.photo)  # (1, 3 or 4, H, W)
     bundle = load_bundle(args.bundle, args.device, args.dtype)
     source = photo.to(bundle.device)
     alpha = source[:, 3:] if source.shape[1] == 4 else None
     picture = decode(bundle.tokenizer, encode(bundle.tokenizer, source[:, :3], alpha)).cpu()
-    write_picture(output, picture, args.overwrite, read_notes(args.photo))
+    write_picture(output, picture, args.overwrite, kept)
     error = mse_loss(picture[:, :3], photo[:, :3]).item()
     psnr = -10 * math.log10(max(error, 1e-10))
     say(f"{output}: {picture.shape[-1]} x {picture.shape[-2]} px, PSNR {psnr:.2f} dB")

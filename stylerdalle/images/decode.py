@@ -39,6 +39,7 @@ from .spaces import (
 MAX_PIXELS = 178_956_970  # Pillow's own limit against decompression bombs
 MIN_SIDE = 2
 LIMIT = f"at most {MAX_PIXELS // 10**6} megapixels are read, make it smaller first"
+EXIF_HEADER = b"Exif\0\0"
 HEAD = 65_536  # bytes that tell what a file is
 # what Pillow's readers raise on damaged files
 READ_ERRORS = (
@@ -88,22 +89,8 @@ def decode(source: Path | bytes, name: str) -> Decoded:
     Raises:
         ValueError: it cannot be read; one sentence for the user.
     """
-    try:
-        stream: Any = io.BytesIO(source) if isinstance(source, bytes) else source.open("rb")
-    except PermissionError as error:
-        raise ValueError(f"{name} cannot be read: you have no permission for it") from error
-    except OSError as error:
-        raise ValueError(f"{name} cannot be read ({error.strerror or error}): check the path") from error
-    with stream:
-        try:
-            head = stream.read(HEAD)
-            png = read_png(head + stream.read()) if head.startswith(SIGNATURE) else None
-            stream.seek(0)
-        except READ_ERRORS as error:
-            raise damaged(name, error) from error
-        if not head:
-            raise ValueError(f"{name} is empty: copy or save it again")
-        image, exif, remarks = _load(io.BytesIO(png.data) if png else stream, name, head)
+    with opened(source, name) as (image, png, remarks):
+        exif = _load(image, name, remarks)
     if (turn := TURNS.get(exif.get(ORIENTATION, 1))) is not None:
         image = image.transpose(turn)
     pixels, alpha = _pixels(image, exif, png, name, remarks.append)
@@ -133,9 +120,29 @@ def _quiet() -> Iterator[list[warnings.WarningMessage]]:
         yield heard
 
 
-def open_image(stream: Any, name: str, head: bytes) -> Image.Image:
-    """Open a picture without decoding it; the content decides the format. Raises ValueError as `decode`."""
-    return _open(stream, name, head)[0]
+@contextlib.contextmanager
+def opened(source: Path | bytes, name: str) -> Iterator[tuple[Image.Image, PNG | None, list[str]]]:
+    """Open a picture file, or its bytes, without decoding it -> (the image, the parts of a PNG, remarks). As `decode` otherwise.
+
+    Nothing else opens pictures: what one reader takes for damaged, another must not read.
+    """
+    try:
+        stream: Any = io.BytesIO(source) if isinstance(source, bytes) else source.open("rb")
+    except PermissionError as error:
+        raise ValueError(f"{name} cannot be read: you have no permission for it") from error
+    except OSError as error:
+        raise ValueError(f"{name} cannot be read ({error.strerror or error}): check the path") from error
+    with stream:
+        try:
+            head = stream.read(HEAD)
+            png = read_png(head + stream.read()) if head.startswith(SIGNATURE) else None
+            stream.seek(0)
+        except READ_ERRORS as error:
+            raise damaged(name, error) from error
+        if not head:
+            raise ValueError(f"{name} is empty: copy or save it again")
+        image, remarks = _open(io.BytesIO(png.data) if png else stream, name, head)
+        yield image, png, remarks
 
 
 def _open(stream: Any, name: str, head: bytes) -> tuple[Image.Image, list[str]]:
@@ -155,9 +162,8 @@ def _open(stream: Any, name: str, head: bytes) -> tuple[Image.Image, list[str]]:
     return image, [f"its EXIF data is damaged ({odd[0]})"] if odd else []
 
 
-def _load(stream: Any, name: str, head: bytes) -> tuple[Image.Image, dict[int, Any], list[str]]:
-    """(the decoded image, its EXIF data, remarks)."""
-    image, remarks = _open(stream, name, head)
+def _load(image: Image.Image, name: str, remarks: list[str]) -> dict[int, Any]:
+    """Decode an open image -> its EXIF data. What is wrong is added to the remarks."""
     try:
         frames = getattr(image, "n_frames", 1)
         image.load()
@@ -168,9 +174,16 @@ def _load(stream: Any, name: str, head: bytes) -> tuple[Image.Image, dict[int, A
     if frames > 1 and image.format != "MPO":  # MPO: a camera's JPEG with a preview or a second view
         remarks.append(f"it has {frames} frames or pages: the first is taken")
     found: dict[int, Any] = {}
+    data = image.info.get("exif", b"")
+    if twice := data.startswith(2 * EXIF_HEADER):
+        remarks.append("its EXIF data has its header twice")
+        while data.startswith(2 * EXIF_HEADER):
+            data = data.removeprefix(EXIF_HEADER)
     try:
         with _quiet() as heard:
-            exif = image.getexif()
+            exif = Image.Exif() if twice else image.getexif()
+            if twice:
+                exif.load(data)  # versions of Pillow before 11 do not read it otherwise
             found = dict(exif)
             found |= dict(exif.get_ifd(EXIF_IFD))
             with contextlib.suppress(KeyError):  # which older versions of Pillow raise for a part that is not there
@@ -179,7 +192,8 @@ def _load(stream: Any, name: str, head: bytes) -> tuple[Image.Image, dict[int, A
             remarks.append(f"its EXIF data is damaged ({heard[0].message})")
     except READ_ERRORS as error:
         remarks.append(f"its EXIF data is damaged ({error})")
-    return image, found, [shortened(remark, 300) for remark in remarks]
+    remarks[:] = [shortened(remark, 300) for remark in remarks]
+    return found
 
 
 def _pixels(

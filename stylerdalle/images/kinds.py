@@ -61,7 +61,7 @@ def what_it_is(head: bytes) -> str:
         if head.startswith(start):
             return f"is {kind}, which is not read: {READABLE}"
     if head.startswith(b"\xff\xd8\xff") and (bits := _jpeg_bits(head)) not in (0, 8):
-        return f"is a JPEG with {bits} bits a channel, which is not read: save it with 8"
+        return f"is a JPEG with {bits} bits a channel, which is not read: save it with 8 bits a channel"
     if bits_of_tiff := _tiff_bits(head):
         return f"is a TIFF with {bits_of_tiff} a channel, which is not read: save it with 8 or 16 bits a channel"
     return f"is not a picture that can be read: {READABLE} (HEIC: save as JPEG)"

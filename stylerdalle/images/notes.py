@@ -12,7 +12,7 @@ from typing import Any
 
 from PIL import Image
 
-from .decode import EXIF_IFD, HEAD, READ_ERRORS, open_image
+from .decode import EXIF_IFD, READ_ERRORS, opened
 
 KEPT = (0x010E, 0x0132, 0x013B, 0x8298)  # description, date, author, copyright
 KEPT_DATES = (0x9003, 0x9004, 0x9010, 0x9011, 0x9012)  # when it was taken and digitised, with time zones
@@ -33,10 +33,7 @@ def read_notes(path: str | Path) -> Notes:
     Raises:
         ValueError: as `decode`.
     """
-    with Path(path).open("rb") as stream:
-        head = stream.read(HEAD)
-        stream.seek(0)
-        image = open_image(stream, str(path), head)
+    with opened(Path(path), str(path)) as (image, _, _):
         try:
             found = image.getexif()
             kept, dates = Image.Exif(), {k: v for k, v in found.get_ifd(EXIF_IFD).items() if k in KEPT_DATES}

@@ -6,7 +6,6 @@ A sample of a shard is KEY.webp (or another of PHOTO_SUFFIXES) and, beside it, K
 
 from __future__ import annotations
 
-import io
 import os
 import zlib
 from collections.abc import Sequence
@@ -15,7 +14,7 @@ from functools import lru_cache
 
 from PIL import Image
 
-from ..images.decode import HEAD, decode, open_image
+from ..images.decode import Decoded, decode, opened
 
 
 @dataclass(frozen=True)
@@ -38,10 +37,15 @@ class Picture:
         """
         return _decode(self.data, self.key)
 
+    def decoded(self) -> Decoded:
+        """The picture, and remarks on what is wrong with its file. Raises ValueError as `open`."""
+        return decode(self.data, self.key)
+
     @property
     def size(self) -> tuple[int, int]:
         """(width, height) in px, read without decoding."""
-        return open_image(io.BytesIO(self.data), self.key, self.data[:HEAD]).size
+        with opened(self.data, self.key) as (image, _, _):
+            return image.size
 
 
 @lru_cache(maxsize=2048)

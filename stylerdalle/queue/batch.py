@@ -27,6 +27,7 @@ from .server import SERVER_TIMEOUT, Lost, Refused, Server
 from .workflow import Workflow
 
 SERVER_PAUSE = (1.0, 15.0)  # s between attempts to reach a lost server: the first, and the longest
+CANCEL_AGAIN = 1.0  # s
 
 
 @dataclass(frozen=True)
@@ -283,7 +284,14 @@ def suffix(filename: str) -> str:
 
 
 async def stop(*tasks: asyncio.Future[Any]) -> None:
-    """Cancel tasks and wait until they have ended."""
-    for task in tasks:
-        task.cancel()
+    """Cancel tasks and wait until they have ended.
+
+    They are cancelled again after a while: before Python 3.12, `asyncio.wait_for` loses a cancel that comes together with its
+    result, and the task would go on as if nothing had happened.
+    """
+    going = {task for task in tasks if not task.done()}
+    while going:
+        for task in going:
+            task.cancel()
+        going = (await asyncio.wait(going, timeout=CANCEL_AGAIN))[1]
     await asyncio.gather(*tasks, return_exceptions=True)

@@ -8,7 +8,7 @@ import contextlib
 import io
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,13 @@ class Writes:
     fails: int | None
     errno: int
     count: int = 0
+    places: list[int] = field(default_factory=list)  # indices of all but the second and later writes to an open file
 
-    def next(self, path: Any = None) -> None:
+    def next(self, path: Any = None, alike: bool = False) -> None:
         if path is not None and not os.path.abspath(os.fsdecode(path)).startswith(self.folder):
             return
+        if not alike:
+            self.places.append(self.count)
         self.count += 1
         if self.fails is not None and self.count - 1 == self.fails:
             raise OSError(self.errno, os.strerror(self.errno))
@@ -34,10 +37,11 @@ class Stream:
     """A file whose writes are counted; everything else is the file's own."""
 
     def __init__(self, file: Any, writes: Writes):
-        self._file, self._writes = file, writes
+        self._file, self._writes, self._begun = file, writes, False
 
     def write(self, data: Any) -> int:
-        self._writes.next()
+        self._writes.next(alike=self._begun)
+        self._begun = True
         return int(self._file.write(data))
 
     def __getattr__(self, name: str) -> Any:

@@ -1,6 +1,6 @@
 """make chaos: jobs that are killed at random moments, and jobs of which every single write fails in turn.
 
-    python tests/chaos/run.py [--kills 200] [--faults 1] [--jobs tune fetch ...] [--seed 0]
+    python tests/chaos/run.py [--kills 200] [--faults 1] [--places] [--jobs tune fetch ...] [--seed 0]
 
 After each kill (SIGKILL) every file with a name of its own is whole, and the work has not gone back. A job that is killed again
 and again ends like one that never was: equal weights, tokens and pictures. After a failing write the job ends with one sentence,
@@ -18,8 +18,10 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +33,9 @@ import loopback  # noqa: E402
 from chaos import jobs  # noqa: E402
 from fake_comfyui import Fake  # noqa: E402
 
+SHORT = {"tune": {"steps": 4}, "pretrain": {"steps": 4}}  # where writes fail: four steps have all kinds of writes
 KILLED = ("tune", "pretrain", "fetch", "queue", "save")
-PATIENCE = 600  # seconds for one job on a busy machine
+PATIENCE = 180  # seconds for one job on a busy machine: one that takes longer hangs, and is killed
 
 
 class Victims:
@@ -55,16 +58,22 @@ class Victims:
         self.process.stdin.write(json.dumps({"job": job, "args": args, "log": str(self.log), "fault": fault}) + "\n")
         self.process.stdin.flush()
         pid = int(self.process.stdout.readline())
-        if kill_after is not None:
-            time.sleep(kill_after)
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        return int(self.process.stdout.readline())
+        end = threading.Timer(PATIENCE if kill_after is None else kill_after, end_process, (pid,))
+        end.start()
+        try:
+            return int(self.process.stdout.readline())
+        finally:
+            end.cancel()
 
     def close(self) -> None:
         assert self.process.stdin
         self.process.stdin.close()
         self.process.wait()
+
+
+def end_process(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
 
 
 class World:
@@ -100,14 +109,14 @@ class World:
             args["urls"] = [self.comfyui.url]
         return args
 
-    def unbroken(self, job: str) -> tuple[Any, float, int]:
-        """(result, seconds, number of writes) of a job that nothing disturbs."""
-        args, began = self.args(job), time.monotonic()
+    def unbroken(self, job: str, **more: Any) -> tuple[Any, float, int, list[int]]:
+        """(result, seconds, number of writes, indices of those of a new kind) of a job that nothing disturbs."""
+        args, began = self.args(job) | more, time.monotonic()
         code = self.victims(job, args)
         assert code == 0, self.log.read_text()
         seconds = time.monotonic() - began
-        writes = int(self.log.read_text().rpartition("writes: ")[2])
-        return self.result(job, args), seconds, writes
+        writes, places = json.loads(self.log.read_text().rpartition("writes: ")[2])
+        return self.result(job, args), seconds, writes, places
 
     def result(self, job: str, args: dict[str, Any]) -> Any:
         return jobs.result(job, Path(args["folder"]), self.shared)
@@ -126,7 +135,7 @@ def slowly(handler: loopback.Handler, data: bytes) -> None:
 
 def kill(world: World, job: str, kills: int, chance: random.Random) -> str:
     """Kill a job so often, at random moments -> a line of the report. Raises AssertionError where something is broken or lost."""
-    want, seconds, _ = world.unbroken(job)
+    want, seconds, *_ = world.unbroken(job)
     done, ends, args, before = 0, 0, world.args(job), 0
     while done < kills or ends == 0:
         limit = chance.uniform(0, 1.1 * seconds) if done < kills else None
@@ -144,21 +153,27 @@ def kill(world: World, job: str, kills: int, chance: random.Random) -> str:
     return f"{job:9} {done:4} kills, {ends:3} resumed runs equal to an unbroken one"
 
 
-def fail(world: World, job: str, every: int, chance: random.Random) -> str:
-    """Fail each write of a job in turn (or each `every`-th) -> a line of the report. Raises as `kill`."""
-    want, _, writes = world.unbroken(job)
+def fail(world: World, job: str, every: int, chance: random.Random, places: bool = False) -> str:
+    """Fail each write of a job in turn, or each `every`-th -> a line of the report. Raises as `kill`.
+
+    Args:
+        places: fail also whatever is not a second or later write to an open file, each of them.
+    """
+    more = SHORT.get(job, {})
+    want, _, writes, new = world.unbroken(job, **more)
     refused = 0
-    indices = range(chance.randrange(every), writes, every)
+    indices = sorted({*range(chance.randrange(every), writes, every), *(new if places else ())})
     for index in indices:
-        args = world.args(job)
+        args = world.args(job) | more
         code = world.victims(job, args, fault=(index, chance.choice((errno.ENOSPC, errno.EIO))))
         said = world.log.read_text().rpartition("\nwrites: ")[0].strip()
         assert code in (0, 2), f"{job}, write {index}: exit code {code}: {said}"
         assert "Traceback" not in said, f"{job}, write {index}: {said}"
         refused += code == 2
         jobs.whole(Path(args["folder"]))
-        again = world.victims(job, args)
-        assert again == 0, f"{job}, after write {index}: {world.log.read_text()}"
+        if code:  # otherwise it is done: the write was not needed
+            again = world.victims(job, args)
+            assert again == 0, f"{job}, after write {index}: {world.log.read_text()}"
         assert world.result(job, args) == want, f"{job}, after write {index}: not the result of an unbroken run"
         shutil.rmtree(args["folder"])
     return f"{job:9} {len(indices):4} failing writes of {writes}, {refused} told in one sentence, all ended well the second time"
@@ -178,6 +193,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Kill jobs at random moments, and fail each of their writes in turn.")
     parser.add_argument("--kills", type=int, default=200, help="in all, shared among the jobs (default %(default)s)")
     parser.add_argument("--faults", type=int, default=1, metavar="N", help="fail each N-th write; 0: none (default %(default)s)")
+    parser.add_argument(
+        "--places", action="store_true", help="with --faults N, fail also each opening, first write, sync and move"
+    )
     parser.add_argument("--jobs", nargs="+", choices=jobs.JOBS, default=list(jobs.JOBS), help="only these")
     parser.add_argument("--seed", type=int, default=0, help="of the moments (default %(default)s)")
     args = parser.parse_args()
@@ -185,7 +203,7 @@ def main() -> int:
     killed = [job for job in KILLED if job in args.jobs]
     with world() as here:
         rounds = [(kill, job, -(-args.kills // len(killed))) for job in killed if args.kills]
-        rounds += [(fail, job, args.faults) for job in args.jobs if args.faults]
+        rounds += [(partial(fail, places=args.places), job, args.faults) for job in args.jobs if args.faults]
         for what, job, number in rounds:
             try:
                 print(what(here, job, number, chance), f"({time.monotonic() - began:.0f} s)", flush=True)

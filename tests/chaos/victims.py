@@ -30,7 +30,7 @@ def main() -> None:
             try:
                 with faults.injected(Path(task["args"]["folder"]), *(task["fault"] or (None, 0))) as writes:
                     code = JOBS[task["job"]](**task["args"])
-                print(f"\nwrites: {writes.count}", flush=True)
+                print("\nwrites: " + json.dumps([writes.count, writes.places]), flush=True)
             except BaseException:
                 import traceback
 

@@ -25,6 +25,7 @@ PACK = Path(__file__).resolve().parents[2]
 SECONDS, MEGABYTES = 10, 2048  # of the processor, of a case; of the whole process
 JUMP = 256  # MB by which a case may raise the peak without being named
 PART = 500  # cases that Hypothesis runs at once: it keeps what it has drawn until then
+TOLD = 100  # cases between two reports of a long run
 LONGEST = 2000  # characters of a sentence: it may list what is allowed
 LAST: list[Any] = [None]  # the input of the current case, where a target tells it
 Target = Callable[[Callable[..., Any]], str]
@@ -105,13 +106,21 @@ def within(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGPROF, before)
 
 
-def run(target: Target, cases: int, keep: bool = False, seed: int | None = None) -> Judge:
-    """Run a target on that many inputs that Hypothesis draws. With a seed the inputs are always the same."""
+def run(
+    target: Target, cases: int, keep: bool = False, seed: int | None = None, tell: Callable[[Judge], None] | None = None
+) -> Judge:
+    """Run a target on that many inputs that Hypothesis draws. With a seed the inputs are always the same.
+
+    Args:
+        tell: called after every `TOLD` cases.
+    """
     judge = Judge(keep)
     logging.disable(logging.WARNING)
 
     def test(data: st.DataObject) -> None:
         judge.case(target, data.draw)
+        if tell and judge.kinds.total() % TOLD == 0:
+            tell(judge)
 
     phases = [Phase.generate] if keep else [Phase.generate, Phase.shrink]
     options = {"deadline": None, "database": None, "phases": phases, "suppress_health_check": list(HealthCheck)}

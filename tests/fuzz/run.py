@@ -16,6 +16,11 @@ import time
 from pathlib import Path
 
 TESTS = Path(__file__).resolve().parents[1]
+if __name__ == "__main__":
+    sys.path[:0] = [str(TESTS.parent), str(TESTS)]
+
+from fuzz import harness  # noqa: E402
+
 SHARES = {"pictures": 0.35, "models": 0.25, "texts": 0.2, "pickles": 0.1, "workflows": 0.1}  # of all cases
 
 WIDTHS = (8, 8, 9, 8, 8, 11, 9)  # of the table's columns
@@ -67,26 +72,35 @@ def child(name: str, cases: int, output: Path) -> int:
     import resource
 
     import torch
-    from fuzz import harness
     from fuzz.targets import TARGETS
 
     torch.set_num_threads(1)
     most = 8 << 30  # address space: far more than a case may use, and less than would stop the machine
     resource.setrlimit(resource.RLIMIT_DATA, (most, most))
     with TARGETS[name]() as target:
-        judge = harness.run(target, cases, keep=True)
-        peak = max(harness.peak_megabytes(), getattr(target, "peak", lambda: 0.0)())
+
+        def tell(judge: harness.Judge) -> None:
+            peak = max(harness.peak_megabytes(), getattr(target, "peak", lambda: 0.0)())
+            report(name, judge, peak, output)
+
+        judge = harness.run(target, cases, keep=True, tell=tell)
+        tell(judge)
+    return 0
+
+
+def report(name: str, judge: harness.Judge, peak: float, output: Path) -> None:
+    """Write the numbers and problems so far."""
     for number, (size, data) in enumerate(judge.jumps):
         if isinstance(data, bytes):
             (output / f"{name}-{size:.0f}MB-{number}.bin").write_bytes(data)
+    problems, failed = dict(judge.problems), judge.kinds["failed"]
     if peak > harness.MEGABYTES:
-        judge.problems["memory"] = f"the process used {peak:.0f} MB, more than {harness.MEGABYTES}"
-        judge.kinds["failed"] += 1
-    numbers = {kind: judge.kinds[kind] for kind in ("right", "refused", "failed")}
+        problems["memory"] = f"the process used {peak:.0f} MB, more than {harness.MEGABYTES}"
+        failed += 1
+    numbers = {"right": judge.kinds["right"], "refused": judge.kinds["refused"], "failed": failed}
     row = {"cases": judge.kinds.total(), **numbers, "slowest": judge.slowest, "peak": peak}
     (output / f"{name}.json").write_text(json.dumps(row))
-    (output / f"{name}.txt").write_text("\n\n".join(f"# {kind}\n{text}" for kind, text in judge.problems.items()))
-    return 0
+    (output / f"{name}.txt").write_text("\n\n".join(f"# {kind}\n{text}" for kind, text in problems.items()))
 
 
 if __name__ == "__main__":

@@ -40,12 +40,31 @@ def test_a_text_in_place_of_a_picture_or_mask_is_refused_in_one_sentence(run: Ru
         "StylerDALLE_KeepColour": {"image": photo, "photo": given},
         "StylerDALLE_RewardTune": tune,
         "StylerDALLE_StyleRegion": {"mask": given, "prompt": "ink"},
+        "StylerDALLE_Stylize": {"image": given, "style": "ukiyo-e", "strength": 1.0, "seed": 0},
     }.items():
         with pytest.raises(ValueError, match=f"(IMAGE|MASK) got a {type(given).__name__}: connect"):
             run(node, **inputs)
     if given is not None:
         with pytest.raises(ValueError, match=f"MASK got a {type(given).__name__}: connect"):
             run("StylerDALLE_Translate", translator=translator, tokens=tokens, prompt="ukiyo-e", mask=given)
+        with pytest.raises(ValueError, match=f"MASK got a {type(given).__name__}: connect"):
+            run("StylerDALLE_Stylize", image=photo, style="ukiyo-e", strength=1.0, seed=0, mask=given)
+
+
+def test_an_input_that_a_node_does_not_have_is_refused_in_one_sentence(comfy: SimpleNamespace) -> None:
+    for name in comfy.ids:
+        with pytest.raises(ValueError, match="this node has no input 'x': remove it from the workflow, or update the pack"):
+            comfy.nodes.NODE_CLASS_MAPPINGS[name].EXECUTE_NORMALIZED(x=3)
+
+
+def test_a_long_text_in_place_of_a_choice_is_not_repeated_whole(run: Run, photo: torch.Tensor) -> None:
+    for inputs in ({"bundle": "a," * 700}, {"style": "9" * 1000}):
+        with pytest.raises(ValueError, match="was not found: choose one of") as caught:
+            run(
+                "StylerDALLE_Stylize",
+                **{"image": photo, "style": "ukiyo-e", "strength": 1.0, "seed": 0, "bundle": "tiny"} | inputs,
+            )
+        assert max(len(word) for word in str(caught.value).split()) < 400
 
 
 def stylised(run: Run, image: torch.Tensor, bundle: str = "tiny", **inputs: Any) -> torch.Tensor:

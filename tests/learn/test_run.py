@@ -126,9 +126,9 @@ def test_two_processes_do_not_train_in_one_folder(tmp_path):
     with pytest.raises(ValueError, match="another process trains"):
         Run(tmp_path, resume=False).load({})
     run.close()
-    (tmp_path / ".state.pt.12345").write_bytes(b"left behind by a kill")
+    (tmp_path / ".state.pt.12345.tmp").write_bytes(b"left behind by a kill")
     assert Run(tmp_path).load({}) is None
-    assert not (tmp_path / ".state.pt.12345").exists()
+    assert not (tmp_path / ".state.pt.12345.tmp").exists()
 
 
 def test_files_that_are_of_no_run_are_not_replaced(tmp_path):

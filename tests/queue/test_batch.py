@@ -1,5 +1,7 @@
 """Batches on fake ComfyUI servers: every photo is done once, whatever happens to the servers."""
 
+import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -347,3 +349,21 @@ def test_two_processes_do_not_work_on_one_folder(shell, fake):
     assert shell(server) == 2
     lock.release()
     assert "another stylerdalle queue works on" in shell.err
+
+
+def test_a_task_that_loses_a_cancel_is_stopped_all_the_same(monkeypatch):
+    """As asyncio.wait_for loses one before Python 3.12: a full disk would then never end the command."""
+    monkeypatch.setattr(batch, "CANCEL_AGAIN", 0.05)
+
+    async def stubborn() -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(60)
+        await asyncio.sleep(60)
+
+    async def run() -> None:
+        task = asyncio.create_task(stubborn())
+        await asyncio.sleep(0)
+        await asyncio.wait_for(batch.stop(task), 10)
+        assert task.cancelled()
+
+    asyncio.run(run())
