@@ -23,6 +23,7 @@ from ..stylerdalle.tune.config import TuneConfig
 from ..stylerdalle.tune.exemplars import Exemplars
 from ..stylerdalle.tune.library import answers, library_exemplars, recipe_of, used_works
 from ..stylerdalle.tune.loop import Tuned, TuneState
+from ..stylerdalle.tune.start import nearest_style
 from . import host
 from .speech import warned
 from .types import clamped
@@ -42,7 +43,7 @@ def matching(tokenizer: Bundle, translator: Bundle, reward: Bundle) -> Bundle:
             f"the TOKENIZER (bundle {tokenizer.name!r}) and the TRANSLATOR (bundle {translator.name!r}) do not belong together: "
             "connect both from the same Load StylerDALLE"
         )
-    files = (translator.tokenizer_path, translator.translator_path, reward.clip_path)
+    files = (translator.tokenizer_path, translator.translator_path, reward.clip_path, translator.style_paths)
     options = {"device": translator.device, "dtype": torch.float32, "load": host.Models(), "exemplars": translator.exemplars_path}
     return open_bundle(translator.name, *files, **options)
 
@@ -109,6 +110,15 @@ def fitting(start: Style | None, models: Bundle) -> Style | None:
     return start
 
 
+def nearest_start(
+    models: Bundle, exemplars: Exemplars, photos: list[Picture], config: TuneConfig, progress: Callable[..., None]
+) -> Style | None:
+    """The bundled style whose pictures of the photos come nearest to the exemplars; None if no style has the rank of the run."""
+    host.use(models, models.tokenizer, models.translator, exemplars.network)
+    host.say(["looking for the bundled style that is nearest to the exemplars"])
+    return nearest_style(models, exemplars, photos, config.rank, progress)
+
+
 def run_name(
     models: Bundle,
     pictures: list[Picture],
@@ -173,16 +183,18 @@ class Watch:
             host.say([f"{at}, and kept. Press Run again to go on from there.", *self.told()])
 
 
-def summary(tuned: Tuned, run: Run, works: list[str] | None, warnings: list[str]) -> list[str]:
+def summary(tuned: Tuned, run: Run, works: list[str] | None, warnings: list[str], nearest: str) -> list[str]:
     """What the node says of a finished run: its length and scores, what it compared with, and how to go on.
 
     Args:
         works: titles of the library's works that it compared with; None without the library.
+        nearest: name of the style that it chose to start from; empty if it chose none.
     """
     none = "the library has no work near to the prompt: only CLIP scored the pictures" if works == [] else ""
     first, best = tuned.held_out
     return [
         f"{tuned.steps} steps; held-out score {first:.3f} at first, {best:.3f} at step {tuned.best_step}, which is kept",
+        *([f"started from {nearest}, the bundled style that is nearest to the exemplars"] if nearest else []),
         *([f"compared with: {'; '.join(works)}"] if works else [none] if none else []),
         *warned(warnings),
         "To learn more, raise the steps and press Run: the run goes on. To keep the style, connect STYLE to Save Style.",

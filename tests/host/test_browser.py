@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from host.formats import Graph
-from host.server import PACK, Server
+from host.server import PACK, PATIENCE, Server
 from PIL import Image
 from tiny import write_bundle
 
@@ -58,8 +58,9 @@ def page(server: Server) -> Iterator[Any]:
     with playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=CHROMIUM)
         page = browser.new_page(viewport={"width": 1600, "height": 900})
+        page.set_default_timeout(PATIENCE * 30_000)
         page.goto(server.url)
-        page.wait_for_function(READY, timeout=120_000)
+        page.wait_for_function(READY, timeout=PATIENCE * 120_000)
         page.wait_for_timeout(3000)  # the first dialog opens after the page is ready
         page.keyboard.press("Escape")
         yield page
@@ -114,7 +115,7 @@ def test_a_template_runs_from_the_page_and_shows_its_picture(server: Server, pag
     opened(server, page, (WORKFLOWS / "06-stylize.json").read_text(), "stylize")
     page.evaluate(USE_TINY)
     page.evaluate("() => app.queuePrompt(0, 1)")
-    page.wait_for_function(SHOWN, timeout=120_000)
+    page.wait_for_function(SHOWN, timeout=PATIENCE * 120_000)
     page.screenshot(path=tmp_path / "stylize.png")
     (made,) = (server.base / "output").glob("StylerDALLE_*.png")
     assert Image.open(made).size == (768, 512)  # the demo photo's
