@@ -182,10 +182,12 @@ class RewardTune(io.ComfyNode):
             warn_of_unknown_words(models.clip_path, prompt)
             begin = fitting(None if start is None else expect(start, Style, "STYLE"), models)
             shown, origin = find_exemplars(exemplars, library, prompt, models, config)
-            found = nearest and begin is None and exemplars is not None
-            begin = nearest_start(models, shown, pictures, config, progress) if found else begin
+            wanted = nearest and begin is None and exemplars is not None
+            folder = host.run_folder(run_name(models, pictures, prompt, config, shown, begin, wanted))
+            near = nearest_start(models, shown, pictures, config, folder, progress) if wanted and shown else None
+            begin = begin or near
             origin |= {"start": begin.name} if begin else {}
-            run = open_run(host.run_folder(run_name(models, pictures, prompt, config, shown, begin)), steps)
+            run = open_run(folder, steps)
             parts = (models.tokenizer, models.translator, models.clip)
             host.use(models, *parts, *([shown.network] if shown else []))
             others = {"callback": watch, "tick": host.tick, "start": begin, "exemplars": shown}
@@ -199,6 +201,6 @@ class RewardTune(io.ComfyNode):
         losses = {"loss": distinct([float(row["loss"]) for row in rows])}
         values = {"style": [style.name], "seed": [seed], "score": [float(tuned.held_out[1])], "steps": [int(tuned.steps)]}
         titles = [work["title"] for work in origin.get("works", [])] if library and exemplars is None else None
-        said = spoken(summary(tuned, run, titles, warnings, begin.name if found and begin else ""), **values)
+        said = spoken(summary(tuned, run, titles, warnings, near.name if near else ""), **values)
         outputs = (replace(base, default_style=style), style, curve_picture(rows), sheet.movedim(0, -1)[None], losses)
         return io.NodeOutput(*outputs, ui=said)

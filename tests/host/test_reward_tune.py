@@ -259,6 +259,17 @@ def test_with_exemplars_it_starts_from_the_nearest_bundled_style_and_says_which(
     assert len(list(runs.iterdir())) == 4
 
 
+def test_a_run_keeps_the_nearest_style_and_does_not_look_for_it_again(
+    run: Run, tune: Run, runs: Path, photo: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tuning = next(module for name, module in sys.modules.items() if name.endswith(".nodes.tuning_run"))
+    exemplars = run("StylerDALLE_Stylize", image=photo, style="ukiyo-e", bundle="tiny")[0]
+    tune(steps=1, rank=2, exemplars=exemplars)
+    monkeypatch.setattr(tuning, "nearest_style", None)  # a call would fail
+    longer = tune(steps=2, rank=2, exemplars=exemplars)[1]
+    assert json.loads(longer.metadata["recipe"])["start"] == "ukiyo-e" and len(list(runs.iterdir())) == 1
+
+
 def test_a_start_and_styles_of_another_rank_take_precedence_over_the_nearest(run, tune, runs, photo):
     start = run("StylerDALLE_LoadStyle", style="tiny/styles/van-gogh.safetensors")[0]
     exemplars = run("StylerDALLE_Stylize", image=photo, style="ukiyo-e", bundle="tiny")[0]
