@@ -38,6 +38,14 @@ SAID = """() => Object.fromEntries(app.graph._nodes.map((node) =>
     [node.type, node.widgets?.find((widget) => widget.name === 'what it said')?.value]))"""
 SHOWN = "() => Boolean(app.graph._nodes.find((node) => node.type === 'SaveImage').imgs?.length)"
 
+SAYS = """([id, text]) => app.api.dispatchCustomEvent('executed',
+    {node: id, display_node: id, output: {text}, prompt_id: 'none'})"""
+OUTSIDE = "() => app.graph._nodes.find((node) => node.subgraph).widgets.find((widget) => widget.name === 'what it said')?.value"
+SUBGRAPH_SAVED = """() => {
+    const {widgets_values, inputs, properties} = app.graph.serialize().nodes.find((node) => String(node.id) === '8');
+    return JSON.stringify([widgets_values, inputs, properties]);
+}"""
+
 
 @pytest.fixture(scope="module")
 def server(comfy: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
@@ -100,6 +108,15 @@ def test_a_template_is_what_programs_send(server: Server, page: Any, name: str) 
         for node in nodes.values():
             node.pop("_meta")
     assert sent == graph
+
+
+def test_a_subgraph_node_shows_what_the_nodes_in_it_said_and_is_saved_as_before(server: Server, page: Any) -> None:
+    opened(server, page, (WORKFLOWS / f"{SUBGRAPH}.json").read_text(), SUBGRAPH)
+    saved = page.evaluate(SUBGRAPH_SAVED)
+    for number, text in (("1", "two styles"), ("4", "style: a"), ("4", "style: b")):
+        page.evaluate(SAYS, [f"8:{number}", [text]])
+    assert page.evaluate(OUTSIDE) == "two styles\nstyle: b"
+    assert page.evaluate(SUBGRAPH_SAVED) == saved
 
 
 @pytest.mark.parametrize("name", SAVED)
