@@ -43,6 +43,16 @@ def as_api(comfy: SimpleNamespace, ui: dict[str, Any]) -> Graph:
     return graph
 
 
+def without_newer(graph: Graph, known: Graph) -> Graph:
+    """The graph without the inputs of ComfyUI's own nodes that `known` lacks: a newer ComfyUI has more of them, with defaults."""
+    return {
+        number: node
+        if node["class_type"].startswith("StylerDALLE_")
+        else {**node, "inputs": {key: value for key, value in node["inputs"].items() if key in known[number]["inputs"]}}
+        for number, node in graph.items()
+    }
+
+
 def pictures(comfy: SimpleNamespace, graph: Graph) -> torch.Tensor:
     """Run the nodes that the saved pictures depend on -> these pictures, (B, H, W, C)."""
 
