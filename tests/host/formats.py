@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 Graph = dict[str, dict[str, Any]]
+WIDGETS = ("COMBO", "STRING", "INT", "FLOAT", "BOOLEAN", "COMFY_DYNAMICCOMBO_V3")  # types of inputs with a widget
 
 
 def declared(comfy: SimpleNamespace, node_type: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -20,7 +21,7 @@ def widgets(comfy: SimpleNamespace, node_type: str) -> dict[str, Any]:
     found = {}
     for name, spec in {**required, **optional}.items():
         options = spec[1] if len(spec) > 1 else {}
-        if isinstance(spec[0], list) or spec[0] in ("COMBO", "STRING", "INT", "FLOAT", "BOOLEAN"):
+        if isinstance(spec[0], list) or spec[0] in WIDGETS:
             found[name] = options.get("default")
             if options.get("control_after_generate") or options.get("image_upload"):
                 found[f"{name} (extra)"] = None
