@@ -4,9 +4,10 @@ Usage:
 
     python benchmarks/colour.py [PHOTO] [--styles van-gogh ukiyo-e stained-glass]
 
-For each style: the photo's chroma as it is (before) and as Keep Colour fits it (now). Columns: the mean chroma edge where the
-stylised picture is plain, per unit of chroma; its correlation with the photo's; the chroma step at every eighth column compared
-with the others; the mean difference of the colours from the photo's after a blur of 50 px, of 255.
+For each style: the photo's chroma as it is (before), as Keep Colour fits it, which may leave [0, 1] (fitted), and as Keep Colour
+gives it (now). Columns: the mean chroma edge where the stylised picture is plain, per unit of chroma; its correlation with the
+photo's; the chroma step at every eighth column compared with the others; the mean difference of the colours from the photo's
+after a blur of 50 px, of 255. Then the share of pixels that are too dark or too bright for the fitted colour.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stylerdalle import load_bundle, stylize
-from stylerdalle.images.colour import into_gamut, keep_colour, luma
+from stylerdalle.images.colour import fitted_chroma, into_gamut, keep_colour, luma
 from stylerdalle.images.files import read_picture, resized
 
 PHOTO = Path(__file__).resolve().parent.parent / "docs" / "demo" / "photo.jpg"
@@ -65,10 +66,13 @@ def main() -> None:
     bundle, photo = load_bundle("mini"), resized(read_picture(args.photo)[0][:, :3], 512)
     for name in args.styles:
         styled = stylize(photo, name, bundle)
-        before = into_gamut(luma(styled), chroma(photo))
-        for when, out in (("before", before), ("now", keep_colour(styled, photo))):
+        light = luma(styled)
+        before, fitted = into_gamut(light, chroma(photo)), light + fitted_chroma(chroma(photo), light)
+        beyond = ((fitted < 0) | (fitted > 1)).any(1).float().mean()
+        for when, out in (("before", before), ("fitted", fitted), ("now", keep_colour(styled, photo))):
             leak, correlation, grid, off = measures(out, styled, photo)
             print(f"{name:16} {when:7} leak {leak:.4f} correlation {correlation:.3f} grid {grid:.2f} colours off {off:.2f}")
+        print(f"{name:16} too dark or bright {beyond:.3f}")
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ from server import PromptServer
 from ..stylerdalle import Bundle, storage
 from ..stylerdalle.bundle import OFFICIAL, WEIGHTS, incomplete, library_file, open_bundle
 from ..stylerdalle.settings import shortened
-from .memory import give_back
+from . import memory
 
 FOLDER = "stylerdalle"
 PART_FOLDERS = {"tokenizer": "tokenizers", "translator": "translators", "clip": "clip"}
@@ -58,7 +58,8 @@ class Patcher(ModelPatcher):
 
     def __init__(self, model: torch.nn.Module, *others: Any, **more: Any):
         super().__init__(model, *others, **more)
-        finalize(model, give_back)
+        memory.start()
+        finalize(model, memory.give_back)
 
     def detach(self, unpatch_all: bool = True) -> Any:
         if unpatch_all:  # else ComfyUI is about to load it again

@@ -8,6 +8,7 @@ import ctypes
 import threading
 import time
 from collections.abc import Callable
+from functools import cache
 from queue import SimpleQueue
 
 DELAYS = (0.5, 5.0)  # seconds after a model was dropped: its tensors are freed soon, and later those that it shared
@@ -27,7 +28,7 @@ TRIM = trimmer()
 
 
 def give_back() -> None:
-    """Return freed memory to the system a moment later. Calls in quick succession count as one."""
+    """Return freed memory to the system a moment later, after `start`. Calls in quick succession count as one."""
     if TRIM is not None:
         _asked.put(None)
 
@@ -43,10 +44,13 @@ def work() -> None:
             TRIM(0)
 
 
+@cache
+def start() -> None:
+    """Start the thread that does what `give_back` asks for, once. A finalizer cannot do it: it may run while a thread starts."""
+    if TRIM is not None:
+        threading.Thread(target=_forever, name="StylerDALLE memory", daemon=True).start()
+
+
 def _forever() -> None:
     while True:
         work()
-
-
-if TRIM is not None:
-    threading.Thread(target=_forever, name="StylerDALLE memory", daemon=True).start()

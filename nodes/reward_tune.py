@@ -27,6 +27,7 @@ from .tuning_run import (
     fitting,
     matching,
     named_style,
+    nearest_start,
     open_run,
     options,
     photo_files,
@@ -120,6 +121,13 @@ INPUTS = (
         tooltip="Without exemplars: compare with the works of art in the bundle's library that the prompt names by artist, "
         "movement or medium. The log and the style's recipe say which. Not with reinforce.",
     ),
+    io.Boolean.Input(
+        "nearest",
+        default=True,
+        optional=True,
+        tooltip="With exemplars and without a start: start from the bundled style of rank `rank` whose pictures come nearest to "
+        "the exemplars. Off: start from nothing.",
+    ),
 )
 OUTPUTS = (
     TRANSLATOR.Output(display_name="TRANSLATOR", tooltip="For Translate: an empty prompt there means the new style."),
@@ -162,6 +170,7 @@ class RewardTune(io.ComfyNode):
         exemplars: torch.Tensor | None = None,
         start: Style | None = None,
         library: bool = False,
+        nearest: bool = True,
     ) -> io.NodeOutput:
         base, prompt, progress = expect(translator, Bundle, "TRANSLATOR"), check_prompt(prompt), host.progress()
         watch = Watch(progress, steps)
@@ -173,8 +182,12 @@ class RewardTune(io.ComfyNode):
             warn_of_unknown_words(models.clip_path, prompt)
             begin = fitting(None if start is None else expect(start, Style, "STYLE"), models)
             shown, origin = find_exemplars(exemplars, library, prompt, models, config)
+            wanted = nearest and begin is None and exemplars is not None
+            folder = host.run_folder(run_name(models, pictures, prompt, config, shown, begin, wanted))
+            near = nearest_start(models, shown, pictures, config, folder, progress) if wanted and shown else None
+            begin = begin or near
             origin |= {"start": begin.name} if begin else {}
-            run = open_run(host.run_folder(run_name(models, pictures, prompt, config, shown, begin)), steps)
+            run = open_run(folder, steps)
             parts = (models.tokenizer, models.translator, models.clip)
             host.use(models, *parts, *([shown.network] if shown else []))
             others = {"callback": watch, "tick": host.tick, "start": begin, "exemplars": shown}
@@ -188,6 +201,6 @@ class RewardTune(io.ComfyNode):
         losses = {"loss": distinct([float(row["loss"]) for row in rows])}
         values = {"style": [style.name], "seed": [seed], "score": [float(tuned.held_out[1])], "steps": [int(tuned.steps)]}
         titles = [work["title"] for work in origin.get("works", [])] if library and exemplars is None else None
-        found = spoken(summary(tuned, run, titles, warnings), **values)
+        said = spoken(summary(tuned, run, titles, warnings, near.name if near else ""), **values)
         outputs = (replace(base, default_style=style), style, curve_picture(rows), sheet.movedim(0, -1)[None], losses)
-        return io.NodeOutput(*outputs, ui=found)
+        return io.NodeOutput(*outputs, ui=said)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import math
 import time
 from collections.abc import Callable
@@ -19,16 +20,20 @@ from ..stylerdalle.images.files import over_white, resized, to_image
 from ..stylerdalle.learn.curve import draw_curve
 from ..stylerdalle.learn.pictures import Picture
 from ..stylerdalle.learn.run import Run
+from ..stylerdalle.resolve import list_styles
 from ..stylerdalle.tune.config import TuneConfig
 from ..stylerdalle.tune.exemplars import Exemplars
 from ..stylerdalle.tune.library import answers, library_exemplars, recipe_of, used_works
 from ..stylerdalle.tune.loop import Tuned, TuneState
+from ..stylerdalle.tune.start import nearest_style
 from . import host
 from .speech import warned
 from .types import clamped
 
 SHOWN, SIDE = 4, 256  # photos in the before/after picture, and the length of their shorter side in px
 PREVIEW_INTERVAL = 0.5  # seconds, at least
+START = "start.txt"  # in a run's folder: the name of the nearest style, which it starts from; empty if there is none
+log = logging.getLogger(__name__)
 
 
 def matching(tokenizer: Bundle, translator: Bundle, reward: Bundle) -> Bundle:
@@ -42,7 +47,7 @@ def matching(tokenizer: Bundle, translator: Bundle, reward: Bundle) -> Bundle:
             f"the TOKENIZER (bundle {tokenizer.name!r}) and the TRANSLATOR (bundle {translator.name!r}) do not belong together: "
             "connect both from the same Load StylerDALLE"
         )
-    files = (translator.tokenizer_path, translator.translator_path, reward.clip_path)
+    files = (translator.tokenizer_path, translator.translator_path, reward.clip_path, translator.style_paths)
     options = {"device": translator.device, "dtype": torch.float32, "load": host.Models(), "exemplars": translator.exemplars_path}
     return open_bundle(translator.name, *files, **options)
 
@@ -109,6 +114,34 @@ def fitting(start: Style | None, models: Bundle) -> Style | None:
     return start
 
 
+def nearest_start(
+    models: Bundle,
+    exemplars: Exemplars,
+    photos: list[Picture],
+    config: TuneConfig,
+    folder: Path,
+    progress: Callable[..., None],
+) -> Style | None:
+    """The bundled style whose pictures of the photos come nearest to the exemplars; None if no style has the rank of the run.
+
+    Trying all styles takes as long as many steps, so the run's folder keeps the name for when the run goes on.
+    """
+    note = folder / START
+    if note.is_file():
+        name = note.read_text(encoding="utf-8")
+        return next((style for style in list_styles(models) if style.name == name), None)
+    host.use(models, models.tokenizer, models.translator, exemplars.network)
+    host.say(["looking for the bundled style that is nearest to the exemplars"])
+    found = nearest_style(models, exemplars, photos, config.rank, progress)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with storage.replacing(note) as stream:
+            stream.write((found.name if found else "").encode())
+    except OSError as error:
+        log.warning("%s could not be written (%s): the styles will be tried again", note, error.strerror or error)
+    return found
+
+
 def run_name(
     models: Bundle,
     pictures: list[Picture],
@@ -116,13 +149,14 @@ def run_name(
     config: TuneConfig,
     exemplars: Exemplars | None = None,
     start: Style | None = None,
+    nearest: bool = False,
 ) -> str:
     """The prompt, and a hash of everything that the run depends on except its length."""
     fixed = {key: value for key, value in asdict(config).items() if key not in ("steps", "minutes")}
     files = [storage.sha256(path) for path in (models.tokenizer_path, models.translator_path, models.clip_path)]
     photos = [(hashlib.sha256(picture.data).hexdigest(), picture.captions) for picture in pictures]
     others = [exemplars.sha256] if exemplars else []
-    others += [fingerprint(start)] if start else []
+    others += [fingerprint(start)] if start else ["nearest"] if nearest else []
     key = hashlib.sha256(json.dumps([prompt, fixed, files, photos, *others], sort_keys=True).encode()).hexdigest()
     return f"{storage.slug(prompt)}-{key[:12]}".lstrip("-")
 
@@ -173,16 +207,18 @@ class Watch:
             host.say([f"{at}, and kept. Press Run again to go on from there.", *self.told()])
 
 
-def summary(tuned: Tuned, run: Run, works: list[str] | None, warnings: list[str]) -> list[str]:
+def summary(tuned: Tuned, run: Run, works: list[str] | None, warnings: list[str], nearest: str) -> list[str]:
     """What the node says of a finished run: its length and scores, what it compared with, and how to go on.
 
     Args:
         works: titles of the library's works that it compared with; None without the library.
+        nearest: name of the style that it chose to start from; empty if it chose none.
     """
     none = "the library has no work near to the prompt: only CLIP scored the pictures" if works == [] else ""
     first, best = tuned.held_out
     return [
         f"{tuned.steps} steps; held-out score {first:.3f} at first, {best:.3f} at step {tuned.best_step}, which is kept",
+        *([f"started from {nearest}, the bundled style that is nearest to the exemplars"] if nearest else []),
         *([f"compared with: {'; '.join(works)}"] if works else [none] if none else []),
         *warned(warnings),
         "To learn more, raise the steps and press Run: the run goes on. To keep the style, connect STYLE to Save Style.",

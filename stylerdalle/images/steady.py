@@ -28,8 +28,8 @@ STILL = 0.03  # cells; smaller motion is none
 WHOLLY = 0.5  # steadiness from which the frame before is kept without a share of the new one
 RATE = 0.2  # of the colour that follows in a frame, at a steadiness of 0
 SMOOTH = 2  # tokens over which a colour is averaged
-EDGE = 2  # tokens at the edges, which are never kept from where a picture comes in: a translator's marks are poor there
-STRIP = 5  # tokens that have come in until they are kept, at once, so that their marks are of one frame
+EDGE = 1  # tokens at the edges, which are never kept from where a picture comes in: a translator's marks are poor there
+STRIP = 3  # tokens that have come in until they are kept, at once, so that their marks are of one frame
 
 
 class Steady:

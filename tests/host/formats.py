@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 Graph = dict[str, dict[str, Any]]
+WIDGETS = ("COMBO", "STRING", "INT", "FLOAT", "BOOLEAN", "COMFY_DYNAMICCOMBO_V3")  # types of inputs with a widget
 
 
 def declared(comfy: SimpleNamespace, node_type: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -20,7 +21,7 @@ def widgets(comfy: SimpleNamespace, node_type: str) -> dict[str, Any]:
     found = {}
     for name, spec in {**required, **optional}.items():
         options = spec[1] if len(spec) > 1 else {}
-        if isinstance(spec[0], list) or spec[0] in ("COMBO", "STRING", "INT", "FLOAT", "BOOLEAN"):
+        if isinstance(spec[0], list) or spec[0] in WIDGETS:
             found[name] = options.get("default")
             if options.get("control_after_generate") or options.get("image_upload"):
                 found[f"{name} (extra)"] = None
@@ -41,6 +42,16 @@ def as_api(comfy: SimpleNamespace, ui: dict[str, Any]) -> Graph:
         links = {i["name"]: sources[i["link"]] for i in node["inputs"] if i.get("link") is not None}
         graph[str(node["id"])] = {"class_type": node["type"], "inputs": {**values, **links}}
     return graph
+
+
+def without_newer(graph: Graph, known: Graph) -> Graph:
+    """The graph without the inputs of ComfyUI's own nodes that `known` lacks: a newer ComfyUI has more of them, with defaults."""
+    return {
+        number: node
+        if node["class_type"].startswith("StylerDALLE_")
+        else {**node, "inputs": {key: value for key, value in node["inputs"].items() if key in known[number]["inputs"]}}
+        for number, node in graph.items()
+    }
 
 
 def pictures(comfy: SimpleNamespace, graph: Graph) -> torch.Tensor:

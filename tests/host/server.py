@@ -1,4 +1,8 @@
-"""A real ComfyUI server in its own process, for tests over HTTP. COMFYUI_PYTHON runs it; by default the tests' own Python."""
+"""A real ComfyUI server in its own process, for tests over HTTP.
+
+COMFYUI_PYTHON runs it; by default the tests' own Python. COMFYUI_PATIENCE multiplies the times that the tests wait for it, for a
+busy machine.
+"""
 
 import json
 import os
@@ -15,6 +19,7 @@ from typing import Any
 
 PACK = Path(__file__).resolve().parents[2]
 COMFY = Path(os.environ.get("COMFYUI_DIR", "~/ComfyUI")).expanduser()
+PATIENCE = float(os.environ.get("COMFYUI_PATIENCE", "1"))
 _python = os.path.expanduser(os.environ.get("COMFYUI_PYTHON", sys.executable))
 PYTHON = os.path.abspath(shutil.which(_python) or _python)  # the server runs in another folder
 
@@ -46,13 +51,13 @@ class Server:
     def __call__(self, path: str, body: Any = None) -> Any:
         """GET, or POST if there is a body -> the decoded answer."""
         request = urllib.request.Request(self.url + path, None if body is None else json.dumps(body).encode())
-        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=30) as answer:
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=PATIENCE * 30) as answer:
             text = answer.read()
         return json.loads(text) if text else None
 
     def until(self, found: Callable[[], Any], seconds: float = 120) -> Any:
         """Wait until found() is true -> its value."""
-        end = time.monotonic() + seconds
+        end = time.monotonic() + PATIENCE * seconds
         while time.monotonic() < end:
             assert self.process.poll() is None, self.log.read_text()
             if value := found():

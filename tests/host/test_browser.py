@@ -11,8 +11,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from host.formats import Graph
-from host.server import PACK, Server
+from host.formats import Graph, without_newer
+from host.server import PACK, PATIENCE, Server
 from PIL import Image
 from tiny import write_bundle
 
@@ -38,6 +38,14 @@ SAID = """() => Object.fromEntries(app.graph._nodes.map((node) =>
     [node.type, node.widgets?.find((widget) => widget.name === 'what it said')?.value]))"""
 SHOWN = "() => Boolean(app.graph._nodes.find((node) => node.type === 'SaveImage').imgs?.length)"
 
+SAYS = """([id, text]) => app.api.dispatchCustomEvent('executed',
+    {node: id, display_node: id, output: {text}, prompt_id: 'none'})"""
+OUTSIDE = "() => app.graph._nodes.find((node) => node.subgraph).widgets.find((widget) => widget.name === 'what it said')?.value"
+SUBGRAPH_SAVED = """() => {
+    const {widgets_values, inputs, properties} = app.graph.serialize().nodes.find((node) => String(node.id) === '8');
+    return JSON.stringify([widgets_values, inputs, properties]);
+}"""
+
 
 @pytest.fixture(scope="module")
 def server(comfy: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
@@ -58,8 +66,9 @@ def page(server: Server) -> Iterator[Any]:
     with playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=CHROMIUM)
         page = browser.new_page(viewport={"width": 1600, "height": 900})
+        page.set_default_timeout(PATIENCE * 30_000)
         page.goto(server.url)
-        page.wait_for_function(READY, timeout=120_000)
+        page.wait_for_function(READY, timeout=PATIENCE * 120_000)
         page.wait_for_timeout(3000)  # the first dialog opens after the page is ready
         page.keyboard.press("Escape")
         yield page
@@ -98,7 +107,16 @@ def test_a_template_is_what_programs_send(server: Server, page: Any, name: str) 
     for nodes in (sent, graph):  # a node without a title of its own has its name, which depends on the language
         for node in nodes.values():
             node.pop("_meta")
-    assert sent == graph
+    assert without_newer(sent, graph) == graph
+
+
+def test_a_subgraph_node_shows_what_the_nodes_in_it_said_and_is_saved_as_before(server: Server, page: Any) -> None:
+    opened(server, page, (WORKFLOWS / f"{SUBGRAPH}.json").read_text(), SUBGRAPH)
+    saved = page.evaluate(SUBGRAPH_SAVED)
+    for number, text in (("1", "two styles"), ("4", "style: a"), ("4", "style: b")):
+        page.evaluate(SAYS, [f"8:{number}", [text]])
+    assert page.evaluate(OUTSIDE) == "two styles\nstyle: b"
+    assert page.evaluate(SUBGRAPH_SAVED) == saved
 
 
 @pytest.mark.parametrize("name", SAVED)
@@ -114,7 +132,7 @@ def test_a_template_runs_from_the_page_and_shows_its_picture(server: Server, pag
     opened(server, page, (WORKFLOWS / "06-stylize.json").read_text(), "stylize")
     page.evaluate(USE_TINY)
     page.evaluate("() => app.queuePrompt(0, 1)")
-    page.wait_for_function(SHOWN, timeout=120_000)
+    page.wait_for_function(SHOWN, timeout=PATIENCE * 120_000)
     page.screenshot(path=tmp_path / "stylize.png")
     (made,) = (server.base / "output").glob("StylerDALLE_*.png")
     assert Image.open(made).size == (768, 512)  # the demo photo's

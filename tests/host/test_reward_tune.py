@@ -241,6 +241,44 @@ def test_a_style_that_it_starts_from_is_a_part_of_the_run(run, tune, runs):
     assert json.loads(tuned.metadata["recipe"])["start"] == "van-gogh" and "start" not in json.loads(plain.metadata["recipe"])
 
 
+def test_with_exemplars_it_starts_from_the_nearest_bundled_style_and_says_which(
+    comfy: SimpleNamespace, run: Run, photo: torch.Tensor, runs: Path
+) -> None:
+    bundle = run("StylerDALLE_Load", bundle="tiny")[0]
+    node = comfy.nodes.NODE_CLASS_MAPPINGS["StylerDALLE_RewardTune"]
+    widgets = {i.id: i.default for i in node.GET_SCHEMA().inputs if getattr(i, "default", None) is not None}
+    parts = dict.fromkeys(("tokenizer", "translator", "reward"), bundle) | {"image": photo, "prompt": "a wood cut"}
+    for name in ("van-gogh", "ukiyo-e"):
+        painted = run("StylerDALLE_Stylize", image=photo, style=name, bundle="tiny")[0]
+        given = {**widgets, **parts, "exemplars": painted, "steps": 1, "rank": 2, "learning_rate": 1e-6}
+        for nearest, starts in ((True, name), (False, None)):
+            with torch.inference_mode():
+                found = node.PREPARE_CLASS_CLONE({}).EXECUTE_NORMALIZED(**{**given, "nearest": nearest})
+            assert json.loads(found.args[1].metadata["recipe"]).get("start") == starts
+            assert any(line.startswith(f"started from {name}, ") for line in found.ui["text"]) == nearest
+    assert len(list(runs.iterdir())) == 4
+
+
+def test_a_run_keeps_the_nearest_style_and_does_not_look_for_it_again(
+    run: Run, tune: Run, runs: Path, photo: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tuning = next(module for name, module in sys.modules.items() if name.endswith(".nodes.tuning_run"))
+    exemplars = run("StylerDALLE_Stylize", image=photo, style="ukiyo-e", bundle="tiny")[0]
+    tune(steps=1, rank=2, exemplars=exemplars)
+    monkeypatch.setattr(tuning, "nearest_style", None)  # a call would fail
+    longer = tune(steps=2, rank=2, exemplars=exemplars)[1]
+    assert json.loads(longer.metadata["recipe"])["start"] == "ukiyo-e" and len(list(runs.iterdir())) == 1
+
+
+def test_a_start_and_styles_of_another_rank_take_precedence_over_the_nearest(run, tune, runs, photo):
+    start = run("StylerDALLE_LoadStyle", style="tiny/styles/van-gogh.safetensors")[0]
+    exemplars = run("StylerDALLE_Stylize", image=photo, style="ukiyo-e", bundle="tiny")[0]
+    chosen = tune(steps=1, rank=2, exemplars=exemplars, start=start)[1]
+    none = tune(steps=1, exemplars=exemplars)[1]  # rank 8, and the bundle's styles have 2
+    assert json.loads(chosen.metadata["recipe"])["start"] == "van-gogh"
+    assert "start" not in json.loads(none.metadata["recipe"])
+
+
 def test_a_start_that_does_not_fit_is_refused(run, tune, runs):
     start = run("StylerDALLE_LoadStyle", style="tiny/styles/van-gogh.safetensors")[0]
     with pytest.raises(ValueError, match="it has rank 2, the new one 8"):
