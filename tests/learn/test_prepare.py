@@ -23,6 +23,7 @@ from stylerdalle.learn.prepare import PrepareConfig, prepare, read_captions
 from stylerdalle.learn.prepared import PreparedTokens, read_grid
 from stylerdalle.learn.shards import write_shard
 from stylerdalle.learn.sources import entries, read_pictures
+from stylerdalle.storage import temporary_name
 
 SMALL = PrepareConfig(sides=(32, 64), per_shard=4)
 SHA = "f" * 64
@@ -144,7 +145,7 @@ def test_a_run_killed_between_shards_goes_on_with_those_that_are_missing(tokeniz
     def die_in_the_second(path, samples):
         if path.name == "tokens-00001.tar":
             next(iter(samples))
-            path.with_name(f".{path.name}.77").write_bytes(b"half")  # what a killed process leaves
+            path.with_name(temporary_name(path.name, 77)).write_bytes(b"half")  # what a killed process leaves
             raise KeyboardInterrupt
         return write(path, samples)
 
