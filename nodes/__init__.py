@@ -17,11 +17,14 @@ from .tokenize import Tokenize
 from .translate import Translate
 from .types import of_known_inputs
 
+NODES: list[type[io.ComfyNode]] = [
+    *(Load, LoadStyle, Tokenize, Translate, StyleRegion, Detokenize, KeepColour, RewardTune, SaveStyle, MixStyles, Reward, Best),
+    Stylize,
+]
+for node in NODES:
+    node.execute = classmethod(of_known_inputs(node.execute.__func__))
+
 
 class StylerDALLE(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        stylize: list[type[io.ComfyNode]] = [Load, LoadStyle, Tokenize, Translate, StyleRegion, Detokenize, KeepColour]
-        nodes = [*stylize, RewardTune, SaveStyle, MixStyles, Reward, Best, Stylize]
-        for node in nodes:
-            node.execute = classmethod(of_known_inputs(node.execute.__func__))
-        return nodes
+        return NODES

@@ -503,8 +503,8 @@ def prepared(args: argparse.Namespace, config: PolishConfig, device: torch.devic
     features = read_vgg(args.vgg).to(device, torch.bfloat16)
     contents = read_contents(args.contents, args.bundle / "tokenizer.safetensors").long().to(device)
     log.info("%d styles, %d of them with works; %d contents, %d photos", len(styles), len(works), len(contents), len(photos))
-    classes = all_classes(art, photos, size, config.crops, config.zoom, config.labelled_zoom, config.seed, device)
-    classes = classes if config.recognised else iter(())
+    sizes = (size, config.crops, config.zoom, config.labelled_zoom)
+    classes = all_classes(art, photos, *sizes, config.seed, device) if config.recognised else ()
     return Polish(tokenizer, translator, styles, model, features, pairs, works, contents, seen, config, labelled, classes)
 
 
