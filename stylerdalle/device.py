@@ -114,6 +114,16 @@ def explanation(work: str = "a picture of this size", advice: str = "take a smal
     return f"there is not enough memory for {work}: {advice}; close other programs, or use the CPU instead of a small GPU"
 
 
+@functools.lru_cache
+def constant(values: tuple[float, ...], device: torch.device, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """Numbers as a tensor on the device, made once: to bring numbers to a GPU waits for it, and a CUDA graph cannot wait.
+
+    Nobody may change it.
+    """
+    with torch.inference_mode(False):
+        return torch.tensor(values, dtype=dtype, device=device)
+
+
 def choose_device(device: str | torch.device = "auto") -> torch.device:
     """The device of that name; `auto` is CUDA, else MPS, else the CPU. With several processes, each `auto` is a GPU of its own.
 

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..device import constant
 from ..images.files import over_white
 from ..images.resample import interpolated
 from .protocol import CLIPModel
@@ -37,7 +38,7 @@ def prepare(images: Tensor, side: int, normalise: bool = True) -> Tensor:
     top, left = (images.shape[-2] - side) // 2, (images.shape[-1] - side) // 2
     images = images[..., top : top + side, left : left + side]
     if normalise:
-        mean, std = (images.new_tensor(v).view(3, 1, 1) for v in (MEAN, STD))
+        mean, std = (constant(v, images.device, images.dtype).view(3, 1, 1) for v in (MEAN, STD))
         images = (images - mean) / std
     return images
 

@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..device import constant
 from .scores import CONTEXT, MEAN, STD
 
 if TYPE_CHECKING:
@@ -143,7 +144,7 @@ class StatisticsTower(nn.Module):
 
     def look(self, images: Tensor) -> Tensor:
         """Pictures normalised for CLIP, (B, 3, S, S) -> their statistics (B, D), in float32."""
-        mean, std = (images.new_tensor(v).view(3, 1, 1) for v in (MEAN, STD))
+        mean, std = (constant(v, images.device, images.dtype).view(3, 1, 1) for v in (MEAN, STD))
         x = (255 * (images * std + mean) - 127) / 128  # as EfficientNet-lite was trained
         x = F.relu6(self.conv1(x.contiguous(memory_format=torch.channels_last)), inplace=True)
         layers = [x] if 0 in self.shape.read else []

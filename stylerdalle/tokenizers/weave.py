@@ -11,15 +11,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..device import constant
+
 LENGTH = 9  # px, over which a thread is straight
 FINE = (-1, -4, 10, -4, -1)  # sixteenths: a pixel less the binomial mean of 5, across a thread
+ACROSS = tuple(x / 16 for x in (0, 0, *FINE, 0, 0))  # the same over LENGTH
 LIMIT = 0.06  # the most that is subtracted: a strong edge keeps its contrast
 
 
 def without_weave(images: Tensor) -> Tensor:
     """Decoded pictures (B, 3, H, W) in [0, 1] -> the same, with the threads taken out."""
-    fine = torch.zeros(LENGTH, device=images.device)
-    fine[LENGTH // 2 - 2 : LENGTH // 2 + 3] = torch.tensor(FINE, device=images.device) / 16
+    fine = constant(ACROSS, images.device)
     kernel = (fine[:, None] + fine) / LENGTH  # along one axis the mean, across it what is fine; both axes
     grey = F.pad(images.float().mean(1, keepdim=True), (LENGTH // 2,) * 4, mode="replicate")
     threads = LIMIT * torch.tanh(F.conv2d(grey, kernel[None, None]) / LIMIT)

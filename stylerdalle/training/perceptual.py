@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..device import constant
 from ..images.colour import LUMA_601
 
 LAYERS = (2, 2, 3, 3)  # convolutions of each of VGG16's first four blocks
@@ -175,12 +176,25 @@ def layout_distance(images: Tensor, wanted: Tensor, cell: int = 16) -> Tensor:
     basis = torch.cat([given, pairs - pairs.mean(1, keepdim=True)], -1)  # (B, N, 9)
     with torch.no_grad():  # at the optimum the gradient through the coefficients is zero
         square = basis.transpose(1, 2) @ basis + 1e-3 * torch.eye(9, device=basis.device)
-        coefficients = torch.linalg.solve(square, basis.transpose(1, 2) @ made)
+        coefficients = solved(square, basis.transpose(1, 2) @ made)
     rest = (made - basis @ coefficients).square().sum((1, 2)) / (made.square().sum((1, 2)) + 1e-2)
-    light = torch.tensor(LUMA_601, device=made.device)
+    light = constant(LUMA_601, made.device)
     a, b = made @ light, given @ light  # (B, N)
     correlation = (a * b).sum(1) / (a.square().sum(1) * b.square().sum(1) + 1e-4).sqrt()
     return rest + 1 - correlation
+
+
+def solved(square: Tensor, right: Tensor) -> Tensor:
+    """square^-1 right by Gauss-Jordan elimination, for positive definite matrices (B, n, n) of small n, and (B, n, m).
+
+    `torch.linalg.solve` on a GPU waits for its report of errors, which a CUDA graph (learn/recorded.py) cannot.
+    """
+    rows = torch.cat([square, right], -1)  # (B, n, n + m)
+    for k in range(square.shape[-1]):
+        pivot = rows[:, k : k + 1] / rows[:, k : k + 1, k : k + 1]
+        others = rows - rows[:, :, k : k + 1] * pivot
+        rows = torch.cat([others[:, :k], pivot, others[:, k + 1 :]], 1)
+    return rows[..., square.shape[-1] :]
 
 
 def variation(images: Tensor) -> Tensor:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -18,6 +19,7 @@ from .teacher_styles import MANNERS
 
 PHOTO = "photo"  # the class of photos
 LEAST = 100  # labelled pictures that make a class of their own, for a label that no style has
+GRAPHICS = {"comic": ("cartoon",), "pixel-art": ("pixel art",)}  # styles without works, and the labels of pictures like them
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ def bank(pictures: Sequence[Picture], size: int, count: int, zoom: tuple[float, 
         image = at_least(pictures[number % len(pictures)].open(), size)
         return random_crop(image, size, np.random.default_rng([seed, number]), zoom)
 
-    with ThreadPoolExecutor(8) as pool:
+    with ThreadPoolExecutor(os.cpu_count() or 8) as pool:
         crops = np.stack([*pool.map(crop, range(count))])
     return Bank(torch.from_numpy(crops).permute(0, 3, 1, 2).contiguous().to(device))
 
@@ -67,9 +69,10 @@ def works_by_style(pictures: Sequence[Picture], styles: Sequence[str]) -> dict[s
 
 
 def labelled_by_style(pictures: Sequence[Picture], styles: Sequence[str]) -> dict[str, list[Picture]]:
-    """The labelled pictures of art of each of the styles that has some."""
-    labels = {name: MANNERS[name].labels for name in styles if name in MANNERS}
-    found = {name: [p for p in pictures if p.style in labels[name] and p.kind == "art"] for name in labels}
+    """The labelled pictures of each of the styles that has some: of art, or of graphics for those of GRAPHICS."""
+    labels = {name: ("art", MANNERS[name].labels) for name in styles if name in MANNERS}
+    labels |= {name: ("graphic", GRAPHICS[name]) for name in styles if name in GRAPHICS}
+    found = {name: [p for p in pictures if p.style in some and p.kind == kind] for name, (kind, some) in labels.items()}
     return {name: some for name, some in found.items() if some}
 
 
@@ -82,26 +85,8 @@ def banks(
     return found | {name: Bank(luma(found[name].crops.float()).round().byte().expand_as(found[name].crops)) for name in grey}
 
 
-def all_classes(
-    art: Sequence[Picture],
-    photos: Sequence[Picture],
-    size: int,
-    count: int,
-    zoom: tuple[float, float],
-    labelled_zoom: tuple[float, float],
-    seed: int,
-    device: torch.device,
-) -> Iterator[tuple[str, Bank]]:
-    """Names and crops, one after the other: all styles that have works, photos, and every other label of many pictures."""
-    works = works_by_style(art, list(MANNERS))
-    labelled = labelled_by_style(art, list(works))
-    for name, some in works.items():
-        made = banks({name: some}, size, count, zoom, seed, device)[name]
-        if name in labelled:
-            made = made.joined(bank(labelled[name], size, count, labelled_zoom, seed, device))
-        yield name, made
-    yield PHOTO, bank(photos, size, 2 * count, zoom, seed, device)
-    known = {label for name in works for label in MANNERS[name].labels}
-    for label, many in Counter(p.style for p in art if p.kind != PHOTO).items():
-        if label and label not in known and many >= LEAST:
-            yield label, bank([p for p in art if p.style == label], size, count, labelled_zoom, seed, device)
+def other_labels(art: Sequence[Picture], least: int = LEAST) -> dict[str, list[Picture]]:
+    """The pictures of every label of many that no style has."""
+    known = {label for manner in MANNERS.values() for label in manner.labels} | {x for some in GRAPHICS.values() for x in some}
+    counts = Counter(p.style for p in art if p.kind != PHOTO and p.style and p.style not in known)
+    return {label: [p for p in art if p.style == label] for label, many in counts.items() if many >= least}

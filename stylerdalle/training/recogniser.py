@@ -47,22 +47,24 @@ class Recogniser(nn.Module):
         optimizer = torch.optim.AdamW(self.layer.parameters(), lr=1e-3, weight_decay=1.0)
         for _ in range(steps):
             some = torch.multinomial(shares[y].cpu(), rows, replacement=True, generator=generator).to(x.device)
-            loss = F.cross_entropy(self.scores(x[some], generator), y[some], label_smoothing=SMOOTHING)
+            shown = torch.rand(rows, x.shape[1], generator=generator).to(x.device)
+            loss = F.cross_entropy(self.scores(x[some], shown), y[some], label_smoothing=SMOOTHING)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
         self.requires_grad_(False)
 
-    def scores(self, statistics: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Statistics (B, D) -> (B, K). With a generator, on the CPU, some of the statistics are hidden."""
+    def scores(self, statistics: Tensor, shown: Tensor) -> Tensor:
+        """Statistics (B, D) -> (B, K). `shown` (B, D), evenly random in [0, 1], says which of the statistics are hidden."""
         x = (statistics - self.centre) * self.scale
-        if generator is not None:
-            x = x * (torch.rand(x.shape, generator=generator) > DROPPED).to(x.device) / (1 - DROPPED)
-        scores: Tensor = self.layer(x)
+        scores: Tensor = self.layer(x * (shown > DROPPED) / (1 - DROPPED))
         return scores
 
-    def forward(self, seen: Iterable[Tensor], name: str, generator: torch.Generator) -> Tensor:
-        """Features at each depth, as the critics see them, (B, C, h, w) each, and a class -> the cross-entropy, a scalar."""
+    def forward(self, seen: Iterable[Tensor], asked: Tensor, shown: Tensor) -> Tensor:
+        """Features at each depth, as the critics see them, (B, C, h, w) each, and classes, long (B) -> the mean cross-entropy.
+
+        Args:
+            shown: (B, D), as of `scores`.
+        """
         with torch.autocast(self.layer.weight.device.type, enabled=False):
-            scores = self.scores(channel_statistics([*seen]), generator)
-        return -scores.log_softmax(1)[:, self.classes.index(name)].mean()
+            return F.cross_entropy(self.scores(channel_statistics([*seen]), shown), asked)

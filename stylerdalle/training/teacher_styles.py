@@ -26,7 +26,7 @@ class Manner:
 
 
 MANNERS: dict[str, Manner] = {
-    "van-gogh": Manner(("art_vg01",), 640, 0.6, works=("art_vg",), labels=("post-impressionism",)),  # The Starry Night
+    "van-gogh": Manner(("art_vg01",), 640, 0.6, works=("art_vg",)),  # The Starry Night
     "impressionism": Manner(
         ("art_mo06",), 576, 0.6, works=("art_mo", "art_im", "art_re", "art_wl07"), labels=("impressionism",)
     ),  # Monet, Etretat

@@ -17,13 +17,14 @@ from stylerdalle import checkpoint, storage
 from stylerdalle.clip.statistics import StyleClipShape, build_style_clip, channel_statistics
 from stylerdalle.learn.pictures import Picture
 from stylerdalle.learn.run import Run
-from stylerdalle.training import polish, polish_data
+from stylerdalle.training import faults, polish, polish_data
 from stylerdalle.training.coded import Coded, coded_pairs
 from stylerdalle.training.critic import DEPTHS
 from stylerdalle.training.joint import reading_noise
 from stylerdalle.training.perceptual import Features
-from stylerdalle.training.polish import Polish, PolishConfig
+from stylerdalle.training.polish_config import PolishConfig
 from stylerdalle.training.polish_data import Bank, banks, labelled_by_style, works_by_style
+from stylerdalle.training.polish_losses import Polish
 from stylerdalle.training.recogniser import Recogniser
 from stylerdalle.translator.style import Style, new_adapter
 
@@ -31,6 +32,7 @@ DEVICE = torch.device(os.environ.get("STYLERDALLE_TEST_DEVICE", "cpu"))
 SMALL = PolishConfig(
     steps=4, minutes=0, styles=2, batch=2, pairs=2, base=2, round_trips=2, side=6, alone=1, size=32, crops=4, neighbours=4
 )
+JUDGED = {"critics", "style", "text", "content", "subject", "layout", "calm", "repetition"}
 
 
 def bank(seed: int) -> Bank:
@@ -82,15 +84,15 @@ def test_all_learn_but_the_tokens_stay_what_they_are(polisher, tmp_path):
         assert any(not torch.equal(t, adapters[name][k]) for k, t in style.tensors.items())
     assert any(not torch.equal(t, critic[name]) for name, t in polisher.critic.state_dict().items())
     assert set(rows[0]) == {"marks", "kept", "base", "critic", "fidelity"}  # the critics are alone
-    assert set(rows[1]) == set(rows[0]) | {"critics", "style", "text", "content", "layout"}
+    assert set(rows[1]) == set(rows[0]) | JUDGED
     assert all(np.isfinite(value) for row in rows for value in row.values())
 
 
 def test_styles_learn_alone_where_the_other_rates_are_0(polisher, tmp_path):
     config = replace(SMALL, lr=0, decoder_lr=0, base=0, round_trips=0)
-    parts = (polisher.tokenizer, polisher.translator, polisher.styles, polisher.clip, polisher.features, polisher.pairs)
-    alone = Polish(*parts, polisher.works, polisher.contents, polisher.photos, config, {"van-gogh": bank(7)})
-    assert len(alone.reals["van-gogh"].crops) == 2 * len(alone.works["van-gogh"].crops)  # the critics see both
+    parts = (polisher.tokenizer, polisher.translator, polisher.styles, polisher.clip, polisher.features, polisher.draws.pairs)
+    alone = Polish(*parts, {"van-gogh": bank(0)}, polisher.draws.contents, bank(1), config, {"van-gogh": bank(7)})
+    assert alone.draws.rows == {"van-gogh": (0, 8), "": (8, 12)}  # the critics see works and labelled pictures
     before = copy.deepcopy(alone.tokenizer.state_dict()), copy.deepcopy(alone.translator.state_dict())
     adapter = {k: t.clone() for k, t in alone.styles["van-gogh"].tensors.items()}
     rows: list[dict[str, float]] = []
@@ -98,7 +100,7 @@ def test_styles_learn_alone_where_the_other_rates_are_0(polisher, tmp_path):
     for module, had in zip((alone.tokenizer, alone.translator), before, strict=True):
         assert all(torch.equal(tensor, had[name]) for name, tensor in module.state_dict().items())
     assert any(not torch.equal(t, adapter[k]) for k, t in alone.styles["van-gogh"].tensors.items())
-    assert set(rows[-1]) == {"marks", "kept", "critic", "critics", "style", "text", "content", "layout"}
+    assert set(rows[-1]) == {"marks", "kept", "critic"} | JUDGED
     write_bundle(alone, tmp_path / "in")
     polish.save(alone, tmp_path / "in", tmp_path / "out")
     assert not list((tmp_path / "out").glob("*.safetensors"))  # only styles, which still belong to the bundle's translator
@@ -116,11 +118,11 @@ def test_styles_are_kept_in_part(polisher, tmp_path):
 
 def test_some_contents_are_plain(polisher):
     plain, busy = torch.zeros(1, 8, 8, dtype=torch.long), torch.arange(64).view(1, 8, 8)
-    parts = (polisher.tokenizer, polisher.translator, polisher.styles, polisher.clip, polisher.features, polisher.pairs)
+    parts = (polisher.tokenizer, polisher.translator, polisher.styles, polisher.clip, polisher.features, polisher.draws.pairs)
     contents = torch.cat([busy, busy + 100, plain, busy + 200]).to(DEVICE)
-    whole = Polish(*parts, polisher.works, contents, polisher.photos, replace(SMALL, plain=1.0))
-    assert not whole.content(8, np.random.default_rng(0)).any()
-    mixed = Polish(*parts, polisher.works, contents, polisher.photos, replace(SMALL, plain=0.25)).content(
+    whole = Polish(*parts, {"van-gogh": bank(0)}, contents, bank(1), replace(SMALL, plain=1.0))
+    assert not whole.draws.content(8, np.random.default_rng(0)).any()
+    mixed = Polish(*parts, {"van-gogh": bank(0)}, contents, bank(1), replace(SMALL, plain=0.25)).draws.content(
         8, np.random.default_rng(0)
     )
     assert not mixed[:2].any() and mixed[2:].any()
@@ -249,18 +251,20 @@ def test_the_recogniser_asks_for_what_is_a_styles_own():
 
     recogniser = Recogniser(["pale", "red"], [3])
     recogniser.fit([channel_statistics([pictures(red)]) for red in (0, 1)])
-    generator = torch.Generator().manual_seed(0)
+    shown, red = torch.rand(16, 6, generator=torch.Generator().manual_seed(0)), torch.ones(16, dtype=torch.long)
     right, wrong = pictures(1.2), pictures(0.2).requires_grad_(True)
-    assert recogniser([right], "red", generator) < 0.5 < 0.7 < recogniser([wrong], "red", generator)
-    recogniser([wrong], "red", generator).backward()
+    assert recogniser([right], red, shown) < 0.5 < 0.7 < recogniser([wrong], red, shown)
+    recogniser([wrong], red, shown).backward()
     step = wrong.grad.mean((0, 2, 3))
     assert step[0] < 0 and step[0].abs() > 2 * step[1:].abs().max()  # more red is what it asks for
 
 
 def test_the_polish_learns_what_the_recogniser_asks_for(polisher, tmp_path):
-    parts = (polisher.tokenizer, polisher.translator, polisher.styles, polisher.clip, polisher.features, polisher.pairs)
+    parts = (polisher.tokenizer, polisher.translator, polisher.styles, polisher.clip, polisher.features, polisher.draws.pairs)
     classes = iter([("van-gogh", bank(3)), ("photo", bank(4))])
-    asked = Polish(*parts, polisher.works, polisher.contents, polisher.photos, replace(SMALL, recognised=0.5), classes=classes)
+    asked = Polish(
+        *parts, {"van-gogh": bank(0)}, polisher.draws.contents, bank(1), replace(SMALL, recognised=0.5), classes=classes
+    )
     assert polisher.recogniser is None
     rows: list[dict[str, float]] = []
     polish.polish(asked, Run(tmp_path / "run"), lambda done, numbers: rows.append(dict(numbers)))
@@ -269,10 +273,36 @@ def test_the_polish_learns_what_the_recogniser_asks_for(polisher, tmp_path):
 
 def test_classes_are_styles_photos_and_other_labels_of_many_pictures(monkeypatch):
     monkeypatch.setattr(polish_data, "LEAST", 2)
+    monkeypatch.setattr(polish_data.other_labels, "__defaults__", (2,))
     file = io.BytesIO()
     Image.new("RGB", (40, 40), (200, 30, 30)).save(file, "png")
-    names = [("art_vg01", ""), ("a", "post-impressionism"), ("b", "rococo"), ("c", "rococo"), ("d", "emoji")]
-    art = [Picture(key, file.getvalue(), style=style, kind="art") for key, style in names]
+    names = [("art_fa01", ""), ("a", "fauvism"), ("b", "rococo"), ("c", "rococo"), ("d", "emoji"), ("e", "pixel art")]
+    art = [Picture(key, file.getvalue(), style=style, kind="graphic" if key == "e" else "art") for key, style in names]
     photo = Picture("p", file.getvalue(), kind="photo")
-    found = dict(polish_data.all_classes([*art, photo], [photo], 32, 3, (1.0, 1.0), (1.0, 1.0), 0, torch.device("cpu")))
-    assert {name: len(some.crops) for name, some in found.items()} == {"van-gogh": 6, "photo": 6, "rococo": 3}
+    config = replace(SMALL, crops=3, zoom=(1.0, 1.0), labelled_zoom=(1.0, 1.0), recognised=1.0)
+    sizes = (["fauvism", "pixel-art"], 32, config, torch.device("cpu"))
+    works, labelled, classes, seen = polish.crops_of([*art, photo], [photo], *sizes)
+    assert set(works) == {"fauvism", "pixel-art"} and set(labelled) == {"fauvism"} and len(seen.crops) == 12
+    counts = {name: len(some.crops) for name, some in classes}
+    assert counts == {"fauvism": 6, "pixel-art": 3, "photo": 6, "rococo": 3}
+    assert not polish.crops_of([*art, photo], [photo], sizes[0], 32, replace(config, recognised=0.0), sizes[3])[2]
+
+
+def test_marks_in_plain_places_count_where_works_are_calm():
+    plain, busy = torch.full((1, 3, 64, 64), 0.5), torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    limit, everywhere = faults.calm(plain).view(1), faults.plain_places(plain)
+    assert everywhere.all() and not faults.plain_places(busy).any()
+    assert faults.calm_loss(plain, everywhere, limit) == 0 and faults.calm_loss(busy, 0 * everywhere, limit) == 0
+    assert faults.calm_loss(busy, everywhere, limit) > 1
+    assert faults.calm_loss(busy, everywhere, faults.calm(busy).view(1)) < 0.1  # a style of marks everywhere
+
+
+def test_what_repeats_from_token_to_token_is_seen():
+    generator, plain = torch.Generator().manual_seed(0), torch.ones(4, 6, 6)
+    token, noise = torch.rand(1, 3, 8, 8, generator=generator), torch.rand(4, 3, 96, 96, generator=generator)
+    repeated = 0.5 * noise + 0.5 * token.repeat(1, 1, 12, 12)
+    assert faults.repetition_loss(noise, plain) < 0.05
+    assert faults.repetition_loss(repeated, plain) > 0.5
+    assert faults.repetition_loss(repeated, 0 * plain) == 0  # the photo's own pattern
+    strokes = torch.linspace(0, 30, 96).sin().expand(4, 3, 96, 96)  # wider than a token
+    assert faults.repetition_loss(strokes, plain) < 0.3

@@ -1,0 +1,76 @@
+"""Losses against two faults that critics forgive: marks in places that real works leave calm, and marks that repeat.
+
+Letters: B pictures of H x W px, in [0, 1].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..device import constant
+from ..images.colour import LUMA_601
+
+CELL = 16  # px, side of a place
+PLAIN = 0.02  # deviation of the lightness in a place of a photo that is plain: sky, wall, water
+CALM = 0.35  # share of a style's places that are its calm ones
+BESIDE = (5, 6, 10, 11)  # px: marks that repeat after a token, 8 px, are more alike there than after these
+SLOW = 33  # px, of the mean that is subtracted first
+
+
+def lightness(images: Tensor) -> Tensor:
+    """(B, 3, H, W) -> (B, 1, H, W), float32."""
+    return (images.float() * constant(LUMA_601, images.device).view(3, 1, 1)).sum(1, keepdim=True)
+
+
+def restlessness(images: Tensor, cell: int = CELL) -> Tensor:
+    """The deviation of the lightness within each place: (B, 3, H, W) -> (B, H // cell, W // cell)."""
+    grey = lightness(images)
+    mean = F.avg_pool2d(grey, cell)
+    variance = F.avg_pool2d(grey.square(), cell) - mean.square()
+    return (variance.clamp(min=0) + 1e-5).sqrt()[:, 0]
+
+
+def calm(images: Tensor) -> Tensor:
+    """How restless the calm places of a style's real works (B, 3, H, W) are at most, a scalar."""
+    return restlessness(images).flatten().quantile(CALM)
+
+
+def plain_places(photos: Tensor) -> Tensor:
+    """Where photos (B, 3, H, W) are plain: 1 or 0, (B, H // CELL, W // CELL)."""
+    return (restlessness(photos) < PLAIN).float()
+
+
+def calm_loss(images: Tensor, plain: Tensor, limits: Tensor) -> Tensor:
+    """How much more restless pictures are than their style's calm places, where their photos are plain, (B,); 0: not more.
+
+    Args:
+        plain: (B, H // CELL, W // CELL), of `plain_places`.
+        limits: (B,), of `calm`.
+    """
+    limit = limits[:, None, None]
+    more = F.relu(restlessness(images) - limit) / (limit + PLAIN)
+    return (plain * more).sum((1, 2)) / (plain.sum((1, 2)) + 8)  # few plain places count less
+
+
+def repetition_loss(images: Tensor, plain: Tensor, period: int = 8, beside: Sequence[int] = BESIDE) -> Tensor:
+    """How much more alike pictures of one style are to themselves moved by `period` px than moved by a little less or more.
+
+    The autocorrelation of the lightness without its slow parts, along both axes, summed over the plain places of the pictures,
+    since elsewhere the photo decides: a scalar, 0 where nothing repeats.
+
+    Args:
+        plain: (B, H // CELL, W // CELL), of `plain_places`.
+    """
+    grey = lightness(images)
+    grey = grey - F.avg_pool2d(F.pad(grey, (SLOW // 2,) * 4, mode="reflect"), SLOW, 1)
+    grey = grey * F.interpolate(plain[:, None], grey.shape[-2:], mode="bilinear")
+    power = grey.square().mean() + 1e-5
+    excess = []
+    for x in (grey, grey.transpose(-1, -2)):
+        alike = {lag: (x[..., lag:] * x[..., :-lag]).mean() / power for lag in (period, *beside)}
+        excess.append(F.relu(alike[period] - torch.stack([alike[lag] for lag in beside]).mean()))
+    return torch.stack(excess).sum()
