@@ -221,7 +221,7 @@ class Polish:
                 seen = [self.critic.look(cut(x, at)) for x, at in ((real, drawn.cuts[1]), (fake, drawn.cuts[2]))]
             parts["critic"] = self.critic.hinge(seen[0], real_style, seen[1], fake_style)
         parts["critic"].backward()
-        return parts
+        return {name: value.detach() for name, value in parts.items()}  # what holds a gradient's graph would bind its streams
 
     # pictures
 
