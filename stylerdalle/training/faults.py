@@ -1,4 +1,4 @@
-"""Losses against two faults that critics forgive: marks in places that real works leave calm, and marks that repeat.
+"""Losses against faults that critics forgive: marks in places that real works leave calm, marks that repeat, wrong colours.
 
 Letters: B pictures of H x W px, in [0, 1].
 """
@@ -18,6 +18,7 @@ CELL = 16  # px, side of a place
 PLAIN = 0.02  # deviation of the lightness in a place of a photo that is plain: sky, wall, water
 CALM = 0.35  # share of a style's places that are its calm ones
 BESIDE = (5, 6, 10, 11)  # px: marks that repeat after a token, 8 px, are more alike there than after these
+WIDE = 0.5  # cosine of the angle between hues that is free: 60 degrees
 SLOW = 33  # px, of the mean that is subtracted first
 
 
@@ -74,3 +75,20 @@ def repetition_loss(images: Tensor, plain: Tensor, period: int = 8, beside: Sequ
         alike = {lag: (x[..., lag:] * x[..., :-lag]).mean() / power for lag in (period, *beside)}
         excess.append(F.relu(alike[period] - torch.stack([alike[lag] for lag in beside]).mean()))
     return torch.stack(excess).sum()
+
+
+def hue_loss(images: Tensor, photos: Tensor, cell: int = CELL) -> Tensor:
+    """How far the hues of places are from those of their photos (B, 3, H, W), beyond a wide angle, (B,): 0 to 1.5.
+
+    Grey places of a photo may have any colour.
+    """
+    made, wanted = (chroma(F.avg_pool2d(x.float(), cell)) for x in (images, photos))
+    length = wanted.square().sum(1).add(1e-6).sqrt()  # (B, h, w)
+    alike = (made * wanted).sum(1) / (length * made.square().sum(1).add(1e-4).sqrt())
+    weight = length.clamp(max=0.2)
+    return (weight * F.relu(WIDE - alike)).sum((1, 2)) / (weight.sum((1, 2)) + 0.02 * weight[0].numel())
+
+
+def chroma(images: Tensor) -> Tensor:
+    """(B, 3, H, W) -> red and blue less the lightness, (B, 2, H, W)."""
+    return torch.stack([images[:, 0], images[:, 2]], 1) - lightness(images)

@@ -20,6 +20,8 @@ from .teacher_styles import MANNERS
 PHOTO = "photo"  # the class of photos
 LEAST = 100  # labelled pictures that make a class of their own, for a label that no style has
 GRAPHICS = {"comic": ("cartoon",), "pixel-art": ("pixel art",)}  # styles without works, and the labels of pictures like them
+# styles that paint a blue sky blue, if not in the same blue
+NATURAL = ("anime", "comic", "impressionism", "pastel", "pixel-art", "turner", "van-gogh", "watercolour")
 
 
 @dataclass(frozen=True)

@@ -32,11 +32,11 @@ from ..translator.texture import field_under, texture_field
 from ..translator.windows import falloff
 from .coded import Coded
 from .critic import Critic, Depths
-from .faults import calm, calm_loss, plain_places, repetition_loss
+from .faults import calm, calm_loss, hue_loss, plain_places, repetition_loss
 from .joint import JointConfig
 from .perceptual import CONTENT_DEPTH, Features, Statistics, content_loss, layout_distance, statistics, style_loss
 from .polish_config import PolishConfig
-from .polish_data import GRAPHICS, Bank
+from .polish_data import GRAPHICS, NATURAL, Bank
 from .polish_draw import Drawn, Draws, PolishBatch, Windows, parts_of
 from .recogniser import Recogniser
 from .registry import STYLES
@@ -118,6 +118,7 @@ class Polish:
         self.prompts = embed_texts(self.clip, [STYLES[name].prompt for name in works])
         own = [MANNERS[name].content if name in MANNERS else 1.0 for name in works]
         self.content_weights = torch.tensor(own, device=self.device)
+        self.natural = torch.tensor([float(name in NATURAL) for name in works], device=self.device)
         self.marks_weights = torch.tensor([c.kept if n in GRAPHICS else c.marks for n in works], device=self.device)
         asked = [self.recogniser.classes.index(name) for name in works] if self.recogniser else []
         self.asked = torch.tensor(asked, device=self.device)
@@ -284,6 +285,7 @@ class Polish:
             layout = layout_distance(made, photo).mean()
             plain = plain_places(photo)
             calmer = calm_loss(made, plain, self.limits[work]).mean()
+            hue = (self.natural[work] * hue_loss(made, photo)).mean()
             both = zip(made.split(c.batch), plain.split(c.batch), strict=True)
             repeats = torch.stack([repetition_loss(*of_a_style) for of_a_style in both]).mean()
         seen = self.critic.look(cut(made, drawn.cuts[0]))
@@ -297,6 +299,7 @@ class Polish:
             "layout": layout,
             "calm": calmer,
             "repetition": repeats,
+            "hue": hue,
         }
 
     def kept_loss(self, style: Style, windows: Windows) -> Tensor:

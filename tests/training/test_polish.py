@@ -32,7 +32,7 @@ DEVICE = torch.device(os.environ.get("STYLERDALLE_TEST_DEVICE", "cpu"))
 SMALL = PolishConfig(
     steps=4, minutes=0, styles=2, batch=2, pairs=2, base=2, round_trips=2, side=6, alone=1, size=32, crops=4, neighbours=4
 )
-JUDGED = {"critics", "style", "text", "content", "subject", "layout", "calm", "repetition"}
+JUDGED = {"critics", "style", "text", "content", "subject", "layout", "calm", "repetition", "hue"}
 
 
 def bank(seed: int) -> Bank:
@@ -306,3 +306,14 @@ def test_what_repeats_from_token_to_token_is_seen():
     assert faults.repetition_loss(repeated, 0 * plain) == 0  # the photo's own pattern
     strokes = torch.linspace(0, 30, 96).sin().expand(4, 3, 96, 96)  # wider than a token
     assert faults.repetition_loss(strokes, plain) < 0.3
+
+
+def test_hues_far_from_the_photos_cost():
+    def sky(*rgb: float) -> torch.Tensor:
+        return torch.tensor(rgb).view(1, 3, 1, 1).expand(1, 3, 32, 32)
+
+    photo = sky(0.3, 0.5, 0.9)
+    assert faults.hue_loss(photo, photo) == 0 and faults.hue_loss(sky(0.1, 0.2, 0.4), photo) == 0  # darker
+    assert faults.hue_loss(sky(0.2, 0.7, 0.8), photo) < 0.1 < 0.3 < faults.hue_loss(sky(0.5, 0.5, 0.5), photo)  # turquoise, grey
+    assert faults.hue_loss(sky(0.8, 0.7, 0.2), photo) > 1
+    assert faults.hue_loss(sky(0.8, 0.7, 0.2), sky(0.5, 0.5, 0.5)) < 0.1  # a grey sky may be yellow
