@@ -22,7 +22,7 @@ TRAIN := $(BIN)/python -m stylerdalle.training
 DEVICE ?= auto
 
 PY ?= $(BIN)/python
-ON_GPU := tests/test_pipeline.py
+ON_GPU := tests/test_pipeline.py tests/training/test_polish.py
 
 CASES ?= 20000
 TARGETS ?= pictures models texts pickles workflows

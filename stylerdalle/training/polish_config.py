@@ -13,9 +13,9 @@ class PolishConfig:
 
     steps: int = 1_000_000  # the run ends at this step, or earlier after its minutes
     minutes: float = 6  # of the run; 0: no limit
-    styles: int = 4  # with works, of a step, taken in turn; and one of those without
-    batch: int = 6  # pictures of each of them
-    pairs: int = 8  # windows of pairs of each of them
+    styles: int = 5  # with works, of a step, taken in turn; and one of those without
+    batch: int = 8  # pictures of each of them
+    pairs: int = 4  # windows of pairs of each of them
     base: int = 8  # windows of the base translator, which stays the identity
     round_trips: int = 6  # photos; and as many works
     side: int = 28  # tokens a side of a picture: windows overlap in it as they do in use
@@ -27,7 +27,7 @@ class PolishConfig:
     critics: float = 0.5  # weights of the parts of the loss: the critics' score,
     style: float = 0.5  # statistics of features against the works',
     text: float = 0.2  # 1 - cosine of picture and prompt in CLIP,
-    recognised: float = 0.7  # cross-entropy of the style among all styles (recogniser.py), 0: no such part,
+    recognised: float = 1.0  # cross-entropy of the style among all styles (recogniser.py), 0: no such part,
     content: float = 2.0  # features of the photo, times the style's own weight,
     subject: float = 0.5  # the same of the critics' deepest layer, which knows what is shown,
     layout: float = 2.0  # colours of large areas follow the photo's,

@@ -317,3 +317,26 @@ def test_hues_far_from_the_photos_cost():
     assert faults.hue_loss(sky(0.2, 0.7, 0.8), photo) < 0.1 < 0.3 < faults.hue_loss(sky(0.5, 0.5, 0.5), photo)  # turquoise, grey
     assert faults.hue_loss(sky(0.8, 0.7, 0.2), photo) > 1
     assert faults.hue_loss(sky(0.8, 0.7, 0.2), sky(0.5, 0.5, 0.5)) < 0.1  # a grey sky may be yellow
+
+
+@pytest.mark.skipif(DEVICE.type != "cuda", reason="CUDA graphs need CUDA")
+def test_a_recorded_step_gives_the_gradients_of_the_plain_one(polisher):
+    polisher.tokenizer.decoder.requires_grad_(True)
+    polisher.translator.requires_grad_(True)
+    tensors = [tensor.requires_grad_(True) for style in polisher.styles.values() for tensor in style.tensors.values()]
+    learning = [*tensors, *polisher.translator.parameters()]  # the critic's spectral norms move with every call
+
+    def gradients() -> list[torch.Tensor]:
+        found = [torch.zeros_like(tensor) if tensor.grad is None else tensor.grad.clone() for tensor in learning]
+        for tensor in (*learning, *polisher.tokenizer.decoder.parameters(), *polisher.critic.parameters()):
+            tensor.grad = None
+        return found
+
+    for step in (2, 3):  # the second is a replay of what the first has recorded
+        batch = polisher.batch(step, np.random.default_rng(step))
+        polisher.learn(step, batch)
+        recorded = gradients()
+        polisher.add_gradients([polisher.styles[n] for n in batch.names], True, *(x.to(DEVICE) for x in batch.tensors()))
+        for one, two in zip(recorded, gradients(), strict=True):
+            assert (one - two).norm() <= 0.05 * two.norm() + 1e-6
+    assert polisher._recorded[True].graph is not None
