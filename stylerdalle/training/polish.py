@@ -12,7 +12,8 @@ learns to reconstruct works and photos crisply. The encoder and the codes do not
 FOLDER is a bundle: translator, tokenizer, clip and styles/. The output has a translator, a tokenizer and styles/.
 
 Styles can learn alone: with `--set lr=0 decoder_lr=0 base=0 round_trips=0` translator and decoder stay as they are, and the
-output has the styles of `--only` in place of the bundle's. A step of four pictures then takes seconds of one core.
+output has the styles of `--only` in place of the bundle's. A step of four pictures then takes seconds of one core. So can the decoder:
+`--set lr=0 adapter_lr=0 base=0`.
 """
 
 from __future__ import annotations
@@ -84,7 +85,8 @@ def polish(polisher: Polish, run: Run, callback: Callable[[int, Numbers], None] 
     learns("critic", list(polisher.critic.parameters()), c.critic_lr, falls=False, momentum=0.0)
     for name, style in polisher.styles.items():
         state[f"adapter {name}"] = Tensors(style.tensors)
-        learns(name, [tensor.requires_grad_(True) for tensor in style.tensors.values()], c.adapter_lr)
+        if c.adapter_lr > 0:
+            learns(name, [tensor.requires_grad_(True) for tensor in style.tensors.values()], c.adapter_lr)
     loop = Loop(run, c.steps, c.seed, state, descents, minutes_between_saves=3, minutes=c.minutes, report_every=50)
     loop.resume({**asdict(c), "names": list(polisher.styles)})
     loop.train(polisher.batch, polisher.learn, callback=callback)

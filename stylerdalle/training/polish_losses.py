@@ -32,7 +32,7 @@ from ..translator.texture import field_under, texture_field
 from ..translator.windows import falloff
 from .coded import Coded
 from .critic import Critic, Depths
-from .faults import calm, calm_loss, hue_loss, plain_places, repetition_loss
+from .faults import block_loss, calm, calm_loss, hue_loss, plain_places, repetition_loss
 from .joint import JointConfig
 from .perceptual import CONTENT_DEPTH, Features, Statistics, content_loss, layout_distance, statistics, style_loss
 from .polish_config import PolishConfig
@@ -203,13 +203,13 @@ class Polish:
             if painting:
                 parts |= self.judged(work, made, drawn)
             weights = {**asdict(c), "marks": 1.0}
-            torch.stack([weights[key] * value for key, value in parts.items()]).sum().backward()
+            add(torch.stack([weights[key] * value for key, value in parts.items()]).sum())
             if kept is not None:
                 parts["kept"] = self.kept_loss(styles[-1], kept)
-                (c.kept / len(windows.style) * parts["kept"]).backward()
+                add(c.kept / len(windows.style) * parts["kept"])
             if c.base:
                 parts["base"] = self.base_loss(drawn)
-                (c.base_weight * parts["base"]).backward()
+                add(c.base_weight * parts["base"])
             real = self.crops[drawn.reals].float() / 255
             real_style = torch.cat([work + 1, work.new_zeros(c.round_trips)])
             fake, fake_style = made.detach().clamp(0, 1), work + 1
@@ -285,6 +285,7 @@ class Polish:
             layout = layout_distance(made, photo).mean()
             plain = plain_places(photo)
             calmer = calm_loss(made, plain, self.limits[work]).mean()
+            blocks = torch.stack([block_loss(some, self.tokenizer.downsample) for some in made.split(c.batch)]).mean()
             hue = (self.natural[work] * hue_loss(made, photo)).mean()
             both = zip(made.split(c.batch), plain.split(c.batch), strict=True)
             repeats = torch.stack([repetition_loss(*of_a_style) for of_a_style in both]).mean()
@@ -300,6 +301,7 @@ class Polish:
             "calm": calmer,
             "repetition": repeats,
             "hue": hue,
+            "blocks": blocks,
         }
 
     def kept_loss(self, style: Style, windows: Windows) -> Tensor:
@@ -332,6 +334,12 @@ class Polish:
             loss = loss - c.critics * self.critic(self.critic.look(made), style).mean()
         loss.backward()
         return made.detach().clamp(0, 1), fidelity.detach()
+
+
+def add(loss: Tensor) -> None:
+    """Add a loss's gradients, where anything that it depends on learns."""
+    if loss.requires_grad:
+        loss.backward()
 
 
 def cut(images: Tensor, at: Tensor) -> Tensor:

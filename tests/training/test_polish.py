@@ -32,7 +32,7 @@ DEVICE = torch.device(os.environ.get("STYLERDALLE_TEST_DEVICE", "cpu"))
 SMALL = PolishConfig(
     steps=4, minutes=0, styles=2, batch=2, pairs=2, base=2, round_trips=2, side=6, alone=1, size=32, crops=4, neighbours=4
 )
-JUDGED = {"critics", "style", "text", "content", "subject", "layout", "calm", "repetition", "hue"}
+JUDGED = {"critics", "style", "text", "content", "subject", "layout", "calm", "repetition", "hue", "blocks"}
 
 
 def bank(seed: int) -> Bank:
@@ -106,6 +106,18 @@ def test_styles_learn_alone_where_the_other_rates_are_0(polisher, tmp_path):
     assert not list((tmp_path / "out").glob("*.safetensors"))  # only styles, which still belong to the bundle's translator
     style = checkpoint.load_style(tmp_path / "out" / "styles" / "van-gogh.safetensors")
     assert style.base_sha256 == storage.sha256(tmp_path / "in" / "translator.safetensors")
+
+
+def test_the_decoder_learns_alone_where_the_other_rates_are_0(polisher, tmp_path):
+    config = replace(SMALL, lr=0, adapter_lr=0, base=0)
+    parts = (polisher.tokenizer, polisher.translator, polisher.styles, polisher.clip, polisher.features, polisher.draws.pairs)
+    alone = Polish(*parts, {"van-gogh": bank(0)}, polisher.draws.contents, bank(1), config)
+    before = copy.deepcopy(alone.tokenizer.state_dict()), copy.deepcopy(alone.translator.state_dict())
+    adapter = {k: t.clone() for k, t in alone.styles["van-gogh"].tensors.items()}
+    polish.polish(alone, Run(tmp_path / "run"))
+    assert all(torch.equal(t, before[1][name]) for name, t in alone.translator.state_dict().items())
+    assert all(torch.equal(t, adapter[k]) for k, t in alone.styles["van-gogh"].tensors.items())
+    assert any(not torch.equal(t, before[0][name]) for name, t in alone.tokenizer.state_dict().items())
 
 
 def test_styles_are_kept_in_part(polisher, tmp_path):
@@ -340,3 +352,13 @@ def test_a_recorded_step_gives_the_gradients_of_the_plain_one(polisher):
         for one, two in zip(recorded, gradients(), strict=True):
             assert (one - two).norm() <= 0.05 * two.norm() + 1e-6
     assert polisher._recorded[True].graph is not None
+
+
+def test_edges_along_the_tokens_are_seen():
+    generator = torch.Generator().manual_seed(0)
+    noise, tokens = torch.rand(2, 3, 64, 64, generator=generator), torch.rand(2, 3, 8, 8, generator=generator)
+    squares = torch.nn.functional.interpolate(tokens, scale_factor=8.0)
+    assert faults.block_loss(noise) < 0.05 and faults.block_loss(torch.full((2, 3, 64, 64), 0.5)) == 0
+    assert faults.block_loss(squares) > 5 and 0.1 < faults.block_loss(0.6 * squares + 0.4 * noise) < 4
+    moved = squares.roll((3, 3), (2, 3))  # the same squares elsewhere: a pattern of the token's size is a fault too
+    assert faults.block_loss(moved) > 5
