@@ -12,8 +12,8 @@ learns to reconstruct works and photos crisply. The encoder and the codes do not
 FOLDER is a bundle: translator, tokenizer, clip and styles/. The output has a translator, a tokenizer and styles/.
 
 Styles can learn alone: with `--set lr=0 decoder_lr=0 base=0 round_trips=0` translator and decoder stay as they are, and the
-output has the styles of `--only` in place of the bundle's. A step of four pictures then takes seconds of one core. So can the decoder:
-`--set lr=0 adapter_lr=0 base=0`.
+output has the styles of `--only` in place of the bundle's. A step of four pictures then takes seconds of one core. The decoder
+can learn alone as well: `--set lr=0 adapter_lr=0 base=0`.
 """
 
 from __future__ import annotations
