@@ -16,7 +16,7 @@ from ..device import constant
 LENGTH = 9  # px, over which a thread is straight
 FINE = (-1, -4, 10, -4, -1)  # sixteenths: a pixel less the binomial mean of 5, across a thread
 ACROSS = tuple(x / 16 for x in (0, 0, *FINE, 0, 0))  # the same over LENGTH
-LIMIT = 0.06  # the most that is subtracted: a strong edge keeps its contrast
+LIMIT = 0.12  # the most that is subtracted: a strong edge keeps its contrast
 
 
 def without_weave(images: Tensor) -> Tensor:

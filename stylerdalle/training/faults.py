@@ -1,5 +1,4 @@
-"""Losses against faults that critics forgive: marks in places that real works leave calm, marks that repeat, edges
-along the tokens, wrong colours.
+"""Losses against faults that critics forgive: marks in places that real works leave calm, marks that repeat, wrong colours.
 
 Letters: B pictures of H x W px, in [0, 1].
 """
@@ -19,7 +18,6 @@ CELL = 16  # px, side of a place
 PLAIN = 0.02  # deviation of the lightness in a place of a photo that is plain: sky, wall, water
 CALM = 0.35  # share of a style's places that are its calm ones
 BESIDE = (5, 6, 10, 11)  # px: marks that repeat after a token, 8 px, are more alike there than after these
-FREE = 1.08  # the same place by place of photos of the tokenizer, times the mean of all places
 WIDE = 0.5  # cosine of the angle between hues that is free: 60 degrees
 SLOW = 33  # px, of the mean that is subtracted first
 
@@ -77,20 +75,6 @@ def repetition_loss(images: Tensor, plain: Tensor, period: int = 8, beside: Sequ
         alike = {lag: (x[..., lag:] * x[..., :-lag]).mean() / power for lag in (period, *beside)}
         excess.append(F.relu(alike[period] - torch.stack([alike[lag] for lag in beside]).mean()))
     return torch.stack(excess).sum()
-
-
-def block_loss(images: Tensor, token: int = 8) -> Tensor:
-    """How much stronger pictures of one style, (B, 3, H, W), change at the edges of tokens than elsewhere, a scalar; 0: not more.
-
-    The mean change from a pixel to the next, by its place in the token: the part of each place above the mean of all, down the
-    picture and across. 1 is a change at the edges alone of twice the mean.
-    """
-    more = []
-    for x in (images.float(), images.float().transpose(-1, -2)):
-        change = (x[..., 1:] - x[..., :-1]).abs().mean((0, 1, 2))  # (W - 1)
-        whole = change[: len(change) // token * token].view(-1, token).mean(0)
-        more.append(F.relu(whole / (whole.mean() + 1e-4) - FREE).sum())
-    return torch.stack(more).mean()
 
 
 def hue_loss(images: Tensor, photos: Tensor, cell: int = CELL) -> Tensor:

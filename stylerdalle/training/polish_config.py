@@ -33,7 +33,6 @@ class PolishConfig:
     layout: float = 2.0  # colours of large areas follow the photo's,
     calm: float = 0.3  # marks in plain places that works leave calm (faults.py),
     repetition: float = 5.0  # marks that repeat from token to token (faults.py),
-    blocks: float = 0.5  # edges along the tokens (faults.py),
     hue: float = 1.0  # hues of places far from the photo's, in styles of natural colours (faults.py),
     marks: float = 0.05  # cross-entropy on pairs of styles with works,
     kept: float = 1.0  # the same of styles without works,

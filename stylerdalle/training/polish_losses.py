@@ -32,7 +32,7 @@ from ..translator.texture import field_under, texture_field
 from ..translator.windows import falloff
 from .coded import Coded
 from .critic import Critic, Depths
-from .faults import block_loss, calm, calm_loss, hue_loss, plain_places, repetition_loss
+from .faults import calm, calm_loss, hue_loss, plain_places, repetition_loss
 from .joint import JointConfig
 from .perceptual import CONTENT_DEPTH, Features, Statistics, content_loss, layout_distance, statistics, style_loss
 from .polish_config import PolishConfig
@@ -285,7 +285,6 @@ class Polish:
             layout = layout_distance(made, photo).mean()
             plain = plain_places(photo)
             calmer = calm_loss(made, plain, self.limits[work]).mean()
-            blocks = torch.stack([block_loss(some, self.tokenizer.downsample) for some in made.split(c.batch)]).mean()
             hue = (self.natural[work] * hue_loss(made, photo)).mean()
             both = zip(made.split(c.batch), plain.split(c.batch), strict=True)
             repeats = torch.stack([repetition_loss(*of_a_style) for of_a_style in both]).mean()
@@ -301,7 +300,6 @@ class Polish:
             "calm": calmer,
             "repetition": repeats,
             "hue": hue,
-            "blocks": blocks,
         }
 
     def kept_loss(self, style: Style, windows: Windows) -> Tensor:
