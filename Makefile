@@ -123,7 +123,7 @@ $(W)/mini/translator.safetensors: $(W)/base/translator.safetensors $(W)/mini/cli
 		--works $(WORKS) $(DATA) --images $(DATA) --vgg $(VGG) --bundle $(W)/base --output $(W)/mini --device $(DEVICE)
 
 # some styles once more, alone, on one core in 43 minutes: their colours
-AGAIN = van-gogh pixel-art impressionism watercolour
+AGAIN = van-gogh impressionism watercolour
 $(W)/again/.done: $(W)/mini/translator.safetensors
 	$(TRAIN).polish --contents $(W)/contents.safetensors --painted $(W)/painted.safetensors $(W)/painted-magenta.safetensors \
 		--works $(WORKS) $(DATA) --images $(DATA) --vgg $(VGG) --bundle $(W)/mini --output $(W)/again --only $(AGAIN) \

@@ -90,3 +90,14 @@ def test_masked_attention_is_plain_products_where_rocm_computes_it_wrong(monkeyp
     assert torch.allclose(translator(read), want, atol=1e-5)
     (line,) = caplog.messages
     assert "ROCm has a fault in masked attention" in line
+
+
+def test_a_constant_is_made_once_and_can_be_part_of_a_gradient():
+    device.constant.cache_clear()
+    with torch.inference_mode():  # as in use, which comes before a training in the same process
+        first = device.constant((1.0, 2.0), torch.device("cpu"))
+    assert device.constant((1.0, 2.0), torch.device("cpu")) is first and first.tolist() == [1, 2]
+    assert device.constant((1.0, 2.0), torch.device("cpu"), torch.float16).dtype == torch.float16
+    x = torch.ones(2, requires_grad=True)
+    (x * first).sum().backward()
+    assert x.grad.tolist() == [1, 2]

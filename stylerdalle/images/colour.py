@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..device import constant
 from ..progress import Progress
 from .resample import interpolated
 
@@ -27,7 +28,7 @@ COARSE = 4  # the fit is computed on a picture this much smaller
 
 def luma(images: Tensor, weights: Sequence[float] = LUMA_709) -> Tensor:
     """(..., 3, H, W) -> (..., 1, H, W), the weighted sum of the channels."""
-    return (images * images.new_tensor(weights).view(3, 1, 1)).sum(-3, keepdim=True)
+    return (images * constant(tuple(weights), images.device, images.dtype).view(3, 1, 1)).sum(-3, keepdim=True)
 
 
 def keep_colour(images: Tensor, photos: Tensor, amount: float = 1.0, progress: Progress | None = None) -> Tensor:

@@ -21,7 +21,7 @@ PHOTO = "photo"  # the class of photos
 LEAST = 100  # labelled pictures that make a class of their own, for a label that no style has
 GRAPHICS = {"comic": ("cartoon",), "pixel-art": ("pixel art",)}  # styles without works, and the labels of pictures like them
 # styles that paint a blue sky blue, if not in the same blue
-NATURAL = ("anime", "comic", "impressionism", "pastel", "pixel-art", "turner", "van-gogh", "watercolour")
+NATURAL = ("comic", "impressionism", "pastel", "pixel-art", "turner", "van-gogh", "watercolour")
 
 
 @dataclass(frozen=True)
@@ -87,8 +87,8 @@ def banks(
     return found | {name: Bank(luma(found[name].crops.float()).round().byte().expand_as(found[name].crops)) for name in grey}
 
 
-def other_labels(art: Sequence[Picture], least: int = LEAST) -> dict[str, list[Picture]]:
+def other_labels(art: Sequence[Picture]) -> dict[str, list[Picture]]:
     """The pictures of every label of many that no style has."""
     known = {label for manner in MANNERS.values() for label in manner.labels} | {x for some in GRAPHICS.values() for x in some}
     counts = Counter(p.style for p in art if p.kind != PHOTO and p.style and p.style not in known)
-    return {label: [p for p in art if p.style == label] for label, many in counts.items() if many >= least}
+    return {label: [p for p in art if p.style == label] for label, many in counts.items() if many >= LEAST}

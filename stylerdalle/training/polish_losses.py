@@ -28,7 +28,7 @@ from ..tokenizers.protocol import all_embeddings
 from ..tokenizers.weave import without_weave
 from ..translator.model import Translator
 from ..translator.style import Style, translate_with
-from ..translator.texture import field_under, texture_field
+from ..translator.texture import field_under, laid_under, texture_field
 from ..translator.windows import falloff
 from .coded import Coded
 from .critic import Critic, Depths
@@ -159,7 +159,7 @@ class Polish:
             found = self._replayed(own, painting, batch.tensors())
         else:
             found = self.add_gradients(own, painting, *(x.to(self.device) for x in batch.tensors()))
-        values = torch.stack([value.detach().float() for value in found.values()]).tolist()
+        values = torch.stack([value.float() for value in found.values()]).tolist()
         return dict(zip(found, values, strict=True))
 
     def _replayed(self, own: Sequence[Style], painting: bool, inputs: Sequence[Tensor]) -> Mapping[str, Tensor]:
@@ -250,7 +250,7 @@ class Polish:
         if not config.texture:
             return None
         field = self.fields.index_select(0, self.field_of[style])[0]
-        return torch.cat([field_under(field, places, config.grid), noise], -1)
+        return laid_under(field_under(field, places, config.grid), noise, config.embed_dim)
 
     def joined(self, windows: Tensor) -> Tensor:
         """Logits of windows (corners, B, n*n, V), blended as in use -> (B, side, side, V)."""

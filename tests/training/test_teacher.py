@@ -25,6 +25,7 @@ from stylerdalle.training.perceptual import (
     content_loss,
     layout_distance,
     mean_of,
+    solved,
     statistics,
     style_loss,
     variation,
@@ -410,3 +411,10 @@ def test_statistics_of_a_batch_at_once_are_those_of_each():
         found.append((*some, gradient))
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_small_positive_definite_systems_are_solved_as_by_lapack():
+    generator = torch.Generator().manual_seed(0)
+    a, right = torch.randn(5, 40, 9, generator=generator) * torch.logspace(0, -2, 9), torch.randn(5, 9, 3, generator=generator)
+    square = a.transpose(1, 2) @ a + 1e-3 * torch.eye(9)
+    torch.testing.assert_close(solved(square, right), torch.linalg.solve(square, right), rtol=1e-3, atol=1e-3)
