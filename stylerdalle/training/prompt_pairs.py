@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -70,9 +71,10 @@ def pairs_of_prompts(
             made[p.text] = coded
             continue
         rows = torch.from_numpy(np.random.default_rng([seed, i]).permutation(len(coded))[:per_tone])
-        key = f"{i} {p.text} {p.filter} {p.tone}"
+        target = coded.target[rows]
+        key = f"{p.tone} {hashlib.sha256(target.to(torch.int32).numpy().tobytes()).hexdigest()}"  # other pairs get others
         if key not in toned:
-            toned[key] = with_tone(tokenizer, coded.target[rows], p.tone, window // tokenizer.downsample).to(torch.int32)
+            toned[key] = with_tone(tokenizer, target, p.tone, window // tokenizer.downsample).to(torch.int32)
             save_tensors(path, toned)
         made[p.text] = coded.rows(rows, toned[key].long())
     return made

@@ -15,6 +15,7 @@ from stylerdalle.learn.run import Run
 from stylerdalle.tokenizers.protocol import all_embeddings
 from stylerdalle.training.amortise import AmortiseConfig, amortise
 from stylerdalle.training.art import art_targets
+from stylerdalle.training.coded import Coded
 from stylerdalle.training.prompt_pairs import pairs_of_prompts
 from stylerdalle.training.prompts import Prompt
 from stylerdalle.translator.hypernetwork import HyperConfig
@@ -39,6 +40,20 @@ def models():
 
 def made_pairs(tokenizer, photos, folder):
     return pairs_of_prompts(tokenizer, photos, PROMPTS[:2], 32, SMALL.per_filter, SMALL.per_tone, SMALL.seed, folder)
+
+
+def test_toned_pairs_are_of_the_pairs_of_now(models, tmp_path):
+    tokenizer, night = models[0], [Prompt("a photo at night", "photo", "", "night")]
+
+    def found(seed: int, folder) -> Coded:
+        return pairs_of_prompts(tokenizer, pictures(4), night, 32, SMALL.per_filter, SMALL.per_tone, seed, folder)[night[0].text]
+
+    for name in ("used", "new"):
+        (tmp_path / name).mkdir()
+    found(0, tmp_path / "used")
+    again, anew = found(1, tmp_path / "used"), found(1, tmp_path / "new")  # other photos, in a folder that was used before
+    assert torch.equal(again.content, anew.content) and torch.equal(again.target, anew.target)
+    assert not torch.equal(anew.target, found(0, tmp_path / "used").target)
 
 
 def art():
