@@ -23,6 +23,7 @@ from .registry import convert, origin
 
 log = logging.getLogger(__name__)
 Bar = Callable[[str], AbstractContextManager[Progress]]  # title -> a progress bar
+DOWNLOADS = ".fetch"  # a folder beside the file that is made of them
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,8 @@ def fetch(
         _convert(what, {Path(source): None for source in sources}, first)
     elif not there:
         _download_and_convert(what, first, bar)
+    for path in there:  # a command that was killed after it had converted them leaves its downloads
+        _remove_downloads(what, path.parent / DOWNLOADS)
     for path in targets:
         if path != first and path not in there:
             _place(first, path)
@@ -86,7 +89,7 @@ def fetch(
 
 def _download_and_convert(what: Known, target: Path, bar: Bar) -> None:
     """Download to a folder beside the target, convert, remove the downloads. An interrupted download stays for the next time."""
-    folder = target.parent / ".fetch"
+    folder = target.parent / DOWNLOADS
     try:
         parts = _download_all(what, folder, bar)
         try:
@@ -95,11 +98,18 @@ def _download_and_convert(what: Known, target: Path, bar: Bar) -> None:
             for part in parts:
                 discard(part)
             raise ValueError(f"{error}; the download was removed") from error
-        for part in folder.glob(f"{what.name}-*.part"):
-            discard(part)
+        _remove_downloads(what, folder)
     finally:
         with suppress(OSError):  # not empty: it holds a part for the next command to resume
             folder.rmdir()
+
+
+def _remove_downloads(what: Known, folder: Path) -> None:
+    """Remove the downloads of some weights, and their folder if nothing else is in it."""
+    for path in folder.glob(f"{what.name}-*.part*"):
+        path.unlink(missing_ok=True)
+    with suppress(OSError):
+        folder.rmdir()
 
 
 def _download_all(what: Known, folder: Path, bar: Bar) -> dict[Path, str | None]:

@@ -176,6 +176,19 @@ def test_a_second_time_nothing_is_downloaded(site):
     assert site.asked() == before + 1
 
 
+def test_what_a_killed_command_left_of_its_downloads_is_removed_where_the_file_is_there(site):
+    site("fetch", "clip")
+    left = site.folder / "dalle" / ".fetch"
+    left.mkdir()
+    for name in ("clip-0-0.part", "clip-0-1.part.json", "dalle-0-0.part"):  # of its file, a note alone, another command's
+        (left / name).write_bytes(b"half")
+    site("fetch", "clip")
+    assert os.listdir(left) == ["dalle-0-0.part"]
+    (left / "dalle-0-0.part").rename(left / "clip-0-0.part")
+    site("fetch", "clip")
+    assert not left.exists()
+
+
 def test_it_goes_where_it_is_told_to(site, tmp_path):
     said = site("fetch", "clip", "--to", tmp_path / "elsewhere" / "mine")
     assert os.listdir(tmp_path / "elsewhere" / "mine") == ["clip.safetensors"]
