@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 
 import stylerdalle
+from stylerdalle.images.colour import luma
 from stylerdalle.images.files import read_picture, resized, write_picture
 from stylerdalle.pipeline import stylize
 from stylerdalle.resolve import find_style
@@ -81,3 +82,16 @@ def test_shipped_weights_paint_the_same_picture_in_bfloat16(golden: dict, name: 
     want = 255 * read_picture(PICTURES)[0][0, :, y : y + SIDE, x : x + SIDE]
     difference = float((coarse(name, style) - want).abs().max())
     assert difference <= TOLERANCE, f"a mean differs by {difference:.1f} of 255"
+
+
+@pytest.mark.parametrize("name", PHOTOS)
+@pytest.mark.parametrize(
+    "prompt",
+    ["a golden oil painting", "a watercolour at night", "a blue painting", "an autumn painting", "a cartoon game graphic"],
+)
+def test_pictures_of_any_prompt_show_what_the_photo_shows(name: str, prompt: str):
+    made, shown = (
+        255 * F.adaptive_avg_pool2d(luma(x), SIDE).flatten() for x in (stylize(photo(name), prompt, bundle("bf16")), photo(name))
+    )
+    assert torch.corrcoef(torch.stack([made, shown]))[0, 1] > 0.9  # measured: 0.95 and more; flat colour has -0.8 to 0.9
+    assert made.std() > 0.25 * shown.std()  # 0.4 and more; flat colour has 0.03 to 0.25
