@@ -28,7 +28,7 @@ def measure(steps: int, batch: int, dropout: float) -> None:
     from stylerdalle import checkpoint
     from stylerdalle.bundle import WEIGHTS
     from stylerdalle.device import choose_dtype
-    from stylerdalle.distributed import leave, processes
+    from stylerdalle.distributed import end, leave, processes
     from stylerdalle.learn.pictures import Picture
     from stylerdalle.learn.pretraining import PretrainConfig, train
     from stylerdalle.learn.run import Run
@@ -49,6 +49,7 @@ def measure(steps: int, batch: int, dropout: float) -> None:
     if team.main:
         print((times[SKIPPED + steps] - times[SKIPPED]) / steps)
     leave()
+    end(0)
 
 
 def seconds(count: int, args: argparse.Namespace) -> float:
@@ -83,7 +84,6 @@ def main() -> None:
     args = parser.parse_args()
     if args.measure:
         measure(args.steps, args.batch, args.dropout)
-        return
     one, several = seconds(1, args), seconds(args.processes, args)
     print("| processes | threads each | seconds per step | times as fast |\n|---|---|---|---|")
     print(f"| 1 | 1 | {one:.2f} | 1 |\n| {args.processes} | 1 | {several:.2f} | {one / several:.2f} |")

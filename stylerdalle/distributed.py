@@ -9,11 +9,12 @@ the batch, and the gradients are summed (docs/scale.md). Only the main process w
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
 
 if TYPE_CHECKING:
     import torch
@@ -230,3 +231,16 @@ def leave() -> None:
 
         if dist.is_initialized():
             dist.destroy_process_group()
+
+
+def end(code: int) -> NoReturn:
+    """End this process with an exit code.
+
+    One of several ends without the interpreter's teardown: threads of torch.distributed outlive the group, and one that lets go
+    of a tensor in the teardown aborts the process (pytorch/pytorch#179291), so that work that is done counts as failed.
+    """
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        os._exit(code)
+    sys.exit(code)

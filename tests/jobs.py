@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from training.test_tokenizer import pictures
 
-from stylerdalle.distributed import rank_and_world
+from stylerdalle.distributed import end, rank_and_world
 from stylerdalle.learn.pretraining import PretrainConfig, train
 from stylerdalle.learn.run import Run
 from stylerdalle.training.amortise import AmortiseConfig, amortise
@@ -142,3 +142,4 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     with contextlib.suppress(KeyboardInterrupt):
         torch.save(do(name, Path(place), *map(int, steps)), Path(place) / f"{rank_and_world()[0]}.pt")
+    end(0)

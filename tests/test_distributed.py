@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -226,3 +227,12 @@ def test_one_process_needs_no_accelerate(monkeypatch):
 def test_every_item_is_one_processs(world):
     shares = [Processes(rank, world).shard(list(range(5))) for rank in range(world)]
     assert sorted(item for share in shares for item in share) == list(range(5))
+
+
+def test_one_of_several_processes_ends_before_a_teardown_that_may_abort_it():
+    words = "import atexit, os; atexit.register(os.abort); print('said', end=''); from stylerdalle.distributed import end; end(3)"
+    alone, one = (
+        subprocess.run([sys.executable, "-c", words], env=environment(WORLD_SIZE=world, RANK="0"), capture_output=True)
+        for world in ("1", "2")
+    )
+    assert (alone.returncode, one.returncode, one.stdout) == (-signal.SIGABRT, 3, b"said")

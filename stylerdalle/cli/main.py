@@ -12,8 +12,9 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
-from ..distributed import leave, processes, rank_and_world
+from ..distributed import end, leave, processes, rank_and_world
 from .console import SEVERAL, report, set_up_output, unexpected
 from .options import Parser
 
@@ -101,5 +102,10 @@ def run(args: argparse.Namespace) -> int:
     return code
 
 
+def entry() -> NoReturn:
+    """The installed command: run, then end the process."""
+    end(main())
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    entry()
