@@ -2,7 +2,7 @@
 
 from comfy_api.latest import io
 
-from ..stylerdalle.settings import SEEDS
+from ..stylerdalle.settings import LINES, SEEDS
 
 
 def image() -> io.Input:
@@ -41,4 +41,16 @@ def feather() -> io.Input:
         step=1,
         optional=True,
         tooltip="Softens the edge of the mask: this many pixels to each side.",
+    )
+
+
+def keep_lines() -> io.Input:
+    return io.Float.Input(
+        "keep_lines",
+        default=LINES,
+        min=0.0,
+        max=1.0,
+        step=0.05,
+        optional=True,
+        tooltip="How much of the photo's fine lines, such as eyes and contours, is drawn into the picture: 0 is the style alone.",
     )

@@ -7,7 +7,7 @@ from ..stylerdalle import Bundle, Style, stylize
 from ..stylerdalle.images.colour import keep_colour as colours_of
 from ..stylerdalle.progress import split
 from ..stylerdalle.resolve import StyleFinder
-from ..stylerdalle.settings import shortened
+from ..stylerdalle.settings import LINES, shortened
 from ..stylerdalle.translator.sampling import Sampling
 from . import host, inputs
 from .speech import heard, spoken, understood, warned
@@ -86,6 +86,7 @@ def seldom(bundles: list[str]) -> list[io.Input]:
             optional=True,
             tooltip="The models to use. 'mini' comes with this pack; others are read from models/stylerdalle.",
         ),
+        inputs.keep_lines(),
     ]
 
 
@@ -124,9 +125,10 @@ class Stylize(io.ComfyNode):
         detail: float = 1.0,
         feather: int = 0,
         bundle: str = "mini",
+        keep_lines: float = LINES,
     ) -> io.NodeOutput:
         numbers = {"strength": (strength, 0, 2), "keep_colour": (keep_colour, 0, 1), "detail": (detail, 0.25, 4)}
-        for name, (value, low, high) in {**numbers, "feather": (feather, 0, 4096)}.items():
+        for name, (value, low, high) in {**numbers, "feather": (feather, 0, 4096), "keep_lines": (keep_lines, 0, 1)}.items():
             between(name, value, low, high)
         pixels(image)
         mask, notes = usable(mask, image)
@@ -141,7 +143,8 @@ class Stylize(io.ComfyNode):
         photos = image.movedim(-1, 1)  # (B, 3 or 4, H, W)
         painting, colouring = split(host.progress(), (9, 1) if keep_colour else (1, 0))
         how = Sampling(seed=seed)
-        made = stylize(photos, used.to(models.device, torch.float32), models, strength, mask, how, painting, detail, feather)
+        look = {"strength": strength, "mask": mask, "detail": detail, "feather": feather, "keep_lines": keep_lines}
+        made = stylize(photos, used.to(models.device, torch.float32), models, sampling=how, progress=painting, **look)
         if keep_colour:
             made = colours_of(made, photos, keep_colour, colouring)
         out = made.to(host.image_device()).movedim(1, -1).contiguous()

@@ -2,6 +2,8 @@
 
     photos -> tokenize -> content tokens -> translate -> stylised tokens -> detokenize -> pictures
 
+The photos' lines, which are finer than a token, are added at last (images/lines.py).
+
 Example:
 
     bundle = load_bundle("mini")
@@ -16,12 +18,15 @@ import torch
 from torch import Tensor
 
 from .bundle import Bundle, load_bundle
+from .images.lines import add_lines
 from .images.steady import Steady
 from .progress import Progress, split
 from .resolve import find_style
+from .settings import LINES
 from .tokenizers.codec import decode, encode
 from .tokenizers.tokens import PHOTO_MEANS
 from .translator import temporal
+from .translator.masks import on_grid
 from .translator.options import TranslateOptions
 from .translator.sampling import DEFAULT, Sampling
 from .translator.style import Style
@@ -55,6 +60,7 @@ def stylize(
     feather: float = 0.0,
     steady: float = 0.0,
     history: History | None = None,
+    keep_lines: float = LINES,
 ) -> Tensor:
     """Pictures in a style.
 
@@ -66,6 +72,7 @@ def stylize(
         progress: called with (done, total) of all three steps; may raise to cancel.
         detail: as in `encode`.
         history: of the frames before, if the images go on with their video; it also says how steady they are to be.
+        keep_lines: how much of the photos' lines is added, 0 to 1, times strength (at most 1) and mask; see images/lines.py.
 
     Returns:
         float32, of the shape of `images`, on their device.
@@ -87,6 +94,8 @@ def stylize(
     for part, update in zip(parts, split(progress, [len(images[part]) for part in parts]), strict=True):
         own = replace(options, mask=mask if mask is None or len(mask) == 1 else mask[part])
         out[part] = _stylized(images[part], found, opened, own, detail, history, update)
+        where = None if own.mask is None else on_grid(own.mask, (images.shape[-2], images.shape[-1]), feather)
+        add_lines(out[part], images[part], keep_lines * min(1.0, strength), where)  # here: the history keeps what was decoded
     return out
 
 

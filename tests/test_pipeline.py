@@ -14,8 +14,10 @@ from stylerdalle import bundle as bundles
 from stylerdalle import checkpoint
 from stylerdalle.bundle import load_bundle
 from stylerdalle.device import choose_device, choose_dtype
+from stylerdalle.images.lines import add_lines
 from stylerdalle.pipeline import STEPS, History, stylize
 from stylerdalle.resolve import StyleFinder, find_style
+from stylerdalle.settings import LINES
 from stylerdalle.tokenizers import codec
 from stylerdalle.tokenizers.codec import decode, encode
 from stylerdalle.tokenizers.tokens import joined
@@ -340,8 +342,9 @@ def test_another_detail_comes_back_in_the_pictures_size(bundle, half, detail):
 def test_detail_2_shows_what_a_picture_of_twice_the_size_would_show_made_smaller(bundle):
     images = picture(40, 48)
     large = torch.nn.functional.interpolate(images, (80, 96), mode="bicubic", antialias=True).clamp(0, 1)
-    small = torch.nn.functional.interpolate(stylize(large, "ukiyo-e", bundle), (40, 48), mode="bicubic", antialias=True)
-    assert torch.allclose(stylize(images, "ukiyo-e", bundle, detail=2), small.clamp(0, 1), atol=1e-4)
+    painted = stylize(large, "ukiyo-e", bundle, keep_lines=0)
+    small = torch.nn.functional.interpolate(painted, (40, 48), mode="bicubic", antialias=True)
+    assert torch.allclose(stylize(images, "ukiyo-e", bundle, detail=2, keep_lines=0), small.clamp(0, 1), atol=1e-4)
 
 
 def test_tiles_of_another_detail_have_no_seams(bundle, monkeypatch):
@@ -399,7 +402,21 @@ def test_frames_in_parts_are_as_those_together(bundle):
     opened = encode(bundle.tokenizer, frames)
     styles, options = [(find_style(bundle, "ukiyo-e"), 1.0)], TranslateOptions(steady=0.7)
     at_once = translate(bundle.translator, bundle.tokenizer, opened, styles, options)
-    assert torch.equal(decode(bundle.tokenizer, at_once), together)
+    assert torch.equal(add_lines(decode(bundle.tokenizer, at_once), frames), together)
+
+
+def test_lines_of_the_photo_are_added_with_strength_and_inside_the_mask(bundle):
+    images = picture(64, 64, channels=4)
+    without, whole = (stylize(images, "ukiyo-e", bundle, keep_lines=k) for k in (0, LINES))
+    assert torch.equal(whole, stylize(images, "ukiyo-e", bundle))
+    torch.testing.assert_close(whole, add_lines(without.clone(), images, LINES))
+    assert torch.equal(*(stylize(images, "ukiyo-e", bundle, strength=0, keep_lines=k) for k in (0, 1)))
+    mask = torch.zeros(1, 64, 64)
+    mask[..., :32] = 1
+    plain, lined = (stylize(images, "ukiyo-e", bundle, mask=mask, keep_lines=k) for k in (0, 1))
+    assert torch.equal(plain[..., 32:], lined[..., 32:]) and not torch.equal(plain[..., :32], lined[..., :32])
+    with pytest.raises(ValueError, match="lines 2.0 is out of range"):
+        stylize(images, "ukiyo-e", bundle, keep_lines=2)
 
 
 def test_versions_of_frames_do_not_mix(bundle):

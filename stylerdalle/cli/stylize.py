@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ..distributed import processes, rank_and_world
 from ..progress import Progress, split
-from ..settings import SEEDS
+from ..settings import LINES, SEEDS
 from .console import bar, report, say
 from .options import add_model_options, add_seed_option, add_softness_option, number
 
@@ -71,6 +71,14 @@ def add_look_options(group: argparse._ArgumentGroup) -> None:
         default=0.0,
         metavar="F",
         help="0 is the style's colours; 1 is the photo's colours with the style's luminance (default: 0)",
+    )
+    group.add_argument(
+        "--keep-lines",
+        type=number(float, 0, 1),
+        default=LINES,
+        metavar="F",
+        help="0 is the style alone; up to 1, more of the photo's fine lines, such as eyes and contours, are drawn into it "
+        f"(default: {LINES})",
     )
     group.add_argument(
         "--steady",
@@ -193,7 +201,8 @@ def paint(
 
     def candidate(k: int) -> Tensor:
         sampling = Sampling(args.temperature, args.top_k, args.top_p, (args.seed + k) % SEEDS, args.softness)
-        out = stylize(images, style, bundle, args.strength, None, sampling, parts[k], args.detail, history=history)
+        look = {"strength": args.strength, "detail": args.detail, "keep_lines": args.keep_lines}
+        out = stylize(images, style, bundle, sampling=sampling, progress=parts[k], history=history, **look)
         return keep_colour(out, images, args.keep_colour) if args.keep_colour else out
 
     best = candidate(0)

@@ -23,11 +23,13 @@ def scores(
 ) -> tuple[float, float]:
     """CLIP scores of one photo -> (cosine of the stylised photo to the prompt, of the photo itself), in [-1, 1].
 
+    As in the paper, the picture is what the tokens show, without the photo's lines.
+
     Args:
         photo: (1, 3, S, S) in [0, 1].
         normalise: pixels by CLIP's mean and deviation; False: as they are, as in the authors' code.
     """
-    out = stylize(photo, style, bundle, sampling=sampling)
+    out = stylize(photo, style, bundle, sampling=sampling, keep_lines=0)
     text = reward.embed_texts(bundle.clip, [prompt])[0]
     both = torch.cat([out, photo]).to(text.device)
     first, second = reward.cosine(reward.embed_images(bundle.clip, both, normalise), text).tolist()

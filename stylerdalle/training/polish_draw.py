@@ -32,7 +32,8 @@ class Windows(NamedTuple):
 class Drawn(NamedTuple):
     """What the pictures of a step need beside its windows of pairs."""
 
-    contents: Tensor  # tokens of photos, long (S*B, side, side)
+    contents: Tensor  # tokens of crops of photos, long (S*B, side, side)
+    photos: Tensor  # which crops: rows of all crops, long (S*B)
     noise: Tensor  # (S*B, side, side, K)
     places: Tensor  # of the pictures on their styles' textures, long (S*B, 2)
     reals: Tensor  # crops of works of the styles, B each, then of photos: rows of all crops, long (S*B + photos)
@@ -68,7 +69,7 @@ class Draws:
     Args:
         pairs: by style.
         rows: of each style with works, the first and last of its crops among all; and of photos, under "".
-        contents: tokens of photos, long (N, h, w), on the CPU.
+        contents: tokens of the crops of photos, long (N, side, side), on the CPU.
         noise: K.
         statistics: D.
     """
@@ -95,12 +96,15 @@ class Draws:
     def batch(self, step: int, rng: np.random.Generator) -> PolishBatch:
         """The batch of a step."""
         c, names = self.config, in_turn(self.real, step, self.styles, self.config.seed)
-        contents = torch.cat([self.content(c.batch, rng) for _ in names])
-        count, places = len(contents), torch.from_numpy(rng.integers(1 << 16, size=(len(contents), 2)))
-        base = self.content(c.base, rng)[:, : self.grid, : self.grid].flatten(1)
+        photos = np.concatenate([self.photos(c.batch, rng) for _ in names])
+        count, places = len(photos), torch.from_numpy(rng.integers(1 << 16, size=(len(photos), 2)))
+        spare = c.side - self.grid + 1
+        y, x = (int(rng.integers(spare)) for _ in range(2))
+        base = self.contents[self.photos(c.base, rng), y : y + self.grid, x : x + self.grid].flatten(1)
         reals = [rng.integers(*self.rows[name], size=c.batch) for name in names]
         drawn = Drawn(
-            contents,
+            self.contents[photos],
+            torch.from_numpy(self.rows[""][0] + photos),
             noise_at(places, c.side) if self.noise else torch.zeros(count, c.side, c.side, 0),
             places,
             torch.from_numpy(np.concatenate([*reals, rng.integers(*self.rows[""], size=c.round_trips)])),
@@ -113,17 +117,12 @@ class Draws:
         kept = in_turn(self.without, step, 1, c.seed) if self.without else []
         return PolishBatch([*names, *kept], self.windows(names, rng), drawn, self.windows(kept, rng) if kept else None)
 
-    def content(self, count: int, rng: np.random.Generator) -> Tensor:
-        """Contents of photos, cut at random places: long (count, side, side)."""
-        side = self.config.side
-        if not count:
-            return self.contents[:0, :side, :side]
+    def photos(self, count: int, rng: np.random.Generator) -> np.ndarray:
+        """Which of the crops of photos, (count,)."""
         rows = rng.integers(len(self.contents), size=count)
         plain = round(self.config.plain * count)
         rows[:plain] = self.plainest[rng.integers(len(self.plainest), size=plain)]
-        spare = [whole - side + 1 for whole in self.contents.shape[1:]]
-        places = [(int(rng.integers(spare[0])), int(rng.integers(spare[1]))) for _ in rows]
-        return torch.stack([self.contents[row, y : y + side, x : x + side] for row, (y, x) in zip(rows, places, strict=True)])
+        return rows
 
     def windows(self, names: Sequence[str], rng: np.random.Generator) -> Windows:
         """Windows of pairs of some styles."""

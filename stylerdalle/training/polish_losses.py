@@ -19,10 +19,12 @@ from ..clip.protocol import CLIPModel
 from ..clip.scores import cosine, embed_images, embed_texts
 from ..clip.statistics import StatisticsTower, channel_statistics
 from ..device import autocast
+from ..images.lines import lines
 from ..images.tiling import starts
 from ..learn.loop import Numbers
 from ..learn.recorded import Recorded
 from ..learn.targets import soft_cross_entropy, soft_targets
+from ..settings import LINES
 from ..tokenizers.dvae import DVAE, unclamped_pixels
 from ..tokenizers.protocol import all_embeddings
 from ..tokenizers.weave import without_weave
@@ -52,8 +54,7 @@ class Polish:
         works: crops of the works of each style that has some.
         labelled: crops of more pictures of some of these styles, small ones, which only the critics see.
         classes: crops of these styles, of others and of photos, by name, from which the recogniser learns; none: no such loss.
-        contents: tokens of photos, long (N, h, w).
-        photos: crops of photos.
+        photos: crops of photos, of `config.side` tokens a side.
     """
 
     def __init__(
@@ -65,7 +66,6 @@ class Polish:
         features: Features,
         pairs: Mapping[str, Coded],
         works: Mapping[str, Bank],
-        contents: Tensor,
         photos: Bank,
         config: PolishConfig,
         labelled: Mapping[str, Bank] | None = None,
@@ -73,7 +73,7 @@ class Polish:
     ):
         self.tokenizer, self.translator, self.styles, self.clip, self.features = tokenizer, translator, styles, model, features
         self.config, self.works = config, list(works)
-        self.shown = copy.deepcopy(tokenizer).requires_grad_(False)  # the decoder as it was: what content is compared with
+        self.shown = copy.deepcopy(tokenizer).requires_grad_(False)  # the decoder as it was
         self.embeddings = all_embeddings(tokenizer)
         self.device = self.embeddings.device
         self.soft = soft_targets(self.embeddings, config.neighbours, config.target_softness)
@@ -91,7 +91,9 @@ class Polish:
         self.recogniser, seen = self._recogniser(depths, classes), 2 * sum(depths.widths)
         n, side, noise = translator.config.grid, config.side, translator.config.noise
         known = {name: pairs[name] for name in styles}
-        self.draws = Draws(known, rows, contents.cpu(), noise, seen, n, tokenizer.downsample * side, config)
+        with torch.no_grad(), autocast(self.device):
+            contents = torch.cat([tokenizer.encode(some.float() / 255).cpu() for some in photos.crops.split(32)])
+        self.draws = Draws(known, rows, contents, noise, seen, n, tokenizer.downsample * side, config)
         self.batch = self.draws.batch
         made = self.draws.styles * config.batch  # pictures of a step; the reals of a step are as many works, then photos
         works_again = np.linspace(0, made, config.round_trips, endpoint=False).astype(int)
@@ -199,9 +201,10 @@ class Polish:
             target = windows.target.flatten(0, 1)
             marks = soft_cross_entropy(paired, target, *self.soft).mean(1)  # of each window
             parts = {"marks": (self.marks_weights[work[:: c.batch]][:, None] * marks.unflatten(0, (-1, c.pairs))).mean()}
-            made = self.paint(logits, drawn.hard)
+            photo = self.crops[drawn.photos].float() / 255
+            made = self.paint(logits, drawn.hard, photo)
             if painting:
-                parts |= self.judged(work, made, drawn)
+                parts |= self.judged(work, made, photo, drawn)
             weights = {**asdict(c), "marks": 1.0}
             add(torch.stack([weights[key] * value for key, value in parts.items()]).sum())
             if kept is not None:
@@ -263,20 +266,19 @@ class Polish:
             weights[place[1:]] += self.weight[..., None]
         return total / weights
 
-    def paint(self, logits: Tensor, hard: Tensor) -> Tensor:
+    def paint(self, logits: Tensor, hard: Tensor, photos: Tensor) -> Tensor:
         """Logits (B, h, w, V) -> pictures (B, 3, H, W): with `hard` 1 of the likeliest tokens, with 0 of mixtures, as in use."""
         soft = (logits / self.config.softness).softmax(-1) @ self.embeddings
         embedded = soft + hard * (self.embeddings[logits.argmax(-1)] - soft).detach()
         made = leaky(self.tokenizer.decode_embedded(embedded.permute(0, 3, 1, 2)))
-        return made + (1 - hard) * (without_weave(made) - made.clamp(0, 1))
+        return made + (1 - hard) * (without_weave(made) - made.clamp(0, 1)) + LINES * lines(photos)
 
     # losses
 
-    def judged(self, work: Tensor, made: Tensor, drawn: Drawn) -> dict[str, Tensor]:
+    def judged(self, work: Tensor, made: Tensor, photo: Tensor, drawn: Drawn) -> dict[str, Tensor]:
         """The parts of the loss that see the pictures (S*B, 3, H, W), of styles `work` (S*B)."""
         c = self.config
         with torch.no_grad():
-            photo = self.shown.decode(drawn.contents).float()
             wanted = self.features(photo, CONTENT_DEPTH)[CONTENT_DEPTH]
             subject = self.critic.look(cut(photo, drawn.cuts[0]))[-2]
         found, own = self.features(made), self.content_weights[work]

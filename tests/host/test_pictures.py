@@ -180,3 +180,19 @@ def test_keep_colour_takes_the_photos_colours(run: Run) -> None:
         run("StylerDALLE_KeepColour", image=image, photo=photo.expand(3, -1, -1, -1))
     with pytest.raises(ValueError, match="shape"):
         run("StylerDALLE_KeepColour", image=image, photo=photo[..., 0])
+
+
+def test_lines_of_the_photo_come_into_the_pictures(run: Run) -> None:
+    photo = picture(40, 56, 2)
+    bundle = run("StylerDALLE_Load", bundle="tiny")[0]
+    (tokens,) = run("StylerDALLE_Tokenize", tokenizer=bundle, image=photo)
+    (many,) = run("StylerDALLE_Translate", translator=bundle, tokens=tokens, prompt="ukiyo-e", temperature=1.0, candidates=3)
+    plain, none, some = (
+        run("StylerDALLE_Detokenize", tokenizer=bundle, tokens=many, **given)[0]
+        for given in ({}, {"photo": photo, "keep_lines": 0.0}, {"photo": photo})
+    )
+    assert torch.equal(plain, none) and some.shape == plain.shape and not torch.equal(some, plain)
+    with pytest.raises(ValueError, match="4 photos for 6 pictures: give one photo, or one for each picture"):
+        run("StylerDALLE_Detokenize", tokenizer=bundle, tokens=many, photo=picture(40, 56, 4))
+    with pytest.raises(ValueError, match="keep_lines 2 is out of range"):
+        run("StylerDALLE_Detokenize", tokenizer=bundle, tokens=many, photo=photo, keep_lines=2)

@@ -34,17 +34,17 @@ def stylize(comfy: SimpleNamespace, photo: torch.Tensor) -> Callable[..., tuple[
     return execute
 
 
-def blocks(run: Run, image: torch.Tensor, **inputs: Any) -> torch.Tensor:
+def blocks(run: Run, image: torch.Tensor, keep_lines: float = 0.5, **inputs: Any) -> torch.Tensor:
     bundle = run("StylerDALLE_Load", bundle="tiny")[0]
     (tokens,) = run("StylerDALLE_Tokenize", tokenizer=bundle, image=image)
     (tokens,) = run("StylerDALLE_Translate", translator=bundle, tokens=tokens, **inputs)
-    (out,) = run("StylerDALLE_Detokenize", tokenizer=bundle, tokens=tokens)
+    (out,) = run("StylerDALLE_Detokenize", tokenizer=bundle, tokens=tokens, photo=image, keep_lines=keep_lines)
     return out
 
 
 def test_it_gives_the_picture_of_the_block_nodes(run: Run, stylize: Any, photo: torch.Tensor) -> None:
     out, ui = stylize(style="ukiyo-e", strength=0.7, seed=3)
-    assert torch.equal(out, blocks(run, photo, prompt="ukiyo-e", strength=0.7, seed=3))
+    assert torch.equal(out, blocks(run, photo, prompt="ukiyo-e", strength=0.7, seed=3, keep_lines=0.5 * 0.7))
     assert out.shape == photo.shape and out.dtype == torch.float32
     assert ui["text"] == ["style: ukiyo-e: a ukiyo-e print"] and ui["style"] == ["ukiyo-e"] and ui["seed"] == [3]
 
@@ -73,7 +73,7 @@ def test_the_empty_mask_of_load_image_is_none_and_other_masks_count(run: Run, st
     out, ui = stylize(mask=torch.zeros(1, 64, 64))
     assert torch.equal(out, whole) and "the mask is empty" in ui["text"][-1]
     black, ui = stylize(mask=torch.zeros(1, 50, 70))
-    assert torch.equal(black, blocks(run, photo, prompt="van-gogh", strength=0.0)) and "keeps its look" in ui["text"][-1]
+    assert torch.equal(black, blocks(run, photo, 0.0, prompt="van-gogh", strength=0.0)) and "keeps its look" in ui["text"][-1]
     half = torch.zeros(1, 50, 70)
     half[..., :35] = 1
     assert not torch.equal(stylize(mask=half)[0], whole) and not torch.equal(stylize(mask=half)[0], black)
@@ -91,6 +91,7 @@ def test_colours_can_be_the_photos(run: Run, stylize: Any, photo: torch.Tensor) 
         ({"style": "zzz"}, r"style 'zzz' was not found: choose one of .*ukiyo-e"),
         ({"bundle": "zzz"}, r"bundle 'zzz' was not found: choose one of .*tiny"),
         ({"strength": float("nan")}, "strength nan is out of range"),
+        ({"keep_lines": 1.5}, "keep_lines 1.5 is out of range"),
         ({"detail": 9.0}, "detail 9.0 is out of range"),
         ({"prompt": "x.safetensors"}, "is a file name"),
     ],
@@ -149,7 +150,7 @@ def test_the_page_finds_it_by_common_words_and_hides_rare_inputs(comfy: SimpleNa
     if "essentials_category" in known:
         assert schema.essentials_category
     rare = [i.id for i in schema.inputs if i.as_dict().get("advanced")]
-    assert rare == ["detail", "feather", "bundle"]
+    assert rare == ["detail", "feather", "bundle", "keep_lines"]
 
 
 def test_the_demo_photo_of_the_templates_is_offered_and_a_users_file_is_left_alone(comfy: SimpleNamespace) -> None:

@@ -15,8 +15,10 @@ from training.test_tokenizer import pictures
 
 from stylerdalle import checkpoint, storage
 from stylerdalle.clip.statistics import StyleClipShape, build_style_clip, channel_statistics
+from stylerdalle.images.lines import lines
 from stylerdalle.learn.pictures import Picture
 from stylerdalle.learn.run import Run
+from stylerdalle.settings import LINES
 from stylerdalle.training import faults, polish, polish_data
 from stylerdalle.training.coded import Coded, coded_pairs
 from stylerdalle.training.critic import DEPTHS
@@ -58,10 +60,9 @@ def polisher(tmp_path):
     }
     parts = [part.to(DEVICE) for part in (tokenizer, translator, model.eval().requires_grad_(False), Features(blocks))]
     moved = {name: style.to(DEVICE, torch.float32) for name, style in styles.items()}
-    contents = torch.randint(512, (3, 8, 8), generator=torch.Generator().manual_seed(2)).to(DEVICE)
     pairs = {"van-gogh": painted, "comic": comic}
     torch.manual_seed(4)
-    return Polish(parts[0], parts[1], moved, parts[2], parts[3], pairs, {"van-gogh": bank(0)}, contents, bank(1), SMALL)
+    return Polish(parts[0], parts[1], moved, parts[2], parts[3], pairs, {"van-gogh": bank(0)}, bank(1), SMALL)
 
 
 def test_all_learn_but_the_tokens_stay_what_they_are(polisher, tmp_path):
@@ -91,7 +92,7 @@ def test_all_learn_but_the_tokens_stay_what_they_are(polisher, tmp_path):
 def test_styles_learn_alone_where_the_other_rates_are_0(polisher, tmp_path):
     config = replace(SMALL, lr=0, decoder_lr=0, base=0, round_trips=0)
     parts = (polisher.tokenizer, polisher.translator, polisher.styles, polisher.clip, polisher.features, polisher.draws.pairs)
-    alone = Polish(*parts, {"van-gogh": bank(0)}, polisher.draws.contents, bank(1), config, {"van-gogh": bank(7)})
+    alone = Polish(*parts, {"van-gogh": bank(0)}, bank(1), config, {"van-gogh": bank(7)})
     assert alone.draws.rows == {"van-gogh": (0, 8), "": (8, 12)}  # the critics see works and labelled pictures
     before = copy.deepcopy(alone.tokenizer.state_dict()), copy.deepcopy(alone.translator.state_dict())
     adapter = {k: t.clone() for k, t in alone.styles["van-gogh"].tensors.items()}
@@ -111,7 +112,7 @@ def test_styles_learn_alone_where_the_other_rates_are_0(polisher, tmp_path):
 def test_the_decoder_learns_alone_where_the_other_rates_are_0(polisher, tmp_path):
     config = replace(SMALL, lr=0, adapter_lr=0, base=0)
     parts = (polisher.tokenizer, polisher.translator, polisher.styles, polisher.clip, polisher.features, polisher.draws.pairs)
-    alone = Polish(*parts, {"van-gogh": bank(0)}, polisher.draws.contents, bank(1), config)
+    alone = Polish(*parts, {"van-gogh": bank(0)}, bank(1), config)
     before = copy.deepcopy(alone.tokenizer.state_dict()), copy.deepcopy(alone.translator.state_dict())
     adapter = {k: t.clone() for k, t in alone.styles["van-gogh"].tensors.items()}
     polish.polish(alone, Run(tmp_path / "run"))
@@ -128,16 +129,24 @@ def test_styles_are_kept_in_part(polisher, tmp_path):
         torch.testing.assert_close(tensor.detach(), adapter[key])
 
 
-def test_some_contents_are_plain(polisher):
-    plain, busy = torch.zeros(1, 8, 8, dtype=torch.long), torch.arange(64).view(1, 8, 8)
+def test_some_photos_are_plain(polisher):
     parts = (polisher.tokenizer, polisher.translator, polisher.styles, polisher.clip, polisher.features, polisher.draws.pairs)
-    contents = torch.cat([busy, busy + 100, plain, busy + 200]).to(DEVICE)
-    whole = Polish(*parts, {"van-gogh": bank(0)}, contents, bank(1), replace(SMALL, plain=1.0))
-    assert not whole.draws.content(8, np.random.default_rng(0)).any()
-    mixed = Polish(*parts, {"van-gogh": bank(0)}, contents, bank(1), replace(SMALL, plain=0.25)).draws.content(
-        8, np.random.default_rng(0)
-    )
-    assert not mixed[:2].any() and mixed[2:].any()
+    crops = bank(1).crops.clone()
+    crops[2] = 128
+    whole = Polish(*parts, {"van-gogh": bank(0)}, Bank(crops), replace(SMALL, plain=1.0))
+    assert set(whole.draws.photos(8, np.random.default_rng(0))) == {2}
+    mixed = Polish(*parts, {"van-gogh": bank(0)}, Bank(crops), replace(SMALL, plain=0.25))
+    found = mixed.draws.photos(16, np.random.default_rng(0))
+    assert set(found[:4]) == {2} and set(found[4:]) != {2}
+
+
+def test_contents_are_the_tokens_of_the_photos_they_are_judged_beside(polisher):
+    drawn = polisher.batch(0, np.random.default_rng(0)).drawn
+    photos = polisher.crops[drawn.photos.to(DEVICE)].float() / 255
+    assert (polisher.tokenizer.encode(photos).cpu() == drawn.contents).float().mean() > 0.9  # they are read in bfloat16
+    logits = torch.randn(len(photos), 6, 6, 512, generator=torch.Generator().manual_seed(0)).to(DEVICE)
+    painted, alone = (polisher.paint(logits, drawn.hard.to(DEVICE), x) for x in (photos, torch.full_like(photos, 0.5)))
+    torch.testing.assert_close(painted - alone, (LINES * lines(photos)).expand_as(painted), atol=1e-3, rtol=1e-3)
 
 
 def test_a_decoder_is_kept_in_part():
@@ -274,9 +283,7 @@ def test_the_recogniser_asks_for_what_is_a_styles_own():
 def test_the_polish_learns_what_the_recogniser_asks_for(polisher, tmp_path):
     parts = (polisher.tokenizer, polisher.translator, polisher.styles, polisher.clip, polisher.features, polisher.draws.pairs)
     classes = iter([("van-gogh", bank(3)), ("photo", bank(4))])
-    asked = Polish(
-        *parts, {"van-gogh": bank(0)}, polisher.draws.contents, bank(1), replace(SMALL, recognised=0.5), classes=classes
-    )
+    asked = Polish(*parts, {"van-gogh": bank(0)}, bank(1), replace(SMALL, recognised=0.5), classes=classes)
     assert polisher.recogniser is None
     rows: list[dict[str, float]] = []
     polish.polish(asked, Run(tmp_path / "run"), lambda done, numbers: rows.append(dict(numbers)))
@@ -293,7 +300,7 @@ def test_classes_are_styles_photos_and_other_labels_of_many_pictures(monkeypatch
     config = replace(SMALL, crops=3, zoom=(1.0, 1.0), labelled_zoom=(1.0, 1.0), recognised=1.0)
     sizes = (["fauvism", "pixel-art"], 32, config, torch.device("cpu"))
     works, labelled, classes, seen = polish.crops_of([*art, photo], [photo], *sizes)
-    assert set(works) == {"fauvism", "pixel-art"} and set(labelled) == {"fauvism"} and len(seen.crops) == 12
+    assert set(works) == {"fauvism", "pixel-art"} and set(labelled) == {"fauvism"} and len(seen.crops) == 24
     counts = {name: len(some.crops) for name, some in classes}
     assert counts == {"fauvism": 6, "pixel-art": 3, "photo": 6, "rococo": 3}
     assert not polish.crops_of([*art, photo], [photo], sizes[0], 32, replace(config, recognised=0.0), sizes[3])[2]
