@@ -31,8 +31,8 @@ def add_lines(images: Tensor, photos: Tensor, amount: float = LINES, where: Tens
 
     Args:
         images: (B, 3 or 4, H, W) in [0, 1]; an alpha channel stays.
-        photos: (B, 3 or 4, h, w) in [0, 1], resized to the pictures' size; one for all pictures, or all photos again and again, as
-            with several candidates.
+        photos: (B, 3 or 4, h, w) in [0, 1], resized to the pictures' size; one for all pictures, or as many, or all of them again
+            and again, as with several candidates.
         amount: 0 leaves the pictures unchanged, 1 gives lines as strong as the photos'.
         where: (B or 1, H, W) in [0, 1], multiplies amount place by place; None: 1 everywhere.
 
