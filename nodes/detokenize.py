@@ -57,7 +57,7 @@ class Detokenize(io.ComfyNode):
         host.use(bundle, bundle.tokenizer)
         pictures = decode(bundle.tokenizer, tokens, host.image_device(), host.progress())  # (B, C, H, W)
         if photo is not None:
-            add_lines(pictures, photo.movedim(-1, 1), keep_lines)
+            add_lines(pictures, photo.movedim(-1, 1), keep_lines, seed=None if tokens.steady else tokens.seed)
         if even and min(pictures.shape[-2:]) > 1:
             height, width = (side - side % 2 for side in pictures.shape[-2:])
             pictures = pictures[..., :height, :width]

@@ -95,7 +95,10 @@ def stylize(
         own = replace(options, mask=mask if mask is None or len(mask) == 1 else mask[part])
         out[part] = _stylized(images[part], found, opened, own, detail, history, update)
         where = None if own.mask is None else on_grid(own.mask, (images.shape[-2], images.shape[-1]), feather)
-        add_lines(out[part], images[part], keep_lines * min(1.0, strength), where)  # here: the history keeps what was decoded
+        still = None if steady else sampling.seed  # of bends, which frames do not have
+        add_lines(
+            out[part], images[part], keep_lines * min(1.0, strength), where, still
+        )  # here: the history keeps what it decoded
     return out
 
 

@@ -1,8 +1,11 @@
-"""The lines of a photo in its stylised picture: forms that are finer than a token.
+"""What is finer than a token, or goes across tokens: the photo's lines, and marks that leave the token grid.
 
 A token stands for 8 x 8 px, so eyes, windows and contours are lost before a style is painted. Painters draw them, under the paint
 or over it. Here the photo's luma is smoothed where it is plain and kept where it has edges (a guided filter whose guide is the
 photo, He et al. 2013, doi 10.1109/TPAMI.2012.213). What of that is finer than a token is added: lines and small forms, no grain.
+
+Where the photo has no lines, marks have the straight sides and the regular places of tokens. There the picture is bent by a few
+pixels, smoothly and at random, as by a hand that is not a machine's.
 """
 
 from __future__ import annotations
@@ -22,19 +25,25 @@ FINE = 4  # px around a place whose luma is smoothed together
 EPS = 0.01  # variance of luma in there below which it counts as plain
 COARSE = 8  # px, of the means that are taken away, twice
 BLOCK = 4  # px: these means are taken of blocks, the others of blocks of 2 px, for speed
-HALO = 2 * COARSE + 2 * BLOCK  # px around a place that its line depends on, whole blocks
-TILE = 1024  # px
+BEND, CLEAR = 3.0, 0.012  # px by which marks move, a deviation; strength of lines around a place that halves it
+SPACING = 20  # px between independent moves
+FARTHEST = 10  # px
+HALO = 2 * COARSE + 3 * BLOCK + FARTHEST + 2  # px around a place that its colour depends on, whole blocks
+TILE = 1000  # px, whole blocks
 
 
-def add_lines(images: Tensor, photos: Tensor, amount: float = LINES, where: Tensor | None = None) -> Tensor:
-    """Add to stylised pictures, in place, the lines of their photos.
+def add_lines(
+    images: Tensor, photos: Tensor, amount: float = LINES, where: Tensor | None = None, seed: int | None = None
+) -> Tensor:
+    """Add to stylised pictures, in place, the lines of their photos, and bend their marks where the photos have none.
 
     Args:
         images: (B, 3 or 4, H, W) in [0, 1]; an alpha channel stays.
         photos: (B, 3 or 4, h, w) in [0, 1], resized to the pictures' size; one for all pictures, or as many, or all of them again
             and again, as with several candidates.
-        amount: 0 leaves the pictures unchanged, 1 gives lines as strong as the photos'.
+        amount: 0 leaves the pictures unchanged, 1 gives lines as strong as the photos'. From LINES on marks are bent fully.
         where: (B or 1, H, W) in [0, 1], multiplies amount place by place; None: 1 everywhere.
+        seed: of the bends, which are those of no other seed; None: marks are not bent, as in frames, where they should stay.
 
     Returns:
         `images`.
@@ -47,16 +56,23 @@ def add_lines(images: Tensor, photos: Tensor, amount: float = LINES, where: Tens
     if not len(photos) or len(images) % len(photos):
         raise ValueError(f"there are {len(photos)} photos for {len(images)} pictures: give one photo, or one for each picture")
     height, width = images.shape[-2:]
+    moves = None if seed is None else min(1.0, amount / LINES) * random_moves(height, width, seed).to(images)
+    boxes = tiles(height, width, TILE, HALO)
     for i, picture in enumerate(images[:, :3].split(1) if amount else ()):
         photo = photos[i % len(photos)][None, :3].to(picture)
         if photo.shape != picture.shape:
             photo = interpolated(photo, (height, width)).clamp(0, 1)
-        for top, bottom, left, right in tiles(height, width, TILE, HALO):
+        source = picture if moves is None or len(boxes) == 1 else picture.clone()  # a tile reads what lies around it
+        for top, bottom, left, right in boxes:
             y, x = max(0, top - HALO), max(0, left - HALO)
-            added = lines(photo[..., y : bottom + HALO, x : right + HALO])[..., top - y : bottom - y, left - x : right - x]
-            if where is not None:
-                added = added * where[i if len(where) > 1 else 0, top:bottom, left:right].to(added)
-            picture[..., top:bottom, left:right].add_(added, alpha=amount).clamp_(0, 1)
+            around = (..., slice(y, bottom + HALO), slice(x, right + HALO))
+            added = lines(photo[around])
+            share = 1.0 if where is None else where[i % len(where)][around].to(added)
+            part = source[around]
+            if moves is not None:
+                part = bent(part, moved(moves, y, x, part.shape[-2:]) * share / (1 + (strength(added) / CLEAR).square()))
+            out = part + amount * share * added
+            picture[..., top:bottom, left:right] = out[..., top - y : bottom - y, left - x : right - x].clamp(0, 1)
     return images
 
 
@@ -87,3 +103,36 @@ def mean(x: Tensor, around: int) -> Tensor:
 def enlarged(x: Tensor, times: int) -> Tensor:
     """(B, C, h, w) -> (B, C, times * h, times * w), smoothly."""
     return F.interpolate(x, scale_factor=times, mode="bilinear")
+
+
+def strength(added: Tensor) -> Tensor:
+    """Lines (B, 1, H, W) -> how strong they are around each place, of the same shape."""
+    height, width = added.shape[-2:]
+    blocks = F.avg_pool2d(F.pad(added.abs(), (0, -width % BLOCK, 0, -height % BLOCK), mode="replicate"), BLOCK)
+    return enlarged(mean(blocks, COARSE // BLOCK), BLOCK)[..., :height, :width]
+
+
+def random_moves(height: int, width: int, seed: int) -> Tensor:
+    """How far the marks at every SPACING px move down and across, (1, 2, rows, columns), with two rows more on each side."""
+    size = (1, 2, height // SPACING + 5, width // SPACING + 5)
+    found = BEND * torch.randn(size, generator=torch.Generator().manual_seed(seed))
+    return found.clamp(-FARTHEST, FARTHEST)
+
+
+def moved(moves: Tensor, y: int, x: int, size: tuple[int, int]) -> Tensor:
+    """The moves at every pixel of a part of the picture that begins at (y, x): (1, 2, *size)."""
+    (row, up), (column, left) = divmod(y, SPACING), divmod(x, SPACING)
+    rows, columns = ((length + rest) // SPACING + 5 for length, rest in zip(size, (up, left), strict=True))
+    part = F.interpolate(moves[..., row : row + rows, column : column + columns], scale_factor=SPACING, mode="bicubic")
+    up, left = up + 2 * SPACING, left + 2 * SPACING
+    return part[..., up : up + size[0], left : left + size[1]]
+
+
+def bent(images: Tensor, moves: Tensor) -> Tensor:
+    """Pictures (1, 3, H, W) whose places come from `moves` (1, 2, H, W) px below and to the right; edges go on outwards."""
+    height, width = images.shape[-2:]
+    rows = torch.arange(height, device=images.device)[:, None] + moves[:, 0]
+    columns = torch.arange(width, device=images.device) + moves[:, 1]
+    places = torch.stack([2 * columns / max(1, width - 1) - 1, 2 * rows / max(1, height - 1) - 1], -1)
+    found = F.grid_sample(images.contiguous(), places, mode="bicubic", padding_mode="border", align_corners=True)
+    return torch.where((moves == 0).all(1, keepdim=True), images, found)  # exactly

@@ -27,6 +27,7 @@ class Tokens:
     tokenizer: str = ""  # SHA-256 of the tokenizer's file; empty: it was not read from a file
     steady: float = 0.0  # 0 to 1, how much the decoded frames are steadied (images.steady)
     frames: int = 0  # of each video, with steady; after so many pictures another one begins
+    seed: int = 0  # of the sampling and the places of marks
 
 
 def check_tokenizer(tokens: Tokens, sha256: str, vocab_size: int) -> None:

@@ -71,7 +71,8 @@ def translate(
                 grid[i] = now.grid
                 if mixture is not None and now.mixture is not None:
                     mixture[i] = now.mixture
-    return replace(tokens, grid=grid, scale=1, mixture=mixture, steady=options.steady, frames=count)
+    made = replace(tokens, grid=grid, scale=1, mixture=mixture, steady=options.steady, frames=count)
+    return replace(made, seed=options.sampling.seed)
 
 
 def check(translator: Translator, tokens: Tokens, options: TranslateOptions) -> None:
