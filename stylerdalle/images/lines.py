@@ -134,5 +134,6 @@ def bent(images: Tensor, moves: Tensor) -> Tensor:
     rows = torch.arange(height, device=images.device)[:, None] + moves[:, 0]
     columns = torch.arange(width, device=images.device) + moves[:, 1]
     places = torch.stack([2 * columns / max(1, width - 1) - 1, 2 * rows / max(1, height - 1) - 1], -1)
-    found = F.grid_sample(images.contiguous(), places, mode="bicubic", padding_mode="border", align_corners=True)
+    smooth = "bilinear" if images.device.type == "mps" else "bicubic"  # which torch lacks on Apple's GPUs
+    found = F.grid_sample(images.contiguous(), places, mode=smooth, padding_mode="border", align_corners=True)
     return torch.where((moves == 0).all(1, keepdim=True), images, found)  # exactly
