@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..settings import LINES
+from .alpha import without_hidden
 from .colour import LUMA_601, luma
 from .resample import interpolated
 from .tiling import tiles
@@ -40,7 +41,7 @@ def add_lines(
     Args:
         images: (B, 3 or 4, H, W) in [0, 1]; an alpha channel stays.
         photos: (B, 3 or 4, h, w) in [0, 1], resized to the pictures' size; one for all pictures, or as many, or all of them again
-            and again, as with several candidates.
+            and again, as with several candidates. Colours under alpha 0 are not read.
         amount: 0 leaves the pictures unchanged, 1 gives lines as strong as the photos'. From LINES on marks are bent fully.
         where: (B or 1, H, W) in [0, 1], multiplies amount place by place; None: 1 everywhere.
         seed: of the bends, which are those of no other seed; None: marks are not bent, as in frames, where they should stay.
@@ -59,7 +60,8 @@ def add_lines(
     moves = None if seed is None else min(1.0, amount / LINES) * random_moves(height, width, seed).to(images)
     boxes = tiles(height, width, TILE, HALO)
     for i, picture in enumerate(images[:, :3].split(1) if amount else ()):
-        photo = photos[i % len(photos)][None, :3].to(picture)
+        given = photos[i % len(photos)][None].to(picture)
+        photo = given[:, :3] if given.shape[1] == 3 else without_hidden(given[:, :3], given[:, 3:])
         if photo.shape != picture.shape:
             photo = interpolated(photo, (height, width)).clamp(0, 1)
         source = picture if moves is None or len(boxes) == 1 else picture.clone()  # a tile reads what lies around it
