@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Item = TypeVar("Item")
+PATIENCE = 5  # s, that the main process waits for the others to end
 GROUP_TIMEOUT = timedelta(hours=1)  # of a collective: the main process may work alone for long, as when it makes pairs
 
 
@@ -240,7 +242,24 @@ def end(code: int) -> NoReturn:
     of a tensor in the teardown aborts the process (pytorch/pytorch#179291), so that work that is done counts as failed.
     """
     if os.environ.get("WORLD_SIZE", "1") != "1":
+        _let_others_speak()
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
         os._exit(code)
     sys.exit(code)
+
+
+def _let_others_speak() -> None:
+    """Wait in the main process, whose end takes the store of `prints_first` away, until the others end too; not for long."""
+    dist = sys.modules.get("torch.distributed")
+    if dist is None or not dist.is_initialized():  # never connected, or all left together
+        return
+    rank, world = rank_and_world()
+    store, until = dist.distributed_c10d._get_default_store(), time.monotonic() + PATIENCE
+    try:
+        ended = store.add("ended", 1)
+        while rank == 0 and ended < world and time.monotonic() < until:
+            time.sleep(0.05)
+            ended = store.add("ended", 0)
+    except RuntimeError:
+        return  # the main process has ended

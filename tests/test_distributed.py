@@ -236,3 +236,13 @@ def test_one_of_several_processes_ends_before_a_teardown_that_may_abort_it():
         for world in ("1", "2")
     )
     assert (alone.returncode, one.returncode, one.stdout) == (-signal.SIGABRT, 3, b"said")
+
+
+def test_the_main_process_waits_until_the_others_have_spoken():
+    words = (
+        "import time; from stylerdalle.cli.console import report; from stylerdalle.distributed import end, processes; "
+        "time.sleep(1.5 * processes().rank); report('stylize', 'the same problem'); end(2)"
+    )
+    ended = finish(begin(2, "-c", words))
+    assert [code for code, _, _ in ended] == [2, 2]
+    assert "".join(err for _, _, err in ended) == "stylerdalle stylize: the same problem\n"
