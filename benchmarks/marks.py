@@ -34,6 +34,7 @@ from stylerdalle.learn.pictures import Picture
 from stylerdalle.learn.sources import read_pictures
 from stylerdalle.pipeline import stylize
 from stylerdalle.resolve import list_styles
+from stylerdalle.settings import LINES
 
 SIDE = 256  # px that the judge sees
 # the judge's classes: the `style` of works -> a class. Styles of fewer than ten works are left out: no judge learns from so few
@@ -179,7 +180,7 @@ def style(args: argparse.Namespace) -> None:
     for name in styles_of(bundle, args.styles, ASKED):
         words: Counter[str] = Counter()
         for photo in photos:
-            words.update(judge.say(stylize(photo, name, bundle)[..., 32:288, 32:288]))
+            words.update(judge.say(stylize(photo, name, bundle, keep_lines=args.keep_lines)[..., 32:288, 32:288]))
         share = sum(words[word] for word in ASKED[name]) / len(photos)
         table[name] = {"recognised": share, "taken_for": dict(words.most_common(3))}
         print(f"{name}: {100 * share:.0f} %, taken for {dict(words.most_common(3))}", flush=True)
@@ -205,7 +206,7 @@ def content(args: argparse.Namespace) -> None:
     maps, tops = torch.cat([edges(p) for p in photos]), torch.cat([judge.look(p)[1] for p in photos])
     names, found = styles_of(bundle, args.styles), {"edges": 0, "top layer": 0}
     for i, photo in enumerate(photos):
-        out = stylize(photo, names[i % len(names)], bundle)  # every style on its share of the photos
+        out = stylize(photo, names[i % len(names)], bundle, keep_lines=args.keep_lines)  # every style on its share of the photos
         found["edges"] += int((maps @ edges(out)[0]).argmax()) == i
         found["top layer"] += int((tops @ judge.look(out)[1][0]).argmax()) == i
     for what, count in found.items():
@@ -238,7 +239,7 @@ def repeat(args: argparse.Namespace) -> None:
     ]
     print("period:", ", ".join(f"{p} px" for p in (8, 128)), "of real works:", [round(repetition(real, p), 2) for p in (8, 128)])
     for name in styles_of(bundle, args.styles):
-        painted = torch.cat([stylize(p, name, bundle) for p in plain])
+        painted = torch.cat([stylize(p, name, bundle, keep_lines=args.keep_lines) for p in plain])
         print(f"{name}: {[round(repetition(painted, p), 2) for p in (8, 128, 512)]}", flush=True)
 
 
@@ -254,6 +255,7 @@ def main() -> None:
     parser.add_argument("--styles", nargs="*", help="default: all of the bundle")
     parser.add_argument("--bundle", default="mini")
     parser.add_argument("--count", type=int, default=30, help="photos")
+    parser.add_argument("--keep-lines", type=float, default=LINES, help="as of stylize")
     parser.add_argument("--json", type=Path, help="style: a file for the table")
     args = parser.parse_args()
     {"style": style, "content": content, "repeat": repeat}[args.what](args)

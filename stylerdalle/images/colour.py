@@ -8,7 +8,8 @@ colours change where brush marks do, and elsewhere softly.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from ..device import constant
 from ..progress import Progress
+from .alpha import without_hidden
 from .resample import interpolated
 
 # weights of red, green and blue
@@ -39,7 +41,7 @@ def keep_colour(images: Tensor, photos: Tensor, amount: float = 1.0, progress: P
 
     Args:
         images: (B, 3 or 4, H, W) in [0, 1]; an alpha channel is kept.
-        photos: (B or 1, 3 or 4, h, w) in [0, 1]; resized to the pictures' size.
+        photos: as in `beside`.
         amount: 0 gives the pictures unchanged, 1 the photos' colours.
         progress: called with (pictures done, pictures in all); may raise to cancel.
 
@@ -47,23 +49,39 @@ def keep_colour(images: Tensor, photos: Tensor, amount: float = 1.0, progress: P
         As `images`.
 
     Raises:
-        ValueError: amount is out of range, or there is neither one photo nor one for each picture.
+        ValueError: amount is out of range, or the pictures are no multiple of the photos.
     """
     if not 0 <= amount <= 1:
         raise ValueError(f"amount {amount} is out of range: 0 (the style's colours) to 1 (the photo's)")
-    if len(photos) not in (1, len(images)):
-        raise ValueError(f"there are {len(photos)} photos for {len(images)} pictures: give one photo, or one for each picture")
     out = images.clone()
-    for i, picture in enumerate(out[:, :3].split(1)):  # one at a time, to save memory
-        photo = photos[i if len(photos) > 1 else 0][None, :3].to(picture)
-        if photo.shape != picture.shape:
-            photo = interpolated(photo, (picture.shape[-2], picture.shape[-1])).clamp(0, 1)
+    for i, (picture, photo) in enumerate(beside(out, photos)):
         light = luma(picture)
         chroma = fitted_chroma(photo - luma(photo), light)
         picture.lerp_(into_gamut(light, chroma), amount)
         if progress:
             progress(i + 1, len(out))
     return out
+
+
+def beside(images: Tensor, photos: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Each picture's three channels (1, 3, H, W), not copied, and the photo that it was made of, (1, 3, H, W).
+
+    Args:
+        images: (B, 3 or 4, H, W) in [0, 1].
+        photos: (B, 3 or 4, h, w) in [0, 1], resized to the pictures' size; one for all pictures, or as many, or all of them again
+            and again, as with several candidates. Colours under alpha 0 are not read.
+
+    Raises:
+        ValueError: the pictures are no multiple of the photos.
+    """
+    if not len(photos) or len(images) % len(photos):
+        raise ValueError(f"there are {len(photos)} photos for {len(images)} pictures: give one photo, or one for each picture")
+    for i, picture in enumerate(images[:, :3].split(1)):  # one at a time, to save memory
+        given = photos[i % len(photos)][None].to(picture)
+        photo = given[:, :3] if given.shape[1] == 3 else without_hidden(given[:, :3], given[:, 3:])
+        if photo.shape != picture.shape:
+            photo = interpolated(photo, (picture.shape[-2], picture.shape[-1])).clamp(0, 1)
+        yield picture, photo
 
 
 def into_gamut(light: Tensor, chroma: Tensor) -> Tensor:
@@ -92,7 +110,10 @@ def fitted_chroma(chroma: Tensor, light: Tensor) -> Tensor:
     return smooth[:, :3] * light + smooth[:, 3:]
 
 
-def window_mean(x: Tensor) -> Tensor:
+def window_mean(x: Tensor, around: int = RADIUS // COARSE) -> Tensor:
     """The mean of the window around each place, (B, C, h, w) -> the same; beyond the edges the outermost values go on."""
-    around = RADIUS // COARSE
-    return F.avg_pool2d(F.pad(x, (around,) * 4, mode="replicate"), 2 * around + 1, 1)
+    for dim, pad in ((-1, (around, around, 0, 0)), (-2, (0, 0, around, around))):
+        padded = F.pad(x, pad, mode="replicate")
+        parts = [padded.narrow(dim, k, x.shape[dim]) for k in range(2 * around + 1)]
+        x = functools.reduce(Tensor.add_, parts[1:], parts[0].clone()) / len(parts)  # twice as fast as avg_pool2d
+    return x

@@ -10,16 +10,12 @@ pixels, smoothly and at random, as by a hand that is not a machine's.
 
 from __future__ import annotations
 
-import functools
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..settings import LINES
-from .alpha import without_hidden
-from .colour import LUMA_601, luma
-from .resample import interpolated
+from .colour import LUMA_601, beside, luma, window_mean
 from .tiling import tiles
 
 FINE = 4  # px around a place whose luma is smoothed together
@@ -40,8 +36,7 @@ def add_lines(
 
     Args:
         images: (B, 3 or 4, H, W) in [0, 1]; an alpha channel stays.
-        photos: (B, 3 or 4, h, w) in [0, 1], resized to the pictures' size; one for all pictures, or as many, or all of them again
-            and again, as with several candidates. Colours under alpha 0 are not read.
+        photos: as in `colour.beside`.
         amount: 0 leaves the pictures unchanged, 1 gives lines as strong as the photos'. From LINES on marks are bent fully.
         where: (B or 1, H, W) in [0, 1], multiplies amount place by place; None: 1 everywhere.
         seed: of the bends, which are those of no other seed; None: marks are not bent, as in frames, where they should stay.
@@ -54,16 +49,12 @@ def add_lines(
     """
     if not 0 <= amount <= 1:
         raise ValueError(f"lines {amount} is out of range: 0 (the style alone) to 1 (lines as strong as the photo's)")
-    if not len(photos) or len(images) % len(photos):
-        raise ValueError(f"there are {len(photos)} photos for {len(images)} pictures: give one photo, or one for each picture")
+    if amount == 0:
+        return images
     height, width = images.shape[-2:]
     moves = None if seed is None else min(1.0, amount / LINES) * random_moves(height, width, seed).to(images)
     boxes = tiles(height, width, TILE, HALO)
-    for i, picture in enumerate(images[:, :3].split(1) if amount else ()):
-        given = photos[i % len(photos)][None].to(picture)
-        photo = given[:, :3] if given.shape[1] == 3 else without_hidden(given[:, :3], given[:, 3:])
-        if photo.shape != picture.shape:
-            photo = interpolated(photo, (height, width)).clamp(0, 1)
+    for i, (picture, photo) in enumerate(beside(images, photos)):
         source = picture if moves is None or len(boxes) == 1 else picture.clone()  # a tile reads what lies around it
         for top, bottom, left, right in boxes:
             y, x = max(0, top - HALO), max(0, left - HALO)
@@ -72,7 +63,9 @@ def add_lines(
             share = 1.0 if where is None else where[i % len(where)][around].to(added)
             part = source[around]
             if moves is not None:
-                part = bent(part, moved(moves, y, x, part.shape[-2:]) * share / (1 + (strength(added) / CLEAR).square()))
+                part = bent(
+                    part, moved(moves, y, x, (part.shape[-2], part.shape[-1])) * share / (1 + (strength(added) / CLEAR).square())
+                )
             out = part + amount * share * added
             picture[..., top:bottom, left:right] = out[..., top - y : bottom - y, left - x : right - x].clamp(0, 1)
     return images
@@ -83,23 +76,14 @@ def lines(photos: Tensor) -> Tensor:
     height, width = photos.shape[-2:]
     light = F.pad(luma(photos, LUMA_601), (0, -width % BLOCK, 0, -height % BLOCK), mode="replicate")
     half = F.avg_pool2d(torch.cat([light, light.square()], 1), 2)
-    level, squares = mean(half, FINE // 2).split(1, 1)
+    level, squares = window_mean(half, FINE // 2).split(1, 1)
     variance = squares - level.square()
     slope = variance / (variance + EPS)
-    fit = enlarged(mean(torch.cat([slope, level - slope * level], 1), FINE // 2), 2)
+    fit = enlarged(window_mean(torch.cat([slope, level - slope * level], 1), FINE // 2), 2)
     blocks = F.avg_pool2d(light, BLOCK)
-    coarse = mean(mean(blocks, COARSE // BLOCK), COARSE // BLOCK)
+    coarse = window_mean(window_mean(blocks, COARSE // BLOCK), COARSE // BLOCK)
     found = fit[:, :1] * light + fit[:, 1:] - enlarged(coarse, BLOCK)
     return found[..., :height, :width]
-
-
-def mean(x: Tensor, around: int) -> Tensor:
-    """The mean of the window around each place, (B, C, h, w) -> the same; beyond the edges the outermost values go on."""
-    for dim in (-1, -2):
-        padded = F.pad(x, (around, around, 0, 0) if dim == -1 else (0, 0, around, around), mode="replicate")
-        parts = [padded.narrow(dim, k, x.shape[dim]) for k in range(2 * around + 1)]
-        x = functools.reduce(torch.Tensor.add_, parts[1:], parts[0].clone()) / len(parts)
-    return x
 
 
 def enlarged(x: Tensor, times: int) -> Tensor:
@@ -111,7 +95,7 @@ def strength(added: Tensor) -> Tensor:
     """Lines (B, 1, H, W) -> how strong they are around each place, of the same shape."""
     height, width = added.shape[-2:]
     blocks = F.avg_pool2d(F.pad(added.abs(), (0, -width % BLOCK, 0, -height % BLOCK), mode="replicate"), BLOCK)
-    return enlarged(mean(blocks, COARSE // BLOCK), BLOCK)[..., :height, :width]
+    return enlarged(window_mean(blocks, COARSE // BLOCK), BLOCK)[..., :height, :width]
 
 
 def random_moves(height: int, width: int, seed: int) -> Tensor:

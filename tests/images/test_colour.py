@@ -72,3 +72,13 @@ def test_as_many_photos_as_pictures_or_one_and_an_amount_in_range():
         keep_colour(torch.zeros(3, 3, 4, 4), torch.zeros(2, 3, 4, 4))
     with pytest.raises(ValueError, match=r"amount 1.5 is out of range"):
         keep_colour(torch.zeros(1, 3, 4, 4), torch.zeros(1, 3, 4, 4), 1.5)
+
+
+def test_colours_that_are_hidden_in_the_photo_do_not_count():
+    picture = torch.full((1, 3, 96, 96), 0.5)
+    alpha = torch.zeros(1, 1, 96, 96)
+    alpha[..., 24:72, 24:72] = 1
+    seen = torch.rand(1, 3, 96, 96, generator=torch.Generator().manual_seed(0))
+    red, blue = (torch.where(alpha > 0, seen, torch.tensor(c).view(1, 3, 1, 1)) for c in ((1.0, 0, 0), (0, 0, 1.0)))
+    one, other = (keep_colour(picture, torch.cat([photo, alpha], 1)) for photo in (red, blue))
+    torch.testing.assert_close(one, other)
