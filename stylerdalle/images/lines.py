@@ -63,9 +63,8 @@ def add_lines(
             share = 1.0 if where is None else where[i % len(where)][around].to(added)
             part = source[around]
             if moves is not None:
-                part = bent(
-                    part, moved(moves, y, x, (part.shape[-2], part.shape[-1])) * share / (1 + (strength(added) / CLEAR).square())
-                )
+                plain = share / (1 + (strength(added) / CLEAR).square())
+                part = bent(part, plain * moved(moves, y, x, (part.shape[-2], part.shape[-1])))
             out = part + amount * share * added
             picture[..., top:bottom, left:right] = out[..., top - y : bottom - y, left - x : right - x].clamp(0, 1)
     return images
