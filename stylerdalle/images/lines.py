@@ -63,8 +63,7 @@ def add_lines(
             share = 1.0 if where is None else where[i % len(where)][around].to(added)
             part = source[around]
             if moves is not None:
-                plain = share / (1 + (strength(added) / CLEAR).square())
-                part = bent(part, plain * moved(moves, y, x, (part.shape[-2], part.shape[-1])))
+                part = bent_where_plain(part, added, share, moved(moves, y, x, (part.shape[-2], part.shape[-1])))
             out = part + amount * share * added
             picture[..., top:bottom, left:right] = out[..., top - y : bottom - y, left - x : right - x].clamp(0, 1)
     return images
@@ -105,7 +104,7 @@ def random_moves(height: int, width: int, seed: int) -> Tensor:
 
 
 def moved(moves: Tensor, y: int, x: int, size: tuple[int, int]) -> Tensor:
-    """The moves at every pixel of a part of the picture that begins at (y, x): (1, 2, *size)."""
+    """The moves at every pixel of a part of the picture that begins at (y, x): (B, 2, *size)."""
     (row, up), (column, left) = divmod(y, SPACING), divmod(x, SPACING)
     rows, columns = ((length + rest) // SPACING + 5 for length, rest in zip(size, (up, left), strict=True))
     part = F.interpolate(moves[..., row : row + rows, column : column + columns], scale_factor=SPACING, mode="bicubic")
@@ -113,8 +112,13 @@ def moved(moves: Tensor, y: int, x: int, size: tuple[int, int]) -> Tensor:
     return part[..., up : up + size[0], left : left + size[1]]
 
 
+def bent_where_plain(images: Tensor, added: Tensor, share: Tensor | float, moves: Tensor) -> Tensor:
+    """Pictures (B, 3, H, W) bent by a share of `moves` (B, 2, H, W), less where there are lines `added` (B, 1, H, W)."""
+    return bent(images, share / (1 + (strength(added) / CLEAR).square()) * moves)
+
+
 def bent(images: Tensor, moves: Tensor) -> Tensor:
-    """Pictures (1, 3, H, W) whose places come from `moves` (1, 2, H, W) px below and to the right; edges go on outwards."""
+    """Pictures (B, 3, H, W) whose places come from `moves` (B, 2, H, W) px below and to the right; edges go on outwards."""
     height, width = images.shape[-2:]
     rows = torch.arange(height, device=images.device)[:, None] + moves[:, 0]
     columns = torch.arange(width, device=images.device) + moves[:, 1]

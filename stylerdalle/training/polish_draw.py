@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..images.lines import random_moves
 from ..learn.schedule import hidden_places, in_turn
 from ..translator.noise import noise_at
 from .coded import Coded
@@ -34,6 +35,7 @@ class Drawn(NamedTuple):
 
     contents: Tensor  # tokens of crops of photos, long (S*B, side, side)
     photos: Tensor  # which crops: rows of all crops, long (S*B)
+    moves: Tensor  # of marks (images/lines.py), (S*B, 2, rows, columns)
     noise: Tensor  # (S*B, side, side, K)
     places: Tensor  # of the pictures on their styles' textures, long (S*B, 2)
     reals: Tensor  # crops of works of the styles, B each, then of photos: rows of all crops, long (S*B + photos)
@@ -105,6 +107,7 @@ class Draws:
         drawn = Drawn(
             self.contents[photos],
             torch.from_numpy(self.rows[""][0] + photos),
+            torch.cat([random_moves(self.picture, self.picture, int(seed)) for seed in rng.integers(1 << 31, size=count)]),
             noise_at(places, c.side) if self.noise else torch.zeros(count, c.side, c.side, 0),
             places,
             torch.from_numpy(np.concatenate([*reals, rng.integers(*self.rows[""], size=c.round_trips)])),

@@ -19,7 +19,7 @@ from ..clip.protocol import CLIPModel
 from ..clip.scores import cosine, embed_images, embed_texts
 from ..clip.statistics import StatisticsTower, channel_statistics
 from ..device import autocast
-from ..images.lines import lines
+from ..images.lines import bent_where_plain, lines, moved
 from ..images.tiling import starts
 from ..learn.loop import Numbers
 from ..learn.recorded import Recorded
@@ -202,7 +202,7 @@ class Polish:
             marks = soft_cross_entropy(paired, target, *self.soft).mean(1)  # of each window
             parts = {"marks": (self.marks_weights[work[:: c.batch]][:, None] * marks.unflatten(0, (-1, c.pairs))).mean()}
             photo = self.crops[drawn.photos].float() / 255
-            made = self.paint(logits, drawn.hard, photo)
+            made = self.paint(logits, drawn.hard, photo, drawn.moves)
             if painting:
                 parts |= self.judged(work, made, photo, drawn)
             weights = {**asdict(c), "marks": 1.0}
@@ -266,12 +266,18 @@ class Polish:
             weights[place[1:]] += self.weight[..., None]
         return total / weights
 
-    def paint(self, logits: Tensor, hard: Tensor, photos: Tensor) -> Tensor:
-        """Logits (B, h, w, V) -> pictures (B, 3, H, W): with `hard` 1 of the likeliest tokens, with 0 of mixtures, as in use."""
+    def paint(self, logits: Tensor, hard: Tensor, photos: Tensor, moves: Tensor) -> Tensor:
+        """Logits (B, h, w, V) -> pictures (B, 3, H, W): with `hard` 1 of the likeliest tokens, with 0 of mixtures, as in use.
+
+        As in use they have the lines of the photos, and marks bent by `moves` (images/lines.py).
+        """
         soft = (logits / self.config.softness).softmax(-1) @ self.embeddings
         embedded = soft + hard * (self.embeddings[logits.argmax(-1)] - soft).detach()
         made = leaky(self.tokenizer.decode_embedded(embedded.permute(0, 3, 1, 2)))
-        return made + (1 - hard) * (without_weave(made) - made.clamp(0, 1)) + LINES * lines(photos)
+        made = made + (1 - hard) * (without_weave(made) - made.clamp(0, 1))
+        added, size = lines(photos), (photos.shape[-2], photos.shape[-1])
+        with torch.autocast(self.device.type, enabled=False):
+            return bent_where_plain(made.float(), added.float(), 1.0, moved(moves, 0, 0, size)) + LINES * added
 
     # losses
 

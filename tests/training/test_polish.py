@@ -15,7 +15,7 @@ from training.test_tokenizer import pictures
 
 from stylerdalle import checkpoint, storage
 from stylerdalle.clip.statistics import StyleClipShape, build_style_clip, channel_statistics
-from stylerdalle.images.lines import lines
+from stylerdalle.images.lines import add_lines, random_moves
 from stylerdalle.learn.pictures import Picture
 from stylerdalle.learn.run import Run
 from stylerdalle.settings import LINES
@@ -144,9 +144,20 @@ def test_contents_are_the_tokens_of_the_photos_they_are_judged_beside(polisher):
     drawn = polisher.batch(0, np.random.default_rng(0)).drawn
     photos = polisher.crops[drawn.photos.to(DEVICE)].float() / 255
     assert (polisher.tokenizer.encode(photos).cpu() == drawn.contents).float().mean() > 0.9  # they are read in bfloat16
+
+
+def test_pictures_have_lines_and_bends_as_in_use(polisher):
+    drawn = polisher.batch(0, np.random.default_rng(0)).drawn
+    photos, hard = polisher.crops[drawn.photos.to(DEVICE)].float() / 255, drawn.hard.to(DEVICE)
+    photos[:, :, :24] = 0.5  # plain: marks move there
     logits = torch.randn(len(photos), 6, 6, 512, generator=torch.Generator().manual_seed(0)).to(DEVICE)
-    painted, alone = (polisher.paint(logits, drawn.hard.to(DEVICE), x) for x in (photos, torch.full_like(photos, 0.5)))
-    torch.testing.assert_close(painted - alone, (LINES * lines(photos)).expand_as(painted), atol=1e-3, rtol=1e-3)
+    moves = random_moves(48, 48, 9).to(DEVICE)
+    assert drawn.moves.shape == (len(photos), *moves.shape[1:])
+    assert not torch.equal(drawn.moves[0], drawn.moves[1])
+    bare = polisher.paint(logits, hard, torch.full_like(photos, 0.5), torch.zeros_like(moves))
+    painted = polisher.paint(logits, hard, photos, moves)
+    assert (painted - bare)[:, :, :12].abs().mean() > 0.01
+    torch.testing.assert_close(painted.clamp(0, 1), add_lines(bare.clamp(0, 1), photos, LINES, seed=9), atol=2e-3, rtol=1e-3)
 
 
 def test_a_decoder_is_kept_in_part():
