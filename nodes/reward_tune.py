@@ -181,7 +181,7 @@ class RewardTune(io.ComfyNode):
             before, pictures = small(photos), photo_files(photos, captions)
             warn_of_unknown_words(models.clip_path, prompt)
             begin = fitting(None if start is None else expect(start, Style, "STYLE"), models)
-            shown, origin = find_exemplars(exemplars, library, prompt, models, config)
+            shown, origin = find_exemplars(exemplars, library, prompt, models, config, pictures)
             wanted = nearest and begin is None and exemplars is not None
             folder = host.run_folder(run_name(models, pictures, prompt, config, shown, begin, wanted))
             near = nearest_start(models, shown, pictures, config, folder, progress) if wanted and shown else None

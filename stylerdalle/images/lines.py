@@ -52,7 +52,9 @@ def add_lines(
     if amount == 0:
         return images
     height, width = images.shape[-2:]
-    moves = None if seed is None else min(1.0, amount / LINES) * random_moves(height, width, seed).to(images)
+    moves = None
+    if seed is not None:
+        moves = min(1.0, amount / LINES) * random_moves(height, width, torch.Generator().manual_seed(seed)).to(images)
     boxes = tiles(height, width, TILE, HALO)
     for i, (picture, photo) in enumerate(beside(images, photos)):
         source = picture if moves is None or len(boxes) == 1 else picture.clone()  # a tile reads what lies around it
@@ -67,6 +69,21 @@ def add_lines(
             out = part + amount * share * added
             picture[..., top:bottom, left:right] = out[..., top - y : bottom - y, left - x : right - x].clamp(0, 1)
     return images
+
+
+def with_lines(images: Tensor, photos: Tensor, amount: float = LINES, moves: Tensor | None = None) -> Tensor:
+    """What `add_lines` makes of small pictures, as new ones that are not clamped: differentiable, for training.
+
+    Args:
+        images: (B, 3, H, W).
+        photos: the same shape.
+        moves: (B or 1, 2, rows, columns), from `random_moves`; None: marks are not bent.
+    """
+    added = lines(photos)
+    if moves is not None:
+        size = (images.shape[-2], images.shape[-1])
+        images = bent_where_plain(images, added, min(1.0, amount / LINES), moved(moves, 0, 0, size))
+    return images + amount * added
 
 
 def lines(photos: Tensor) -> Tensor:
@@ -96,10 +113,10 @@ def strength(added: Tensor) -> Tensor:
     return enlarged(window_mean(blocks, COARSE // BLOCK), BLOCK)[..., :height, :width]
 
 
-def random_moves(height: int, width: int, seed: int) -> Tensor:
+def random_moves(height: int, width: int, generator: torch.Generator) -> Tensor:
     """How far the marks at every SPACING px move down and across, (1, 2, rows, columns), with two rows more on each side."""
     size = (1, 2, height // SPACING + 5, width // SPACING + 5)
-    found = BEND * torch.randn(size, generator=torch.Generator().manual_seed(seed))
+    found = BEND * torch.randn(size, generator=generator)
     return found.clamp(-FARTHEST, FARTHEST)
 
 

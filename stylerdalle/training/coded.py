@@ -101,6 +101,7 @@ def coded_pairs(
     if not path.is_file():
         if not photos:
             raise ValueError(f"the pairs of {made_by} are neither painted nor in {folder}: give photos to make them from")
+        folder.mkdir(parents=True, exist_ok=True)
         *sides, places = make_pairs(photos, made_by, window, count, unit=tokenizer.downsample)
         device = next(tokenizer.parameters()).device
         coded = [torch.cat([tokenizer.encode(part.to(device).float() / 255).cpu() for part in side.split(32)]) for side in sides]

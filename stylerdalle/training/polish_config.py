@@ -27,7 +27,7 @@ class PolishConfig:
     critics: float = 0.5  # weights of the parts of the loss: the critics' score,
     style: float = 0.5  # statistics of features against the works',
     text: float = 0.2  # 1 - cosine of picture and prompt in CLIP,
-    recognised: float = 1.0  # cross-entropy of the style among all styles (recogniser.py), 0: no such part,
+    recognised: float = 1.0  # cross-entropy of the style among all styles (features/recogniser.py), 0: no such part,
     content: float = 2.0  # features of the photo, times the style's own weight,
     subject: float = 0.5  # the same of the critics' deepest layer, which knows what is shown,
     layout: float = 2.0  # colours of large areas follow the photo's,

@@ -107,7 +107,7 @@ class Draws:
         drawn = Drawn(
             self.contents[photos],
             torch.from_numpy(self.rows[""][0] + photos),
-            torch.cat([random_moves(self.picture, self.picture, int(seed)) for seed in rng.integers(1 << 31, size=count)]),
+            self.moves(count, rng),
             noise_at(places, c.side) if self.noise else torch.zeros(count, c.side, c.side, 0),
             places,
             torch.from_numpy(np.concatenate([*reals, rng.integers(*self.rows[""], size=c.round_trips)])),
@@ -119,6 +119,11 @@ class Draws:
         )
         kept = in_turn(self.without, step, 1, c.seed) if self.without else []
         return PolishBatch([*names, *kept], self.windows(names, rng), drawn, self.windows(kept, rng) if kept else None)
+
+    def moves(self, count: int, rng: np.random.Generator) -> Tensor:
+        """How the marks of pictures are bent, (count, 2, rows, columns)."""
+        generators = [torch.Generator().manual_seed(int(seed)) for seed in rng.integers(1 << 31, size=count)]
+        return torch.cat([random_moves(self.picture, self.picture, generator) for generator in generators])
 
     def photos(self, count: int, rng: np.random.Generator) -> np.ndarray:
         """Which of the crops of photos, (count,)."""

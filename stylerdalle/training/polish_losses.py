@@ -19,7 +19,8 @@ from ..clip.protocol import CLIPModel
 from ..clip.scores import cosine, embed_images, embed_texts
 from ..clip.statistics import StatisticsTower, channel_statistics
 from ..device import autocast
-from ..images.lines import bent_where_plain, lines, moved
+from ..features.recogniser import Recogniser
+from ..images.lines import with_lines
 from ..images.tiling import starts
 from ..learn.loop import Numbers
 from ..learn.recorded import Recorded
@@ -40,7 +41,6 @@ from .perceptual import CONTENT_DEPTH, Features, Statistics, content_loss, layou
 from .polish_config import PolishConfig
 from .polish_data import GRAPHICS, NATURAL, Bank
 from .polish_draw import Drawn, Draws, PolishBatch, Windows, parts_of
-from .recogniser import Recogniser
 from .registry import STYLES
 from .teacher_styles import MANNERS
 from .tokenizer import reconstruction_loss
@@ -275,9 +275,8 @@ class Polish:
         embedded = soft + hard * (self.embeddings[logits.argmax(-1)] - soft).detach()
         made = leaky(self.tokenizer.decode_embedded(embedded.permute(0, 3, 1, 2)))
         made = made + (1 - hard) * (without_weave(made) - made.clamp(0, 1))
-        added, size = lines(photos), (photos.shape[-2], photos.shape[-1])
         with torch.autocast(self.device.type, enabled=False):
-            return bent_where_plain(made.float(), added.float(), 1.0, moved(moves, 0, 0, size)) + LINES * added
+            return with_lines(made.float(), photos, LINES, moves)
 
     # losses
 

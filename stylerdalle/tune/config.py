@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ..settings import DECAYS, SEEDS, check_finite, setting
+from ..settings import DECAYS, LINES, SEEDS, check_finite, setting
 from .methods import METHODS
 
 __all__ = ["METHODS", "TuneConfig"]
@@ -39,6 +39,7 @@ class TuneConfig:
     style_weight: float = setting(2.0, "weight of the style distance to the exemplars, if there are any")
     layout_weight: float = setting(1.0, "weight of the photo's layout beside it: the content distance of the feature network")
     critics_weight: float = setting(0.5, "weight of critics that learn to tell the exemplars from the pictures painted; 0: none")
+    recognised_weight: float = setting(0.5, "weight of a recogniser that knows the exemplars from other works; 0: none")
     exemplar_size: int = setting(384, "short side of the exemplars as they are compared, px")
     kl_weight: float = setting(0.02, "weight of the KL to the base translator, which keeps content and image quality")
     kl_budget: float = setting(0.0, "nats a token: beyond it adapters are not kept and the run stops; 0: no limit")
@@ -48,6 +49,7 @@ class TuneConfig:
     softness: float = setting(
         0.5, "of the pictures that CLIP sees, as in stylize; 0: straight-through samples, one token a place (direct)"
     )
+    keep_lines: float = setting(LINES, "of the photo's lines in the pictures that are judged, as in stylize (reinforce: 0)")
     normalise_advantage: bool = setting(False, "scale the advantages of a photo to standard deviation 1 (rloo)")
     normalise: bool = setting(True, "normalise pixels by CLIP's mean and deviation; off: as they are (the authors' code)")
     recompute: bool = setting(False, "compute the decoder's activations again for the gradient: less memory, more time")
@@ -72,6 +74,8 @@ class TuneConfig:
             raise ValueError(f"learning rates {self.lr} and {self.pairs_lr} must lie between 0 and 1")
         if self.softness < 0 or self.minutes < 0 or self.kl_weight < 0:
             raise ValueError(f"softness {self.softness}, minutes {self.minutes} and kl_weight {self.kl_weight} must be 0 or more")
+        if not 0 <= self.keep_lines <= 1:
+            raise ValueError(f"keep_lines {self.keep_lines} is out of range: 0 (none) to 1 (as strong as the photo's)")
         if not 0 <= self.seed < SEEDS:
             raise ValueError(f"seed {self.seed} is out of range: 0 to {SEEDS - 1}")
         if self.exemplar_size < 64:
@@ -80,7 +84,7 @@ class TuneConfig:
     def check_reward(self, exemplars: bool) -> None:
         """Raises ValueError if every weight of the reward is 0; those of the exemplars count where there are any."""
         weights = [self.caption_weight, self.patch_weight, self.directional_weight, self.content_weight]
-        weights += [self.style_weight, self.layout_weight, self.critics_weight] if exemplars else []
+        weights += [self.style_weight, self.layout_weight, self.critics_weight, self.recognised_weight] if exemplars else []
         if self.steps and not any(weights):
             raise ValueError("all weights of the reward are 0, so nothing would be learnt: set one, or steps to 0")
 

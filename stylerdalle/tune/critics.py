@@ -14,12 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from ..features.critic import Head, hinge
-from ..images.resample import interpolated
-from .exemplars import Exemplars
+from .exemplars import Exemplars, crop
 
 LR = 3e-4  # of Adam on the critics, constant
 RISE = 20  # of their first steps, in which their share of the reward rises to the whole
-ZOOM = (0.75, 1.25)  # of the exemplars' crops
 
 
 class Critics(nn.Module):
@@ -68,13 +66,4 @@ class Critics(nn.Module):
         """Crops of exemplars at random places and zooms, mirrored or not, (count, 3, S, S)."""
         shown = self._exemplars[0].pictures
         which = torch.randint(len(shown), (count,), generator=generator).tolist()
-        return torch.cat([self._crop(shown[i], torch.rand(4, generator=generator).tolist()) for i in which])
-
-    def _crop(self, picture: Tensor, chance: Sequence[float]) -> Tensor:
-        """One crop of a picture (1, 3, H, W) -> (1, 3, S, S)."""
-        height, width = picture.shape[-2:]
-        side = min(height, width, round(self.size / (ZOOM[0] + chance[0] * (ZOOM[1] - ZOOM[0]))))
-        y, x = int(chance[1] * (height - side + 1)), int(chance[2] * (width - side + 1))
-        part = picture[..., y : y + side, x : x + side]
-        part = interpolated(part, (self.size, self.size)).clamp(0, 1)
-        return part.flip(-1) if chance[3] < 0.5 else part
+        return torch.cat([crop(shown[i], self.size, generator) for i in which])

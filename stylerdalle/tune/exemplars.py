@@ -3,18 +3,28 @@
 CLIP's reward follows words and teaches colours. Exemplars teach brush marks: the statistics of features (features/distances.py)
 are compared at the scale of the marks. The mean of many exemplars has no distinct marks, so a picture is compared with its
 nearest exemplar.
+
+All pictures have much in common, and statistics ask for all that the exemplars have. A recogniser (features/recogniser.py) that
+has seen works of other styles and photos asks for what is the exemplars' own.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
 
+from ..clip.statistics import channel_statistics
 from ..features import FeatureNetwork, content_distance, style_distance, style_statistics
+from ..features.recogniser import Recogniser
 from ..images.files import resized
+from ..images.resample import interpolated
+
+ZOOM = (0.75, 1.25)  # of crops
+CROPS = 3  # of each picture that the recogniser learns from; of the exemplars as many together as of the others
+KIN = 0.1  # share of the others that is left out, the nearest ones: they may be of the same style
 
 
 class Exemplars:
@@ -42,6 +52,8 @@ class Exemplars:
         known = f"{size}" if set(self.weights) == {1.0} else f"{size} {self.weights}"
         self.sha256 = hashlib.sha256(pixels + known.encode()).hexdigest()  # tells one run's exemplars from another's
         device = next(network.parameters()).device
+        self.size = size
+        self.recogniser: Recogniser | None = None
         self.pictures = [resized(picture.float(), size).to(device) for picture in pictures]
         with torch.no_grad():
             self.statistics = [style_statistics(network(picture)) for picture in self.pictures]
@@ -58,3 +70,51 @@ class Exemplars:
         found = style_statistics(activations)
         each = zip(self.statistics, self.weights, strict=True)
         return torch.stack([style_distance(found, statistics) / weight for statistics, weight in each]).amin(0)
+
+    @torch.no_grad()
+    def learn_from(self, others: Iterable[Tensor], size: int, seed: int = 0) -> None:
+        """Learn to tell the exemplars from other pictures: sets `recogniser`, whose first class is the exemplars.
+
+        Args:
+            others: works of other styles and photos, (1, 3, H, W) in [0, 1] each, of any sizes. The nearest ones count as
+                exemplars' kin and are left out. With fewer than two the recogniser stays unset.
+            size: of the crops that are compared, px.
+        """
+        generator = torch.Generator().manual_seed(seed)
+        hashed, found = hashlib.sha256(f"{self.sha256} {size}".encode()), []
+        for picture in others:
+            hashed.update((255 * picture).round().byte().cpu().numpy().tobytes())
+            shown = resized(picture.float(), self.size).to(self.pictures[0].device)
+            found.append((float(self.nearest(self.network(shown))), self.crops_seen([shown] * CROPS, size, generator)))
+        if len(found) < 2:
+            return
+        found.sort(key=lambda pair: pair[0])
+        others_seen = torch.cat([seen for _, seen in found[int(KIN * len(found)) :]])
+        own = [self.pictures[i % len(self.pictures)] for i in range(len(others_seen))]
+        recogniser = Recogniser(["exemplars", "others"], self.network.shape.widths)
+        with torch.enable_grad():
+            recogniser.fit([self.crops_seen(own, size, generator), others_seen], seed)
+        self.recogniser, self.sha256 = recogniser, hashed.hexdigest()
+
+    def crops_seen(self, pictures: Sequence[Tensor], size: int, generator: torch.Generator) -> Tensor:
+        """The statistics of one crop of each picture, (N, D)."""
+        crops = torch.cat([crop(picture, size, generator) for picture in pictures])
+        return torch.cat([channel_statistics(self.network(some)) for some in crops.split(16)])
+
+    def surprise(self, activations: Sequence[Tensor]) -> Tensor:
+        """How far k pictures are from being taken for exemplars by the recogniser, from their activations: the cross-entropy in
+        nats, (k); 0 without a recogniser."""
+        if self.recogniser is None:
+            return activations[0].new_zeros(len(activations[0]), dtype=torch.float32)
+        with torch.autocast(activations[0].device.type, enabled=False):
+            return -self.recogniser.scores(channel_statistics([level.float() for level in activations])).log_softmax(1)[:, 0]
+
+
+def crop(picture: Tensor, size: int, generator: torch.Generator) -> Tensor:
+    """A crop of a picture (1, 3, H, W) at a random place and zoom, mirrored or not -> (1, 3, size, size)."""
+    chance = torch.rand(4, generator=generator).tolist()
+    height, width = picture.shape[-2:]
+    side = min(height, width, round(size / (ZOOM[0] + chance[0] * (ZOOM[1] - ZOOM[0]))))
+    y, x = int(chance[1] * (height - side + 1)), int(chance[2] * (width - side + 1))
+    part = interpolated(picture[..., y : y + side, x : x + side], (size, size)).clamp(0, 1)
+    return part.flip(-1) if chance[3] < 0.5 else part

@@ -46,7 +46,8 @@ class Guard:
         for photo in self.photos.split(1):
             tick()
             with o.autocast():
-                out = o.paint(o.logits(o.content(photo.to(o.device)), style).float()).flip(-1)  # (1, 3, S, S)
+                photo = photo.to(o.device)
+                out = o.drawn(o.paint(o.logits(o.content(photo), style).float()), photo).flip(-1)  # (1, 3, S, S)
                 boxes = reward.crop_boxes(VIEWS, out.shape[-1], generator, least=0.6)
                 views = torch.cat([reward.take_crops(out, [box], o.clip.visual.input_resolution) for box in boxes])
                 values.append(reward.cosine(o.see(views), o.style).mean())

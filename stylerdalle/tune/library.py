@@ -16,7 +16,7 @@ import math
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,7 @@ COSINE = 0.1  # weight of CLIP's cosine beside the share of words
 UNKNOWN = 3.0  # weight of a word that no work has; a word that one work in 20 has weighs as much
 USUAL = 100  # works; in a smaller library words are weighed as if it had so many, or none of its words would tell anything
 ENOUGH = 2.0  # weight of all words of a prompt, at least: "an oil painting" has less, and no work is near to it
+PHOTOS = 48  # that the recogniser of exemplars sees, at most
 PLAIN = {"th", "and", "with", "for", "from", "lik", "manner", "styl", "old"} | {  # stems that name no style
     *("paint", "pictur", "imag", "art", "artwork", "draw", "sketch", "print", "illustration")
 }
@@ -201,6 +202,34 @@ def library_exemplars(network: FeatureNetwork, found: Sequence[Near], size: int)
         return None
     pixels = [to_tensor([np.asarray(near.work.picture.open())]) for near in found]  # (1, 3, H, W) each
     return Exemplars(network, pixels, size, [near.weight for near in found])
+
+
+def learn_others(
+    exemplars: Exemplars,
+    bundle: Bundle,
+    photos: Sequence[Picture],
+    config: TuneConfig,
+    used: Sequence[Near] = (),
+    tick: Callable[[], None] = lambda: None,
+) -> None:
+    """Let the recogniser of exemplars learn from what is not of their style: works of the bundle's library that are not `used`,
+    and the first photos. Nothing happens where the reward has no weight for it.
+
+    Args:
+        tick: called once a picture; may raise to cancel.
+    """
+    if not (config.recognised_weight and config.steps + config.epochs):
+        return
+    works = read_library(bundle.exemplars_path) if bundle.exemplars_path else []
+    compared = {near.work.picture.key for near in used}
+    pictures = [work.picture for work in works if work.picture.key not in compared] + list(photos[:PHOTOS])
+
+    def others() -> Iterator[Tensor]:
+        for picture in pictures:
+            tick()
+            yield to_tensor([np.asarray(picture.open())])
+
+    exemplars.learn_from(others(), config.size, config.seed)
 
 
 def recipe_of(found: Sequence[Near]) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from ..clip.protocol import CLIPModel
 from ..clip.scores import NEUTRAL, Box, crop_boxes, take_crops
 from ..device import autocast
 from ..distributed import ALONE, Processes
+from ..images.lines import random_moves, with_lines
 from ..learn.pretraining import half_size
 from ..learn.targets import soft_cross_entropy, soft_targets
 from ..tokenizers.protocol import ImageTokenizer, all_embeddings
@@ -178,6 +179,18 @@ class Objective:
         """Tokens (k, H, W) -> pictures (k, 3, S, S) in [0, 1]."""
         return self.tokenizer.decode(tokens)
 
+    def drawn(self, pictures: Tensor, photo: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Pictures (k, 3, S, S) with the lines of their photo (1, 3, S, S), and with marks bent at random by the generator
+        (images/lines.py), as `stylize` shows them: what is learnt, such as outlines, stands beside these."""
+        amount = self.config.keep_lines
+        if not amount:
+            return pictures
+        moves = None
+        if generator:
+            moves = random_moves(photo.shape[-2], photo.shape[-1], generator).to(photo)
+        with torch.autocast(photo.device.type, enabled=False):
+            return with_lines(pictures.float(), photo, amount, moves).clamp(0, 1)
+
     def crops(self, generator: torch.Generator) -> list[Box]:
         """Random boxes of a picture for CLIP to see, `views` of them."""
         return crop_boxes(self.config.views, self.config.size, generator)
@@ -208,6 +221,8 @@ class Objective:
             activations = self.exemplars.network(pictures)
             style, layout = self.exemplars.distances(activations, photo)
             whole = whole - c.style_weight * style - c.layout_weight * layout
+            if c.recognised_weight:
+                whole = whole - c.recognised_weight * self.exemplars.surprise(activations)
             if self.critics:
                 whole = whole + c.critics_weight * self.critics(activations)
         return whole, crops

@@ -34,9 +34,10 @@ def pairs(tokenizer, tmp_path_factory):
 
 
 def test_pairs_are_made_once(tokenizer, tmp_path, monkeypatch):
-    first = coded_pairs(tokenizer, pictures(2), "ink", 32, 3, tmp_path)
+    folder = tmp_path / "of a run" / "to come"
+    first = coded_pairs(tokenizer, pictures(2), "ink", 32, 3, folder)
     monkeypatch.setattr("stylerdalle.training.coded.make_pairs", None)
-    again = coded_pairs(tokenizer, pictures(2), "ink", 32, 3, tmp_path)
+    again = coded_pairs(tokenizer, pictures(2), "ink", 32, 3, folder)
     assert first.content.shape == (3, 16) and first.places.shape == (3, 2)
     assert all(torch.equal(getattr(first, name), getattr(again, name)) for name in ("content", "target", "places"))
     assert torch.equal(first.texture.tokens, again.texture.tokens)

@@ -15,6 +15,7 @@ from training.test_tokenizer import pictures
 
 from stylerdalle import checkpoint, storage
 from stylerdalle.clip.statistics import StyleClipShape, build_style_clip, channel_statistics
+from stylerdalle.features.recogniser import Recogniser
 from stylerdalle.images.lines import add_lines, random_moves
 from stylerdalle.learn.pictures import Picture
 from stylerdalle.learn.run import Run
@@ -27,7 +28,6 @@ from stylerdalle.training.perceptual import Features
 from stylerdalle.training.polish_config import PolishConfig
 from stylerdalle.training.polish_data import Bank, banks, labelled_by_style, works_by_style
 from stylerdalle.training.polish_losses import Polish
-from stylerdalle.training.recogniser import Recogniser
 from stylerdalle.translator.style import Style, new_adapter
 
 DEVICE = torch.device(os.environ.get("STYLERDALLE_TEST_DEVICE", "cpu"))
@@ -151,7 +151,7 @@ def test_pictures_have_lines_and_bends_as_in_use(polisher):
     photos, hard = polisher.crops[drawn.photos.to(DEVICE)].float() / 255, drawn.hard.to(DEVICE)
     photos[:, :, :24] = 0.5  # plain: marks move there
     logits = torch.randn(len(photos), 6, 6, 512, generator=torch.Generator().manual_seed(0)).to(DEVICE)
-    moves = random_moves(48, 48, 9).to(DEVICE)
+    moves = random_moves(48, 48, torch.Generator().manual_seed(9)).to(DEVICE)
     assert drawn.moves.shape == (len(photos), *moves.shape[1:])
     assert not torch.equal(drawn.moves[0], drawn.moves[1])
     bare = polisher.paint(logits, hard, torch.full_like(photos, 0.5), torch.zeros_like(moves))

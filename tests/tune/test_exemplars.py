@@ -102,6 +102,49 @@ def test_other_weights_are_another_run_and_equal_ones_are_not(network):
     assert hashes[0] == hashes[1] != hashes[2]
 
 
+def test_a_recogniser_knows_the_exemplars_from_others(network):
+    upright = [stripes(96, shift=float(k)) for k in range(3)]
+    rng = torch.Generator().manual_seed(0)
+    others = [stripes(96, False), *(torch.rand(1, 3, 80, 64, generator=rng) for _ in range(9))]
+    exemplars = Exemplars(network, upright, 64)
+    before = exemplars.sha256
+    assert torch.equal(exemplars.surprise(network(upright[0])), torch.zeros(1))  # without one
+    exemplars.learn_from(iter(others), 64)
+    assert exemplars.sha256 != before
+    seen = torch.cat([stripes(64, shift=0.5), torch.rand(1, 3, 64, 64, generator=rng)]).requires_grad_(True)
+    surprise = exemplars.surprise(network(seen))
+    assert surprise[0] < 0.5 < 2 * surprise[0] < surprise[1]
+    surprise.sum().backward()
+    assert seen.grad is not None and seen.grad[1].abs().max() > 0
+
+
+def test_the_nearest_of_the_others_may_be_of_the_same_style(network):
+    rng = torch.Generator().manual_seed(0)
+    far = [torch.rand(1, 3, 64, 64, generator=rng) for _ in range(10)]
+    known, twice = (Exemplars(network, [stripes(64)], 64) for _ in range(2))
+    known.learn_from(far[:9], 64)
+    twice.learn_from([*far[:9], stripes(64)], 64)  # the last one is left out
+    picture = network(stripes(64, shift=1.0))
+    assert twice.surprise(picture) < 2 * known.surprise(picture) < 1
+
+
+def test_a_picture_alone_is_too_little_to_tell_from(network):
+    exemplars = Exemplars(network, [stripes(64)], 64)
+    exemplars.learn_from([torch.rand(1, 3, 64, 64)], 64)
+    assert exemplars.recogniser is None
+
+
+def test_the_recogniser_is_a_part_of_the_reward(network, models):
+    photo = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    exemplars = Exemplars(network, [stripes(64)], 64)
+    exemplars.learn_from([torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(k)) for k in range(6)], 32)
+    plain, known = (
+        Objective(*models, PROMPT, dataclasses.replace(SMALL, recognised_weight=weight), exemplars) for weight in (0.0, 2.0)
+    )
+    wholes = [float(o.judge(photo, photo, plain.text(""), [(0, 0, 32)])[0]) for o in (plain, known)]
+    assert wholes[0] - wholes[1] == pytest.approx(2 * float(exemplars.surprise(network(photo))), rel=1e-4)
+
+
 def test_the_command_tunes_on_exemplars_and_names_them_in_the_file(bundle_folder, tmp_path, network):
     bundle = shutil.copytree(bundle_folder, tmp_path / "bundle")
     checkpoint.save_features(bundle / "features.safetensors", network)

@@ -8,7 +8,9 @@ import torch
 from training.test_tokenizer import pictures
 
 from stylerdalle.clip import scores as reward
+from stylerdalle.images.lines import add_lines
 from stylerdalle.learn.run import Run
+from stylerdalle.settings import LINES
 from stylerdalle.translator.style import Style, new_adapter
 from stylerdalle.translator.texture import Texture
 from stylerdalle.tune.config import METHODS, TuneConfig
@@ -56,7 +58,7 @@ def test_the_gradient_of_a_batch_is_the_mean_of_its_photos(models):
 
     def gradient(some: torch.Tensor) -> torch.Tensor:
         style = adapter(models)
-        objective.step(some, text.expand(len(some), -1), style, [torch.Generator().manual_seed(0)] * len(some))
+        objective.step(some, text.expand(len(some), -1), style, [torch.Generator().manual_seed(0) for _ in some])
         return style.tensors["outNet.bias.delta"].grad
 
     whole, parts = gradient(photos()), [gradient(photo) for photo in photos().split(1)]
@@ -171,6 +173,30 @@ def test_the_colours_of_pairs_are_a_term_of_their_loss(models):
     shown, made = objective.paint(objective.logits(content, None)), models[0].decode(target)
     distance = torch.nn.functional.avg_pool2d(shown - made, 4).abs().mean()
     assert coloured - plain == pytest.approx(10 * distance.item(), rel=1e-3)
+
+
+def test_pictures_are_judged_with_the_lines_and_bends_of_use(models):
+    shown, bare = (Objective(*models, PROMPT, dataclasses.replace(SMALL, keep_lines=amount)) for amount in (LINES, 0.0))
+    photo = torch.full((1, 3, 32, 32), 0.5)
+    photo[..., 16:] = 0.8  # an edge, with plain places beside it
+    picture = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 0.2 + 0.4
+    want = add_lines(picture.clone(), photo)
+    torch.testing.assert_close(shown.drawn(picture, photo), want)
+    bent = [shown.drawn(picture, photo, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)]
+    assert torch.equal(bent[0], bent[1]) and not torch.equal(bent[0], bent[2])
+    assert (bent[0] - want).abs().max() > 0.01
+    assert bare.drawn(picture, photo, torch.Generator().manual_seed(1)) is picture
+
+
+@pytest.mark.parametrize(("method", "amount"), [("direct", LINES), ("rloo", LINES), ("reinforce", 0.0)])  # the paper has none
+def test_what_methods_paint_has_lines(models, method, amount, monkeypatch):
+    config = TuneConfig.of(method, size=32, views=1, samples=2, rank=2)
+    assert config.keep_lines == amount
+    objective, style = Objective(*models, PROMPT, config), adapter(models, config.rank)
+    drawn: list[torch.Tensor] = []
+    monkeypatch.setattr(Objective, "drawn", lambda self, pictures, photo, *rest: drawn.append(pictures) or pictures)
+    objective.step(photos(1), objective.text("")[None], style, [torch.Generator()])
+    assert len(drawn) == 1
 
 
 def test_a_style_is_shown_its_texture_where_the_picture_lies_on_it(models):

@@ -19,7 +19,7 @@ def loss(painter: Painter, logits: Tensor, photo: Tensor, text: Tensor, generato
     """-reward + colour_weight L1(picture, photo), the colours compared over 16 x 16 px."""
     import torch.nn.functional as F
 
-    picture = painter.paint(logits, generator)
+    picture = painter.drawn(painter.paint(logits, generator), photo, generator)
     whole, crops = painter.judge(picture, photo, text, painter.crops(generator))
     reward = whole.mean() + crops.mean()
     total = -reward

@@ -43,6 +43,9 @@ class Painter(Protocol):
     def decode(self, tokens: Tensor) -> Tensor:
         """Tokens (k, h, w) -> pictures (k, 3, S, S) in [0, 1]."""
 
+    def drawn(self, pictures: Tensor, photo: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Pictures (k, 3, S, S) with the lines of their photo (1, 3, S, S), as stylised pictures have them."""
+
     def crops(self, generator: torch.Generator) -> list[Box]:
         """Random boxes of a picture for CLIP to see."""
 

@@ -25,7 +25,7 @@ def loss(painter: Painter, logits: Tensor, photo: Tensor, text: Tensor, generato
 
     tokens, log_p = draw(logits, 1, generator)
     with torch.no_grad():
-        picture = painter.decode(tokens)
+        picture = painter.drawn(painter.decode(tokens), photo)
         whole, crops = painter.judge(picture, photo, text, painter.crops(generator))
     return Judged(-log_p.mean(), whole.mean() + crops.mean(), picture)
 
@@ -65,6 +65,7 @@ REINFORCE = Method(
     loss,
     defaults={  # the paper's 4 epochs of COCO are 10^5 steps
         "softness": 0.0,
+        "keep_lines": 0.0,
         "lr": 1e-6,
         "rank": 0,
         "batch": 16,

@@ -25,7 +25,7 @@ def loss(painter: Painter, logits: Tensor, photo: Tensor, text: Tensor, generato
     tokens, log_p = draw(logits, options.samples, generator)  # (k, h, w) each
     boxes = painter.crops(generator)
     with torch.no_grad():
-        pictures = painter.decode(tokens)
+        pictures = painter.drawn(painter.decode(tokens), photo)
         whole, crops = painter.judge(pictures, photo, text, boxes)
         rewards = whole[:, None, None] + credit(crops, boxes, photo.shape[-1], tokens.shape[1])  # (k, h, w)
         others = (rewards.sum(0) - rewards) / (options.samples - 1)

@@ -1,4 +1,4 @@
-"""Which style has a picture? A linear layer on what the critics' frozen layers see (critic.py): a loss of the polish (polish.py).
+"""Which style has a picture? A linear layer on the statistics of a frozen network's layers, as a loss.
 
 The critics of a style compare its pictures with its real works and do not know other styles. This layer learnt to tell the styles
 apart, so its loss asks for what is a style's own. It sees means and deviations of channels alone: palette and marks of a picture,
@@ -22,7 +22,7 @@ DROPPED = 0.3  # share of the statistics that it does not see, others each time:
 
 
 class Recogniser(nn.Module):
-    """Fitted once, before the polish, and not changed by it.
+    """Fitted once, before what learns from it, and not changed by that.
 
     Args:
         classes: K names.
@@ -54,10 +54,11 @@ class Recogniser(nn.Module):
             optimizer.step()
         self.requires_grad_(False)
 
-    def scores(self, statistics: Tensor, shown: Tensor) -> Tensor:
-        """Statistics (B, D) -> (B, K). `shown` (B, D), evenly random in [0, 1], says which of the statistics are hidden."""
+    def scores(self, statistics: Tensor, shown: Tensor | None = None) -> Tensor:
+        """Statistics (B, D) -> (B, K). `shown` (B, D), evenly random in [0, 1], says which of the statistics are hidden: with
+        None none of them."""
         x = (statistics - self.centre) * self.scale
-        scores: Tensor = self.layer(x * (shown > DROPPED) / (1 - DROPPED))
+        scores: Tensor = self.layer(x if shown is None else x * (shown > DROPPED) / (1 - DROPPED))
         return scores
 
     def forward(self, seen: Iterable[Tensor], asked: Tensor, shown: Tensor) -> Tensor:
