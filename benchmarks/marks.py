@@ -29,6 +29,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stylerdalle import Bundle, load_bundle
+from stylerdalle.device import autocast
 from stylerdalle.learn.crops import centre_crop, random_crop, to_tensor
 from stylerdalle.learn.pictures import Picture
 from stylerdalle.learn.sources import read_pictures
@@ -103,7 +104,7 @@ class Judge:
     def look(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """(B, 3, S, S) in [0, 1] -> (statistics of the stages (B, D), unit vectors of the top layer (B, E))."""
         self.stages.clear()
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast(images.device):
             top = self.network.extract_features((images * 255 - 127) / 128)
         parts = [torch.cat([x.float().mean((2, 3)), x.float().std((2, 3))], 1) for x in [*self.stages, top]]
         return torch.cat(parts, 1), F.normalize(top.float().mean((2, 3)), dim=1)

@@ -155,7 +155,7 @@ def announced(device: torch.device) -> torch.device:
 
 
 def autocast(device: torch.device) -> AbstractContextManager[object]:
-    """A block in which training multiplies in bfloat16, or in float32 where the device cannot."""
+    """A block in which training multiplies in bfloat16, or in float32 where the device cannot or is slow at it."""
     if not multiplies_in_bf16(device.type):
         return nullcontext()
     return torch.autocast(device.type, torch.bfloat16)
@@ -164,6 +164,8 @@ def autocast(device: torch.device) -> AbstractContextManager[object]:
 @functools.lru_cache
 def multiplies_in_bf16(kind: str) -> bool:
     """Whether a device multiplies in bfloat16. Where it does not, such as on MPS before macOS 14, one line of the log says so."""
+    if kind == "cpu":
+        return fast_bf16()
     try:
         probe(kind)
     except (RuntimeError, TypeError, NotImplementedError) as error:
@@ -178,6 +180,12 @@ def probe(kind: str) -> None:
     torch.mm(small, small)
 
 
+def fast_bf16() -> bool:
+    """Whether this CPU has instructions for bfloat16. Without them torch's products in it take up to 200 times as long as in
+    float32 (2,048 x 2,048 on one core of an AMD EPYC, torch 2.14: 54.7 s and 0.25 s)."""
+    return torch.cpu._is_avx512_bf16_supported()
+
+
 def choose_dtype(device: torch.device, dtype: str | torch.dtype = "auto") -> torch.dtype:
     """The dtype of that name; `auto` is fp16 on CUDA, bf16 on CPUs with bf16 instructions, else fp32.
 
@@ -190,8 +198,7 @@ def choose_dtype(device: torch.device, dtype: str | torch.dtype = "auto") -> tor
     if dtype == "auto":
         if device.type == "cuda":
             return torch.float16
-        fast = device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
-        return torch.bfloat16 if fast else torch.float32
+        return torch.bfloat16 if device.type == "cpu" and fast_bf16() else torch.float32
     if dtype not in names:
         raise ValueError(f"dtype {dtype!r} is not known: auto, {', '.join(names)}")
     return names[dtype]

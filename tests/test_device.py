@@ -51,10 +51,14 @@ def test_training_multiplies_in_float32_where_there_is_no_bfloat16(monkeypatch, 
     assert line == "mps has no bfloat16 (BFloat16 is not supported on mps): training multiplies in float32 there"
 
 
-def test_elsewhere_it_multiplies_in_bfloat16():
+@pytest.mark.parametrize(("fast", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_a_cpu_multiplies_in_bfloat16_only_if_it_is_fast_at_it(fast, dtype, monkeypatch, caplog):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: fast)
     ones = torch.ones(4, 4)
     with device.autocast(torch.device("cpu")):
-        assert (ones @ ones).dtype == torch.bfloat16
+        assert (ones @ ones).dtype == dtype
+    assert device.choose_dtype(torch.device("cpu")) == dtype
+    assert not caplog.messages
 
 
 @pytest.mark.parametrize("mode", ["bicubic", "bilinear"])

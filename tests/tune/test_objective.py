@@ -78,7 +78,7 @@ def test_reinforce_is_the_papers_loss_and_baseline(models, monkeypatch):
 
     other, generator = adapter(models, 0), torch.Generator().manual_seed(3)
     loss = torch.zeros(())
-    with torch.autocast("cpu", torch.bfloat16):
+    with objective.autocast():
         for photo, r in zip(photos().split(1), (0.3, 0.1), strict=True):
             torch.randint(0, 1 << 16, (1, 2), generator=generator)  # the place on a texture, drawn first
             _, log_p = draw(objective.logits(objective.content(photo), other).float(), 1, generator)
