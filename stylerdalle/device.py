@@ -161,6 +161,11 @@ def autocast(device: torch.device) -> AbstractContextManager[object]:
     return torch.autocast(device.type, torch.bfloat16)
 
 
+def product_dtype(device: torch.device) -> torch.dtype:
+    """The dtype in which training multiplies, for weights that do not learn."""
+    return torch.bfloat16 if multiplies_in_bf16(device.type) else torch.float32
+
+
 @functools.lru_cache
 def multiplies_in_bf16(kind: str) -> bool:
     """Whether a device multiplies in bfloat16. Where it does not, such as on MPS before macOS 14, one line of the log says so."""

@@ -31,7 +31,7 @@ import torch
 from torch import Tensor
 
 from .. import checkpoint, storage
-from ..device import choose_device
+from ..device import choose_device, product_dtype
 from ..learn.loop import Descent, Loop, Numbers, Stateful, Tensors
 from ..learn.pictures import Picture, split_validation
 from ..learn.run import Run
@@ -168,7 +168,7 @@ def prepared(args: argparse.Namespace, config: PolishConfig, device: torch.devic
     grid, folder = translator.config.grid, args.run_dir
     pairs = all_pairs(tokenizer, grid, photos, list(styles), read_painted(args.painted), JointConfig.pairs, folder)
     model = checkpoint.load_clip(args.bundle / "clip.safetensors", device)
-    features = read_vgg(args.vgg).to(device, torch.bfloat16)
+    features = read_vgg(args.vgg).to(device, product_dtype(device))
     works, labelled, classes, seen = crops_of(read_pictures(args.works), photos, list(styles), size, config, device)
     log.info("%d styles, %d of them with works; %d crops of %d photos", len(styles), len(works), len(seen.crops), len(photos))
     return Polish(tokenizer, translator, styles, model, features, pairs, works, seen, config, labelled, classes)

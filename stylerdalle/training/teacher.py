@@ -30,7 +30,7 @@ from torch import Tensor
 
 from ..bundle import WEIGHTS
 from ..checkpoint import load_tokenizer
-from ..device import autocast, choose_device, choose_dtype
+from ..device import autocast, choose_device, choose_dtype, product_dtype
 from ..learn.loop import Descent, Loop, Numbers, Stateful
 from ..learn.means import RunningMeans, average_weights
 from ..learn.run import Run, save_tensors
@@ -196,7 +196,7 @@ def prepared(
     args: argparse.Namespace, config: TeacherConfig, run: Run, device: torch.device
 ) -> tuple[Features, dict[str, list[Statistics]], Callable[[np.random.Generator], Tensor]]:
     """(feature network, targets, a draw of pictures) for `Training`; the photos' tokens are kept in the run's folder."""
-    features = read_vgg(args.vgg).to(device, torch.bfloat16)
+    features = read_vgg(args.vgg).to(device, product_dtype(device))
     exemplars = {picture.key: picture for picture in read_pictures(args.exemplars)}
     targets = exemplar_statistics(features, exemplars, {name: MANNERS[name] for name in args.styles}, device)
     tokenizer = load_tokenizer(args.tokenizer, device, choose_dtype(device))
