@@ -6,7 +6,7 @@ from comfy_api.latest import io
 from ..stylerdalle import Bundle
 from ..stylerdalle.images.lines import add_lines
 from ..stylerdalle.settings import LINES
-from ..stylerdalle.tokenizers.codec import decode
+from ..stylerdalle.tokenizers.codec import decode, free_of_blocks
 from ..stylerdalle.tokenizers.tokens import Tokens
 from . import host, inputs
 from .types import CATEGORY, TOKENIZER, TOKENS, between, expect, pixels, rare
@@ -57,7 +57,8 @@ class Detokenize(io.ComfyNode):
         host.use(bundle, bundle.tokenizer)
         pictures = decode(bundle.tokenizer, tokens, host.image_device(), host.progress())  # (B, C, H, W)
         if photo is not None:
-            add_lines(pictures, photo.movedim(-1, 1), keep_lines, seed=None if tokens.steady else tokens.seed)
+            where = free_of_blocks(tokens, bundle.tokenizer.downsample)
+            add_lines(pictures, photo.movedim(-1, 1), keep_lines, where, None if tokens.steady else tokens.seed)
         if even and min(pictures.shape[-2:]) > 1:
             height, width = (side - side % 2 for side in pictures.shape[-2:])
             pictures = pictures[..., :height, :width]

@@ -303,7 +303,7 @@ def save_style(path: str | Path, style: Style, dtype: torch.dtype = torch.float1
     if style.texture:
         tensors |= {"texture.tokens": style.texture.tokens.cpu().to(torch.int16), "texture.weights": style.texture.weights.cpu()}
     kept = {key: value for key, value in style.metadata.items() if key not in ("format", "kind")}
-    notes = {"prompt": style.prompt, "name": style.name, "base_sha256": style.base_sha256}
+    notes = {"prompt": style.prompt, "name": style.name, "base_sha256": style.base_sha256, "blocks": style.blocks or None}
     write(path, tensors, "style", **{**kept, **notes, **metadata})
 
 
@@ -314,7 +314,8 @@ def holds_style(path: str | Path, style: Style) -> bool:
         other = load_style(path)
     except (ValueError, OSError):
         return False
-    same = (other.prompt, other.base_sha256, other.tensors.keys()) == (style.prompt, style.base_sha256, style.tensors.keys())
+    same = (other.prompt, other.base_sha256, other.blocks) == (style.prompt, style.base_sha256, style.blocks)
+    same = same and other.tensors.keys() == style.tensors.keys()
     one, two = style.texture, other.texture
     if not same or (one is None) != (two is None):
         return False
@@ -352,8 +353,20 @@ def load_style(path: str | Path, device: torch.device | str = "cpu", dtype: torc
         texture = Texture(textures[0].long(), textures[1].float()) if textures else None
     except (ValueError, IndexError) as error:
         raise ValueError(f"{path} is damaged ({error}): copy it again") from error
-    style = Style(tensors, metadata.get("prompt", ""), name, metadata.get("base_sha256", ""), metadata, texture)
+    blocks = share_of(metadata.get("blocks", "0"))
+    if blocks is None:
+        raise ValueError(f"{path} is damaged (blocks is {metadata['blocks'][:40]!r}, not 0 to 1): copy it again")
+    style = Style(tensors, metadata.get("prompt", ""), name, metadata.get("base_sha256", ""), metadata, texture, blocks)
     return style.to(device, dtype)
+
+
+def share_of(text: str) -> float | None:
+    """The number in [0, 1] that a text of a file is; None for anything else."""
+    try:
+        share = float(text)
+    except ValueError:
+        return None
+    return share if 0 <= share <= 1 else None
 
 
 def save_hypernetwork(

@@ -23,7 +23,7 @@ from .images.steady import Steady
 from .progress import Progress, split
 from .resolve import find_style
 from .settings import LINES
-from .tokenizers.codec import decode, encode
+from .tokenizers.codec import decode, encode, free_of_blocks
 from .tokenizers.tokens import PHOTO_MEANS
 from .translator import temporal
 from .translator.masks import on_grid
@@ -93,8 +93,10 @@ def stylize(
     parts = [slice(first, first + CHUNK) for first in range(0, len(images), CHUNK)]
     for part, update in zip(parts, split(progress, [len(images[part]) for part in parts]), strict=True):
         own = replace(options, mask=mask if mask is None or len(mask) == 1 else mask[part])
-        out[part] = _stylized(images[part], found, opened, own, detail, history, update)
-        where = None if own.mask is None else on_grid(own.mask, (images.shape[-2], images.shape[-1]), feather)
+        out[part], where = _stylized(images[part], found, opened, own, detail, history, update)
+        if own.mask is not None:
+            masked = on_grid(own.mask, (images.shape[-2], images.shape[-1]), feather)
+            where = masked if where is None else where * masked.to(where)
         still = None if steady else sampling.seed  # of bends, which frames do not have
         add_lines(
             out[part], images[part], keep_lines * min(1.0, strength), where, still
@@ -110,15 +112,16 @@ def _stylized(
     detail: float,
     history: History,
     progress: Progress | None,
-) -> Tensor:
-    """A few pictures in a style."""
+) -> tuple[Tensor, Tensor | None]:
+    """A few pictures in a style, and where lines belong into them, as `free_of_blocks`."""
     tokenizing, translating, detokenizing = split(progress, STEPS)
     source, tokenizer = images.float(), bundle.tokenizer
     alpha = source[:, 3:] if source.shape[1] == 4 else None
     upscale = bundle.translator.config.upscale
     content = encode(tokenizer, source[:, :3], alpha, upscale, bundle.device, tokenizing, detail, options.steady > 0)
     stylised = translate(bundle.translator, tokenizer, content, [(style, 1.0)], options, translating, history.tokens)
-    return decode(tokenizer, stylised, images.device, detokenizing, history.pictures)
+    pictures = decode(tokenizer, stylised, images.device, detokenizing, history.pictures)
+    return pictures, free_of_blocks(stylised, tokenizer.downsample)
 
 
 def check_images(images: Tensor) -> None:

@@ -127,6 +127,26 @@ def test_a_style_comes_back_with_prompt_name_base_and_recipe(bundle_folder):
     assert loaded.metadata["format"] == "stylerdalle/1"
 
 
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_a_style_keeps_its_share_of_blocks(share, bundle_folder, tmp_path):
+    path = tmp_path / "style.safetensors"
+    style = replace(checkpoint.load_style(next((bundle_folder / "styles").glob("*.safetensors"))), blocks=share)
+    checkpoint.save_style(path, style)
+    assert checkpoint.load_style(path).blocks == share
+    assert checkpoint.holds_style(path, style) and not checkpoint.holds_style(path, replace(style, blocks=0.25))
+    checkpoint.save_style(path, replace(checkpoint.load_style(path), blocks=0.0))  # what the file said does not come back
+    assert checkpoint.load_style(path).blocks == 0
+
+
+@pytest.mark.parametrize("said", ["much", "2", "-0.1", "nan", ""])
+def test_a_style_with_an_impossible_share_of_blocks_is_damaged(said, bundle_folder, tmp_path):
+    path = tmp_path / "style.safetensors"
+    style = checkpoint.load_style(next((bundle_folder / "styles").glob("*.safetensors")))
+    checkpoint.save_style(path, style, blocks=said)
+    with pytest.raises(ValueError, match="is damaged .blocks is .*not 0 to 1.: copy it again"):
+        checkpoint.load_style(path)
+
+
 def test_a_style_loaded_and_saved_again_keeps_what_is_known_of_it(tmp_path):
     first, second = tmp_path / "first.safetensors", tmp_path / "second.safetensors"
     notes = {"recipe": {"steps": 3}, "scores": {"held_out": 0.25}, "licence": "MIT"}

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..device import Box, explained, in_halves
 from ..images.alpha import without_hidden
+from ..images.blocks import draw_blocks, square_of
 from ..images.resample import resized_part, taps, weighted
 from ..images.steady import Steady
 from ..images.tiling import tiles
@@ -140,10 +141,33 @@ def decode(
                 in_halves(paint, box, least)
                 if progress:
                     progress(i * len(boxes) + k + 1, count * len(boxes))
+            if tokens.blocks is not None:
+                draw_blocks(images[i, :3], tokens.blocks[i], square(tokens, unit))
             if tokens.steady and tokens.photo is not None and history is not None:
                 covered = (unit * tokens.grid.shape[1] * height // shown[0], unit * tokens.grid.shape[2] * width // shown[1])
                 images[i, :3] = history.next(tokens.photo[i].to(home), images[i, :3].to(home), covered)
     return images
+
+
+def free_of_blocks(tokens: Tokens, unit: int) -> Tensor | None:
+    """Where lines of the photo belong into decoded pictures, (B, H, W) in [0, 1]: not on flat squares. None: everywhere.
+
+    Args:
+        unit: px of a token, the tokenizer's `downsample`.
+    """
+    if tokens.blocks is None:
+        return None
+    side = square(tokens, unit)
+    rows, columns = (
+        square_of(length, side, count)
+        for length, count in zip((tokens.height, tokens.width), tokens.blocks.shape[1:], strict=True)
+    )
+    return 1 - tokens.blocks[:, rows][..., columns]
+
+
+def square(tokens: Tokens, unit: int) -> float:
+    """Px of the result that a token's place is long."""
+    return unit * tokens.height / read_size((tokens.height, tokens.width), tokens.detail, tokens.scale)[0]
 
 
 def decoded_part(tokenizer: ImageTokenizer, tokens: Tokens, i: int, box: Box, shown: tuple[int, int], halo: int) -> Tensor:

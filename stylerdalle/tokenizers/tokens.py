@@ -27,6 +27,7 @@ class Tokens:
     tokenizer: str = ""  # SHA-256 of the tokenizer's file; empty: it was not read from a file
     steady: float = 0.0  # 0 to 1, how much the decoded frames are steadied (images.steady)
     frames: int = 0  # of each video, with steady; after so many pictures another one begins
+    blocks: Tensor | None = None  # float32 (B, h, w) in [0, 1], how much each place is a flat square (images/blocks.py); None: 0
     seed: int = 0  # of the sampling and the places of marks
 
 
@@ -57,4 +58,5 @@ def joined(several: Sequence[Tokens]) -> Tokens:
         alpha=all_of([tokens.alpha for tokens in several]),
         mixture=all_of([tokens.mixture for tokens in several]),
         photo=all_of([tokens.photo for tokens in several]),
+        blocks=all_of([tokens.blocks for tokens in several]),
     )

@@ -300,7 +300,7 @@ def run_joint(args: argparse.Namespace, names: Sequence[str]) -> None:
     for name, tensors in adapters.items():
         maker = f"the filter {STYLES[name].key!r}" if name in unpainted else "the teacher"
         how = {"command": "joint", **asdict(config), "warm_start": f"{len(pairs[name])} windows of pairs made by {maker}"}
-        style = Style(tensors, STYLES[name].prompt, name, storage.sha256(base), texture=pairs[name].texture)
+        style = Style(tensors, STYLES[name].prompt, name, storage.sha256(base), {}, pairs[name].texture, STYLES[name].blocks)
         checkpoint.save_style(args.output / "styles" / f"{name}.safetensors", style, recipe=how, licence=LICENCE)
 
 

@@ -39,6 +39,7 @@ class Recipe:
         bundled: whether the bundle has this style; the others only make pairs.
         tuning: options of the reward tuning that follows the joint training.
         pairs: how many made pairs it learns from beside the reward.
+        blocks: as of the style (translator/style.py).
     """
 
     name: str
@@ -50,6 +51,7 @@ class Recipe:
     bundled: bool = True
     tuning: TuneConfig = TUNING
     pairs: int = 100
+    blocks: float = 0.0
 
     @property
     def prompt(self) -> str:
@@ -129,6 +131,7 @@ _ENTRIES = (
         ("pixel art", "a pixel art picture", "8-bit pixel art", "retro video game pixel art"),
         prints.pixel_art,
         stream=1,
+        blocks=1.0,
     ),
     Recipe(
         "watercolour",

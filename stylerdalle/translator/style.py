@@ -34,6 +34,9 @@ class Style:
     base_sha256: str = ""  # of the translator file it was tuned on; empty if unknown
     metadata: Mapping[str, str] = field(default_factory=dict)  # of its file
     texture: Texture | None = None
+    blocks: float = (
+        0.0  # 0 to 1, how much the picture's places are flat squares in few colours, as in pixel art (images/blocks.py)
+    )
 
     def names(self) -> list[str]:
         """The translator's parameters that this style changes."""
@@ -144,7 +147,8 @@ def mix(styles: Sequence[tuple[Style, float]], name: str = "mix") -> Style:
     metadata = {"recipe": json.dumps(made)} | ({"licence": " and ".join(licences)} if licences else {})
     prompt = " + ".join(style.prompt for style, _ in styles)
     texture = sum_of_textures([(style.texture, weight) for style, weight in styles])
-    return Style(tensors, prompt, name, first.base_sha256, metadata, texture)
+    blocks = min(1.0, max(0.0, sum(weight * style.blocks for style, weight in styles)))
+    return Style(tensors, prompt, name, first.base_sha256, metadata, texture, blocks)
 
 
 def sum_of_textures(textures: Sequence[tuple[Texture | None, float]]) -> Texture | None:

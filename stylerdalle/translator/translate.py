@@ -61,18 +61,21 @@ def translate(
         mixture = None
         if options.sampling.softness:
             mixture = model.embeddings.new_empty(*grid.shape, model.embeddings.shape[1], device=grid.device)
+        blocks = grid.new_zeros(grid.shape, dtype=torch.float32) if any(model.blocks) else None
         history = history or History(options.steady)
         for i, tell in enumerate(split(progress, [1] * count)):
             shares = [torch.ones(h, w) if mask is None else mask[i if len(mask) > 1 else 0] for mask in masks]
             out = [some[i : i + 1] for some in (grid, mixture) if some is not None]
             model.translate(tokens.grid[i : i + 1], shares, out, tell)
+            if blocks is not None:
+                blocks[i] = model.over_layers(model.blocks, torch.stack([share.to(blocks) for share in shares], -1))
             if options.steady and tokens.photo is not None:
                 now = history.next(Frame(tokens.photo[i].float(), grid[i], None if mixture is None else mixture[i]))
                 grid[i] = now.grid
                 if mixture is not None and now.mixture is not None:
                     mixture[i] = now.mixture
     made = replace(tokens, grid=grid, scale=1, mixture=mixture, steady=options.steady, frames=count)
-    return replace(made, seed=options.sampling.seed)
+    return replace(made, seed=options.sampling.seed, blocks=blocks)
 
 
 def check(translator: Translator, tokens: Tokens, options: TranslateOptions) -> None:
@@ -117,6 +120,7 @@ class StyledTranslator:
         # nearly always win, and logits beyond the style's are outside of what it has learnt
         self.parameters = [merged(translator, [(style, options.strength * weight) for style, weight in some]) for some in layers]
         self.fields = [texture_field([(style.texture, weight) for style, weight in some], self.embeddings) for some in layers]
+        self.blocks = [sum(weight * style.blocks for style, weight in some) for some in layers]
         self.shift = texture_shift(options.sampling.seed).to(self.embeddings.device)
         self.noise: Tensor | None = None  # of the picture that is being translated, (u*h, u*w, K)
         self.styled = bool(styles)
@@ -150,13 +154,18 @@ class StyledTranslator:
             out=out,
         )
         if config.noise and self.styled and len(out) > 1:
-            remove_lattice(out[1][0], self.smooth(stacked[0]))
+            smooth = [float(field is None) for field in self.fields]  # styles without a texture
+            remove_lattice(out[1][0], self.over_layers(smooth, stacked[0]))
 
-    def smooth(self, shares: Tensor) -> Tensor:
-        """How much each place is of a style without a texture: (u*h, u*w), for shares (h, w, 1 + R)."""
+    def over_layers(self, values: Sequence[float], shares: Tensor) -> Tensor:
+        """How much each place has of something that layer k has as much of as values[k], 0 to 1, by strength: (u*h, u*w).
+
+        Args:
+            shares: (h, w, 1 + R), of each layer.
+        """
         amount = torch.zeros_like(shares[..., 0])
-        for k, field in enumerate(self.fields):
-            amount = torch.lerp(amount, torch.full_like(amount, float(field is None)), shares[..., k])
+        for k, value in enumerate(values):
+            amount = torch.lerp(amount, torch.full_like(amount, min(1.0, max(0.0, value))), shares[..., k])
         u = self.translator.config.upscale
         return min(1.0, self.options.strength) * amount.repeat_interleave(u, 0).repeat_interleave(u, 1)
 

@@ -140,7 +140,7 @@ def new_style(translator: Translator, prompt: str, config: TuneConfig, start: St
         tensor.requires_grad_(True)
     if start:
         copy_adapter(start, tensors)
-    style = Style(tensors, prompt, texture=texture)
+    style = Style(tensors, prompt, texture=texture, blocks=start.blocks if start else 0.0)
     style.check(translator)
     return style
 
