@@ -174,7 +174,8 @@ class StyleFinder:
                 LEARN,
             )
         notes = {"near": f"{similarity:.2f} near to {nearest!r}"} | ({"negative": negative} if negative else {})
-        return Style(tensors, text, text, storage.sha256(self.bundle.translator_path), notes, texture)
+        said = [style.blocks for style in self.styles if style.prompt and style.prompt.casefold() in text.casefold()]
+        return Style(tensors, text, text, storage.sha256(self.bundle.translator_path), notes, texture, max(said, default=0.0))
 
 
 def near_prompts(bundle: Bundle, text: str, count: int = 12) -> list[tuple[str, float]]:

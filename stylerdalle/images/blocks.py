@@ -1,7 +1,7 @@
 """Pixel art: places of a picture as flat squares in few colours.
 
-A decoder makes no hard edges. In styles that say so (`Style.blocks`) each token's square takes its mean colour, and the colours of
-a picture are those of a small palette, as on old screens: Pillow's median cut and three rounds of k-means.
+A decoder makes no hard edges. In styles that say so (`Style.blocks`) the square of each token takes its mean colour, in a palette
+of a few colours as on old screens: Pillow's median cut, and three rounds of k-means.
 """
 
 from __future__ import annotations

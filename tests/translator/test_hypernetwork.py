@@ -1,6 +1,7 @@
 """A style for any prompt: the hypernetwork, its file, and how prompts are read with it."""
 
 import shutil
+from dataclasses import replace
 
 import pytest
 import tiny
@@ -130,6 +131,14 @@ def test_any_prompt_gives_a_style_and_the_bundles_own_come_first(prompted):
     image = torch.rand(1, 3, 40, 40, generator=torch.Generator().manual_seed(0))
     pictures = [stylize(image, prompt, prompted) for prompt in ("a mosaic", "a dark etching", "ukiyo-e")]
     assert not torch.equal(pictures[0], pictures[1]) and not torch.equal(pictures[0], pictures[2])
+
+
+def test_a_prompt_that_names_a_style_of_blocks_has_its_blocks(prompted):
+    path = prompted.style_paths[0]
+    style = checkpoint.load_style(path)
+    checkpoint.save_style(path, replace(style, prompt="pixel art", blocks=1.0))
+    prompts = ("8-bit Pixel Art", "a castle as pixel art", "an art deco poster")
+    assert [find_style(prompted, text).blocks for text in prompts] == [1.0, 1.0, 0.0]
 
 
 def test_a_prompt_far_from_all_that_is_known_is_warned_of(prompted, caplog, monkeypatch):
