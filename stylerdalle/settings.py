@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 SOFTNESS = 0.5  # of mixtures: logits are divided by it, so a token half a unit below the likeliest has e^-1 of its share
-LINES = 0.5  # of the photo's lines in a stylised picture (images/lines.py); more keeps more of the photo and less of the style
+LINES = 0.6  # of the photo's lines in a stylised picture (images/lines.py); more keeps more of the photo and less of the style
 # with upscale 2, which content token place (y, x) of the decoder begins with, of n x n: repeated is (y // 2, x // 2), the paper's
 # text; tiled is (y // 2, x mod n), what the authors' code computes
 DECODER_INPUTS = ("repeated", "tiled")

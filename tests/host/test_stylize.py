@@ -34,7 +34,7 @@ def stylize(comfy: SimpleNamespace, photo: torch.Tensor) -> Callable[..., tuple[
     return execute
 
 
-def blocks(run: Run, image: torch.Tensor, keep_lines: float = 0.5, **inputs: Any) -> torch.Tensor:
+def blocks(run: Run, image: torch.Tensor, keep_lines: float = 0.6, **inputs: Any) -> torch.Tensor:
     bundle = run("StylerDALLE_Load", bundle="tiny")[0]
     (tokens,) = run("StylerDALLE_Tokenize", tokenizer=bundle, image=image)
     (tokens,) = run("StylerDALLE_Translate", translator=bundle, tokens=tokens, **inputs)
@@ -44,7 +44,7 @@ def blocks(run: Run, image: torch.Tensor, keep_lines: float = 0.5, **inputs: Any
 
 def test_it_gives_the_picture_of_the_block_nodes(run: Run, stylize: Any, photo: torch.Tensor) -> None:
     out, ui = stylize(style="ukiyo-e", strength=0.7, seed=3)
-    assert torch.equal(out, blocks(run, photo, prompt="ukiyo-e", strength=0.7, seed=3, keep_lines=0.5 * 0.7))
+    assert torch.equal(out, blocks(run, photo, prompt="ukiyo-e", strength=0.7, seed=3, keep_lines=0.6 * 0.7))
     assert out.shape == photo.shape and out.dtype == torch.float32
     assert ui["text"] == ["style: ukiyo-e: a ukiyo-e print"] and ui["style"] == ["ukiyo-e"] and ui["seed"] == [3]
 
