@@ -122,14 +122,14 @@ $(W)/mini/translator.safetensors: $(W)/base/translator.safetensors $(W)/mini/cli
 	$(TRAIN).polish --painted $(W)/painted.safetensors $(W)/painted-magenta.safetensors \
 		--works $(WORKS) $(DATA) --images $(DATA) --vgg $(VGG) --bundle $(W)/base --output $(W)/mini --device $(DEVICE)
 
-# the styles with works once more, alone, on one core in 72 minutes, with the photos' lines in their pictures
+# the styles with works once more, alone, on one core in 72 minutes, with the photos' lines and bent marks in their pictures
 AGAIN = art-nouveau baroque cezanne comic cubism fauvism gauguin impressionism ink pencil-sketch pointillism ukiyo-e van-gogh \
 	watercolour wood-engraving
 $(W)/again/.done: $(W)/mini/translator.safetensors
 	$(TRAIN).polish --painted $(W)/painted.safetensors $(W)/painted-magenta.safetensors \
 		--works $(WORKS) $(DATA) --images $(DATA) --vgg $(VGG) --bundle $(W)/mini --output $(W)/again --only $(AGAIN) \
 		--styles 2 --batch 4 --minutes 72 --set lr=0 decoder_lr=0 base=0 round_trips=0 pairs=2 side=24 size=176 alone=30 \
-		subject=1 recognised=1.5 \
+		subject=1 recognised=2 calm=0.6 \
 		--run-dir $(W)/run-again --device $(DEVICE)
 	cp $(W)/again/styles/* $(W)/mini/styles/
 	touch $@

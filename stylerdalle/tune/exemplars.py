@@ -23,7 +23,8 @@ from ..images.files import resized
 from ..images.resample import interpolated
 
 ZOOM = (0.75, 1.25)  # of crops
-CROPS = 3  # of each picture that the recogniser learns from; of the exemplars as many together as of the others
+CROPS = 2  # of each of the others that the recogniser learns from
+OWN = 96  # of the exemplars together; every class counts alike
 KIN = 0.1  # share of the others that is left out, the nearest ones: they may be of the same style
 
 
@@ -85,21 +86,18 @@ class Exemplars:
         for picture in others:
             hashed.update((255 * picture).round().byte().cpu().numpy().tobytes())
             shown = resized(picture.float(), self.size).to(self.pictures[0].device)
-            found.append((float(self.nearest(self.network(shown))), self.crops_seen([shown] * CROPS, size, generator)))
+            activations = self.network(torch.cat([crop(shown, size, generator) for _ in range(CROPS)]))
+            found.append((float(self.nearest(activations).mean()), channel_statistics(activations)))
         if len(found) < 2:
             return
         found.sort(key=lambda pair: pair[0])
         others_seen = torch.cat([seen for _, seen in found[int(KIN * len(found)) :]])
-        own = [self.pictures[i % len(self.pictures)] for i in range(len(others_seen))]
+        crops = [crop(self.pictures[i % len(self.pictures)], size, generator) for i in range(OWN)]
+        own_seen = torch.cat([channel_statistics(self.network(some)) for some in torch.cat(crops).split(16)])
         recogniser = Recogniser(["exemplars", "others"], self.network.shape.widths)
         with torch.enable_grad():
-            recogniser.fit([self.crops_seen(own, size, generator), others_seen], seed)
+            recogniser.fit([own_seen, others_seen], seed)
         self.recogniser, self.sha256 = recogniser, hashed.hexdigest()
-
-    def crops_seen(self, pictures: Sequence[Tensor], size: int, generator: torch.Generator) -> Tensor:
-        """The statistics of one crop of each picture, (N, D)."""
-        crops = torch.cat([crop(picture, size, generator) for picture in pictures])
-        return torch.cat([channel_statistics(self.network(some)) for some in crops.split(16)])
 
     def surprise(self, activations: Sequence[Tensor]) -> Tensor:
         """How far k pictures are from being taken for exemplars by the recogniser, from their activations: the cross-entropy in

@@ -105,7 +105,7 @@ def test_other_weights_are_another_run_and_equal_ones_are_not(network):
 def test_a_recogniser_knows_the_exemplars_from_others(network):
     upright = [stripes(96, shift=float(k)) for k in range(3)]
     rng = torch.Generator().manual_seed(0)
-    others = [stripes(96, False), *(torch.rand(1, 3, 80, 64, generator=rng) for _ in range(9))]
+    others = [stripes(96, False), *(torch.rand(1, 3, 80, 64, generator=rng) for _ in range(29))]
     exemplars = Exemplars(network, upright, 64)
     before = exemplars.sha256
     assert torch.equal(exemplars.surprise(network(upright[0])), torch.zeros(1))  # without one
