@@ -26,7 +26,8 @@ def nearest_style(
     rank: int,
     tick: Callable[[int, int], None] = lambda done, total: None,
 ) -> Style | None:
-    """The style of the bundle whose pictures of a few photos have the least style distance to the exemplars.
+    """The style of the bundle whose pictures of a few photos come nearest to the exemplars: the style distance is small, and the
+    recogniser takes them for exemplars.
 
     Args:
         photos: one or more; the first are used.
@@ -40,7 +41,7 @@ def nearest_style(
     styles = [style for style in list_styles(bundle) if style.rank == rank]
     distances = []
     for done, style in enumerate(styles, 1):
-        painted = torch.cat([stylize(photo, style, bundle) for photo in shown])
-        distances.append(float(exemplars.nearest(exemplars.network(painted)).mean()))
+        activations = exemplars.network(torch.cat([stylize(photo, style, bundle) for photo in shown]))
+        distances.append(float((exemplars.nearest(activations) + exemplars.surprise(activations)).mean()))
         tick(done, len(styles))
     return min(zip(distances, range(len(styles)), styles, strict=True))[2] if styles else None

@@ -9,7 +9,7 @@ import tiny
 import torch
 from training.test_tokenizer import pictures
 
-from stylerdalle import checkpoint, storage
+from stylerdalle import checkpoint, device, storage
 from stylerdalle.cli.main import main
 
 SMALL = {"size": 32, "batch": 1, "views": 1, "rank": 2, "softness": 20, "check-every": 1, "patience": 0, "device": "cpu"}
@@ -100,6 +100,15 @@ def test_prepare_refuses_a_folder_of_its_inputs_and_one_that_is_in_use(capsys):
     lock.release()
 
 
+@pytest.fixture
+def cpu_with_bfloat16(monkeypatch):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    device.multiplies_in_bf16.cache_clear()
+    yield
+    device.multiplies_in_bf16.cache_clear()
+
+
+@pytest.mark.usefixtures("cpu_with_bfloat16")
 def test_the_precision_asked_for_is_used_and_fp16_is_refused(capsys):
     assert refused(capsys, dtype="fp16") == (
         "stylerdalle tune: tune cannot compute in fp16, gradients would vanish: use --dtype bf16 to save memory, fp32, or auto"

@@ -80,7 +80,8 @@ def test_only_styles_without_a_texture_lose_it():
     shares = torch.tensor([[[1.0, 0.0], [0.5, 0.0], [1.0, 1.0]]])  # of the picture's style, and of a region's
     for style, strength, wanted in ((plain, 1.0, [1, 0.5, 0]), (textured, 1.0, [0, 0, 0]), (plain, 0.5, [0.5, 0.25, 0])):
         options = TranslateOptions(strength, regions=(region,))
-        found = StyledTranslator(translator, tokenizer, [(style, 1.0)], options).smooth(shares)
+        model = StyledTranslator(translator, tokenizer, [(style, 1.0)], options)
+        found = model.over_layers([float(field is None) for field in model.fields], shares)
         torch.testing.assert_close(found, torch.tensor([wanted], dtype=found.dtype))
 
 

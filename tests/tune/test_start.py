@@ -35,6 +35,17 @@ def test_the_style_that_made_the_exemplars_is_the_nearest(bundle, network):
         assert seen[-1] == (len(styles), len(styles))
 
 
+def test_of_styles_that_are_as_near_the_one_that_the_recogniser_takes_for_exemplars_is_the_start(bundle, network, monkeypatch):
+    styles = list_styles(bundle)
+    exemplars = Exemplars(network, [torch.rand(1, 3, 64, 64)], 64)
+    monkeypatch.setattr(Exemplars, "nearest", lambda self, activations: torch.zeros(2))
+    for wanted in range(len(styles)):
+        doubts = iter([0.0 if k == wanted else 2.0 for k in range(len(styles))])
+        monkeypatch.setattr(Exemplars, "surprise", lambda self, activations, doubts=doubts: torch.full((2,), next(doubts)))
+        found = nearest_style(bundle, exemplars, pictures(2), styles[0].rank)
+        assert found is not None and found.name == styles[wanted].name
+
+
 def test_a_style_of_another_rank_is_no_start(bundle, network):
     exemplars = Exemplars(network, [torch.rand(1, 3, 64, 64)], 64)
     assert nearest_style(bundle, exemplars, pictures(1), 7) is None
