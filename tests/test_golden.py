@@ -2,7 +2,8 @@
 
 For each photo and style `golden/tokens.json` holds the sha256 of the stylised tokens in float32, and `golden/painted.png` the
 means of a 32 x 32 grid over the picture in bfloat16. Another kind of CPU or another torch rounds differently, so the hashes are
-compared only where `made_on` names this machine's; the means are compared everywhere.
+compared only where `made_on` names this machine's, and so is each of the means: elsewhere a few tokens are others, and the average
+of their differences is compared.
 
     UPDATE_GOLDEN=1 python -m pytest tests/test_golden.py     # only after new weights
 """
@@ -31,7 +32,8 @@ FILE, PICTURES = HERE / "golden" / "tokens.json", HERE / "golden" / "painted.png
 PHOTOS = {"photo": (HERE.parent / "docs" / "demo" / "photo.jpg", 203), "valley": (HERE / "golden" / "valley.png", 128)}
 STYLES = ("van-gogh", "ukiyo-e", "pencil-sketch", "a golden oil painting")  # the last is a prompt, for the hypernetwork
 SIDE = 32  # means a side
-TOLERANCE = 2.5  # of 255, of a mean over about 6 x 6 px, between kinds of CPU
+TOLERANCE = 2.5  # of 255, of a mean over about 6 x 6 px
+ELSEWHERE = 0.5  # of 255, the average of these differences between kinds of CPU: 0.06 to 0.27 between AVX512 with AMX and AVX2
 MADE_ON = f"torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}"
 
 
@@ -80,8 +82,10 @@ def test_shipped_weights_give_the_same_tokens_in_float32(golden: dict, name: str
 def test_shipped_weights_paint_the_same_picture_in_bfloat16(golden: dict, name: str, style: str):
     y, x = SIDE * list(PHOTOS).index(name), SIDE * STYLES.index(style)
     want = 255 * read_picture(PICTURES)[0][0, :, y : y + SIDE, x : x + SIDE]
-    difference = float((coarse(name, style) - want).abs().max())
-    assert difference <= TOLERANCE, f"a mean differs by {difference:.1f} of 255"
+    differences = (coarse(name, style) - want).abs()
+    if golden["made_on"] == MADE_ON:
+        assert differences.max() <= TOLERANCE, f"a mean differs by {differences.max():.1f} of 255"
+    assert differences.mean() <= ELSEWHERE, f"the means differ by {differences.mean():.2f} of 255 on average"
 
 
 @pytest.mark.parametrize("name", PHOTOS)
