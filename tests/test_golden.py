@@ -2,8 +2,8 @@
 
 For each photo and style `golden/tokens.json` holds the sha256 of the stylised tokens in float32, and `golden/painted.png` the
 means of a 32 x 32 grid over the picture in bfloat16. Another kind of CPU or another torch rounds differently, so the hashes are
-compared only where `made_on` names this machine's, and so is each of the means. Elsewhere a few tokens are others: there the average
-difference of the means is compared.
+compared only where `made_on` names this machine's, and so is each of the means. Elsewhere a few tokens are others: there the
+average difference of the means is compared.
 
     UPDATE_GOLDEN=1 python -m pytest tests/test_golden.py     # only after new weights
 """
