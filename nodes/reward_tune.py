@@ -14,6 +14,7 @@ from ..stylerdalle import Bundle, Style
 from ..stylerdalle.images.files import over_white, to_image
 from ..stylerdalle.resolve import check_prompt, warn_of_unknown_words
 from ..stylerdalle.tune.config import TuneConfig
+from ..stylerdalle.tune.library import learn_others
 from ..stylerdalle.tune.loop import tune
 from ..stylerdalle.tune.methods import METHODS
 from . import host
@@ -181,7 +182,9 @@ class RewardTune(io.ComfyNode):
             before, pictures = small(photos), photo_files(photos, captions)
             warn_of_unknown_words(models.clip_path, prompt)
             begin = fitting(None if start is None else expect(start, Style, "STYLE"), models)
-            shown, origin = find_exemplars(exemplars, library, prompt, models, config, pictures)
+            shown, origin = find_exemplars(exemplars, library, prompt, models, config)
+            if shown:
+                learn_others(shown, models, pictures, config, host.tick)
             wanted = nearest and begin is None and exemplars is not None
             folder = host.run_folder(run_name(models, pictures, prompt, config, shown, begin, wanted))
             near = nearest_start(models, shown, pictures, config, folder, progress) if wanted and shown else None

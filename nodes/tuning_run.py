@@ -23,7 +23,7 @@ from ..stylerdalle.learn.run import Run
 from ..stylerdalle.resolve import list_styles
 from ..stylerdalle.tune.config import TuneConfig
 from ..stylerdalle.tune.exemplars import Exemplars
-from ..stylerdalle.tune.library import answers, learn_others, library_exemplars, recipe_of, used_works
+from ..stylerdalle.tune.library import answers, library_exemplars, recipe_of, used_works
 from ..stylerdalle.tune.loop import Tuned, TuneState
 from ..stylerdalle.tune.start import nearest_style
 from . import host
@@ -87,7 +87,7 @@ def photo_files(photos: torch.Tensor, captions: str) -> list[Picture]:
 
 
 def find_exemplars(
-    given: torch.Tensor | None, library: bool, prompt: str, models: Bundle, config: TuneConfig, photos: list[Picture]
+    given: torch.Tensor | None, library: bool, prompt: str, models: Bundle, config: TuneConfig
 ) -> tuple[Exemplars | None, dict[str, Any]]:
     """The exemplars of a run, and what its recipe says of them: those given, an IMAGE (B, H, W, C), or with `library` the works
     of the bundle's library that are near to the prompt; None without any."""
@@ -95,9 +95,7 @@ def find_exemplars(
         shown = over_white(*clamped(given))  # (B, 3, H, W), transparent parts white
         host.use(models, models.features)
         names = [f"exemplar {number + 1}" for number in range(len(shown))]  # an IMAGE has none of its own
-        exemplars = Exemplars(models.features, list(shown.split(1)), config.exemplar_size)
-        learn_others(exemplars, models, photos, config, tick=host.tick)
-        return exemplars, {"exemplars": names}
+        return Exemplars(models.features, list(shown.split(1)), config.exemplar_size), {"exemplars": names}
     if not (library and models.exemplars_path and answers(config)):
         return None, {}
     host.use(models, models.clip)
@@ -105,10 +103,7 @@ def find_exemplars(
     if not found:
         return None, {}
     host.use(models, models.features)
-    near = library_exemplars(models.features, found, config.exemplar_size)
-    if near:
-        learn_others(near, models, photos, config, found, host.tick)
-    return near, recipe_of(found)
+    return library_exemplars(models.features, found, config.exemplar_size), recipe_of(found)
 
 
 def fitting(start: Style | None, models: Bundle) -> Style | None:

@@ -115,6 +115,7 @@ def run_tune(args: argparse.Namespace) -> int:
     from ..learn.run import tensors_sha256
     from ..learn.sources import checked, read_pictures
     from ..resolve import check_prompt, warn_of_unknown_words
+    from ..tune.library import learn_others
     from ..tune.loop import tune
     from .training import bundle_inputs, check_start, final_output, open_run, print_output, recipe
 
@@ -126,7 +127,9 @@ def run_tune(args: argparse.Namespace) -> int:
     bundle = load_bundle(args.bundle, args.device, weights_dtype(args.dtype))
     check_output(output, args.overwrite, (".safetensors",), bundle.files)
     warn_of_unknown_words(bundle.clip_path, prompt)
-    exemplars, origin = find_exemplars(args, prompt, bundle, config, photos)
+    exemplars, origin = find_exemplars(args, prompt, bundle, config)
+    if exemplars:
+        learn_others(exemplars, bundle, photos, config)
     start = find_start(args, bundle, exemplars, photos, config)
     with bar(f"tune {prompt!r}") as progress:
 
@@ -178,7 +181,7 @@ def weights_dtype(dtype: str) -> str:
 
 
 def find_exemplars(
-    args: argparse.Namespace, prompt: str, bundle: Bundle, config: TuneConfig, photos: list[Picture]
+    args: argparse.Namespace, prompt: str, bundle: Bundle, config: TuneConfig
 ) -> tuple[Exemplars | None, dict[str, Any]]:
     """The exemplars of --exemplars or of the bundle's library, or None; and what the recipe says of them.
 
@@ -190,7 +193,7 @@ def find_exemplars(
     from ..learn.crops import to_tensor
     from ..learn.sources import checked, read_pictures
     from ..tune.exemplars import Exemplars
-    from ..tune.library import answers, learn_others, library_exemplars, recipe_of, used_works
+    from ..tune.library import answers, library_exemplars, recipe_of, used_works
 
     given = args.exemplars or []
     if given == [NO_EXEMPLARS] or not (given or (answers(config) and not args.pairs)):
@@ -198,19 +201,14 @@ def find_exemplars(
     if given and given != [LIBRARY]:
         shown = checked(read_pictures(given))
         pixels = [to_tensor([np.asarray(picture.open())]) for picture in shown]  # (1, 3, H, W) each
-        exemplars = Exemplars(bundle.features, pixels, config.exemplar_size)
-        learn_others(exemplars, bundle, photos, config)
-        return exemplars, {"exemplars": [picture.key for picture in shown]}
+        return Exemplars(bundle.features, pixels, config.exemplar_size), {"exemplars": [picture.key for picture in shown]}
     found = used_works(bundle, prompt)
     if given and not found:
         raise ValueError(
             f"the library of the bundle {bundle.name!r} has no work near to {prompt!r}: use words for an artist, a movement or a "
             "medium (`stylerdalle styles --works` lists them), give pictures, or leave out --exemplars"
         )
-    near = library_exemplars(bundle.features, found, config.exemplar_size) if found else None
-    if near:
-        learn_others(near, bundle, photos, config, found)
-    return near, recipe_of(found)
+    return library_exemplars(bundle.features, found, config.exemplar_size) if found else None, recipe_of(found)
 
 
 def find_start(

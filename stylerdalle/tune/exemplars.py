@@ -49,9 +49,11 @@ class Exemplars:
         self.weights = [1.0] * len(pictures) if weights is None else list(weights)
         if len(self.weights) != len(pictures) or min(self.weights) <= 0:
             raise ValueError(f"weights {self.weights} of {len(pictures)} exemplars: give one above 0 for each")
-        pixels = b"".join((255 * picture).round().byte().cpu().numpy().tobytes() for picture in pictures)
+        self.pixels = [pixels_of(picture) for picture in pictures]
         known = f"{size}" if set(self.weights) == {1.0} else f"{size} {self.weights}"
-        self.sha256 = hashlib.sha256(pixels + known.encode()).hexdigest()  # tells one run's exemplars from another's
+        self.sha256 = hashlib.sha256(
+            b"".join(self.pixels) + known.encode()
+        ).hexdigest()  # tells one run's exemplars from another's
         device = next(network.parameters()).device
         self.size = size
         self.recogniser: Recogniser | None = None
@@ -77,14 +79,16 @@ class Exemplars:
         """Learn to tell the exemplars from other pictures: sets `recogniser`, whose first class is the exemplars.
 
         Args:
-            others: works of other styles and photos, (1, 3, H, W) in [0, 1] each, of any sizes. The nearest ones count as
-                exemplars' kin and are left out. With fewer than two the recogniser stays unset.
+            others: works of other styles and photos, (1, 3, H, W) in [0, 1] each, of any sizes. The exemplars themselves are left
+                out, and the nearest ones, as their kin. With fewer than two the recogniser stays unset.
             size: of the crops that are compared, px.
         """
         generator = torch.Generator().manual_seed(seed)
         hashed, found = hashlib.sha256(f"{self.sha256} {size}".encode()), []
         for picture in others:
-            hashed.update((255 * picture).round().byte().cpu().numpy().tobytes())
+            if (pixels := pixels_of(picture)) in self.pixels:
+                continue
+            hashed.update(pixels)
             shown = resized(picture.float(), self.size).to(self.pictures[0].device)
             activations = self.network(torch.cat([crop(shown, size, generator) for _ in range(CROPS)]))
             found.append((float(self.nearest(activations).mean()), channel_statistics(activations)))
@@ -106,6 +110,11 @@ class Exemplars:
             return activations[0].new_zeros(len(activations[0]), dtype=torch.float32)
         with torch.autocast(activations[0].device.type, enabled=False):
             return -self.recogniser.scores(channel_statistics([level.float() for level in activations])).log_softmax(1)[:, 0]
+
+
+def pixels_of(picture: Tensor) -> bytes:
+    """A picture in [0, 1] in 8 bits, to tell it from others."""
+    return (255 * picture).round().byte().cpu().numpy().tobytes()
 
 
 def crop(picture: Tensor, size: int, generator: torch.Generator) -> Tensor:

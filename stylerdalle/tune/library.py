@@ -209,11 +209,10 @@ def learn_others(
     bundle: Bundle,
     photos: Sequence[Picture],
     config: TuneConfig,
-    used: Sequence[Near] = (),
     tick: Callable[[], None] = lambda: None,
 ) -> None:
-    """Let the recogniser of exemplars learn from what is not of their style: works of the bundle's library that are not `used`,
-    and the first photos. Nothing happens where the reward has no weight for it.
+    """Let the recogniser of exemplars learn from what is not of their style: works of the bundle's library, and the first photos.
+    Nothing happens where the reward has no weight for it.
 
     Args:
         tick: called once a picture; may raise to cancel.
@@ -221,8 +220,7 @@ def learn_others(
     if not (config.recognised_weight and config.steps + config.epochs):
         return
     works = read_library(bundle.exemplars_path) if bundle.exemplars_path else []
-    compared = {near.work.picture.key for near in used}
-    pictures = [work.picture for work in works if work.picture.key not in compared] + list(photos[:PHOTOS])
+    pictures = [*(work.picture for work in works), *photos[:PHOTOS]]
 
     def others() -> Iterator[Tensor]:
         for picture in pictures:

@@ -128,6 +128,16 @@ def test_the_nearest_of_the_others_may_be_of_the_same_style(network):
     assert twice.surprise(picture) < 2 * known.surprise(picture) < 1
 
 
+def test_exemplars_among_the_others_do_not_count(network):
+    far = [torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(k)) for k in range(4)]
+    alone, among = (Exemplars(network, [stripes(64)], 64) for _ in range(2))
+    alone.learn_from(far, 64)
+    among.learn_from([far[0], stripes(64), *far[1:]], 64)
+    assert alone.sha256 == among.sha256
+    picture = network(stripes(64, shift=1.0))
+    assert torch.equal(alone.surprise(picture), among.surprise(picture))
+
+
 def test_a_picture_alone_is_too_little_to_tell_from(network):
     exemplars = Exemplars(network, [stripes(64)], 64)
     exemplars.learn_from([torch.rand(1, 3, 64, 64)], 64)
